@@ -1,0 +1,285 @@
+"""The climb: one loop that asks a policy which rung to try next, live and replayed.
+
+    Rung      a way to answer: (strategy, model)
+    Attempt   what one rung gave: answer, confidence, cost, latency, status
+    View      what a policy may look at before it decides
+    Policy    View -> Try(rung) | Stop(attempt)
+    climb     the loop (`climb_sync` for callers without an event loop, `climbing` for both)
+
+Live, an attempt calls a DSPy module through the gateway. Replayed, it is a look into a table of recorded
+outcomes. Loop, view and policy are the same objects, so that a replay predicts production; a property test
+(`tests/test_live_equals_replay.py`) holds them equal to the nano-dollar.
+
+What is affordable is decided here, in one place: a rung whose `ceiling` (an upper bound of its price for this
+question) doesn't fit what is left is never tried, whatever the policy asks for. It then stops with the best
+attempt so far, and `Climb.held_back` names the rung that was not affordable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from escalade.errors import BadInput
+
+OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED = "ok", "wrong_format", "truncated", "failed", "refused"
+"""Status of an attempt. Only `OK` carries an answer; `REFUSED` means that the guard said no and nothing was paid."""
+
+UNLIMITED = 1 << 62
+"""Nano-dollars that stand for "no limit" in comparisons (about 4.6 billion dollars)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A way to answer: a strategy (`Predict`, `ChainOfThought`, …) on a model.
+
+    `name` is unique on a ladder. `strategy` and `model` are None where outcomes were recorded elsewhere.
+    """
+
+    name: str
+    strategy: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one rung gave for one question.
+
+    `rung`: index on the ladder. `answer`: anything with `==`. `confidence`: probability of being right in 0..1,
+    nan where unknown. `cost`: nano-dollars that it settled at, 0 when refused. `latency`: seconds, nan where unknown.
+    `status`: one of the module's constants. `result`: the DSPy prediction of a live attempt. `error`: what was raised.
+    """
+
+    rung: int
+    answer: Any = None
+    confidence: float = math.nan
+    cost: int = 0
+    latency: float = math.nan
+    status: str = OK
+    result: Any = field(default=None, compare=False, repr=False)
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == OK
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy may look at. It never holds anything that production would not know at that moment.
+
+    `key`: identifies the question, for seeded randomness. `features`: facts about the question, known before any
+    attempt (`prompt_chars` is always there). `rungs`: the ladder, cheapest first. `prices`: expected price of each
+    rung for this question, nano-dollars, None where unknown. `ceilings`: upper bound of each, None where unknown.
+    `attempts`: so far, in order. `budget_left`: nano-dollars, None without a limit. `time_left`: seconds, inf without
+    a deadline. `braked`: the ledger asks to stop spending on escalation (95 % of a budget is gone).
+    """
+
+    key: str
+    features: Mapping[str, Any]
+    rungs: tuple[Rung, ...]
+    prices: tuple[int | None, ...]
+    ceilings: tuple[int | None, ...]
+    attempts: tuple[Attempt, ...] = ()
+    budget_left: int | None = None
+    time_left: float = math.inf
+    braked: bool = False
+
+    def fits(self, rung: int) -> bool:
+        """May this rung be tried now, by money and by time? An unknown ceiling fits only where there is no limit."""
+        if self.time_left <= 0:
+            return False
+        if self.budget_left is None:
+            return True
+        ceiling = self.ceilings[rung]
+        return ceiling is not None and ceiling <= self.budget_left
+
+    def tried(self, rung: int) -> Attempt | None:
+        """The attempt on this rung, None if there is none yet."""
+        return next((a for a in self.attempts if a.rung == rung), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Try rung number `rung` next; `why` is shown to people."""
+
+    rung: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Answer with attempt number `attempt` (an index into `View.attempts`; -1 is the last); `why` is shown to people."""
+
+    attempt: int = -1
+    why: str = ""
+
+
+Decision = Try | Stop
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Decides which rung to try next, from what is known. Stateless between questions: state lives in the View."""
+
+    @property
+    def name(self) -> str:
+        """Shown in tables and saved with programs."""
+        ...
+
+    def decide(self, view: View) -> Decision:
+        """Try a rung that was not tried yet, or stop. Must not raise on nan confidences or failed attempts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One decision and what came of it; `attempt` is None for the last step, which stops."""
+
+    decision: Decision
+    attempt: Attempt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """A finished climb.
+
+    `chosen`: the attempt that answers, None if nothing could be tried. `steps`: decisions in order.
+    `cost`: nano-dollars over all attempts. `held_back`: index of the rung that the policy wanted and the budget
+    or the deadline didn't allow, None if there was none.
+    """
+
+    chosen: Attempt | None
+    steps: tuple[Step, ...]
+    held_back: int | None = None
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        return tuple(s.attempt for s in self.steps if s.attempt is not None)
+
+    @property
+    def cost(self) -> int:
+        return sum(a.cost for a in self.attempts)
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        return tuple(a.rung for a in self.attempts)
+
+    def explain(self) -> str:
+        """One line per step: what was tried, what it gave, why the climb went on or stopped."""
+        lines = []
+        for step in self.steps:
+            did = f"try rung {step.decision.rung}" if isinstance(step.decision, Try) else "stop"
+            got = ""
+            if step.attempt is not None:
+                known = "unknown" if math.isnan(step.attempt.confidence) else f"{step.attempt.confidence:.2f}"
+                got = f" -> {step.attempt.status}, confidence {known}"
+            lines.append(f"{did}{got}: {step.decision.why}".rstrip(": "))
+        return "\n".join(lines)
+
+
+Climbing = Generator[int, Attempt, Climb]
+
+
+def climbing(policy: Policy, view: View | Callable[[tuple[Attempt, ...]], View]) -> Climbing:
+    """The loop as a generator: yields the rung to try, is sent the Attempt, returns the Climb.
+
+    `view` is the first View, whose budget and time are then counted down here by what the attempts cost (a replay),
+    or a function from the attempts so far to a fresh View (live, where others spend from the same budget).
+    """
+    look = view if callable(view) else _counted_down(view)
+    now = look(())
+    steps: list[Step] = []
+    while True:
+        decision = policy.decide(now)
+        if isinstance(decision, Stop):
+            return _stopped(now, steps, decision, None)
+        if not 0 <= decision.rung < len(now.rungs):
+            raise BadInput(f"policy {policy.name!r} asked for rung {decision.rung}; the ladder has 0..{len(now.rungs) - 1}")
+        if now.tried(decision.rung) is not None:
+            raise BadInput(f"policy {policy.name!r} asked for rung {decision.rung} twice; each rung is tried once a climb")
+        if not now.fits(decision.rung):
+            return _stopped(now, steps, _not_affordable(now, decision), decision.rung)
+        attempt = yield decision.rung
+        steps.append(Step(decision, attempt))
+        now = look((*now.attempts, attempt))
+
+
+async def climb(
+    policy: Policy,
+    attempt: Callable[[int], Awaitable[Attempt]],
+    view: View | Callable[[tuple[Attempt, ...]], View],
+) -> Climb:
+    """Climb until the policy stops; `attempt(rung)` answers the question on one rung and never raises for a failed answer."""
+    steps = climbing(policy, view)
+    rung = _first(steps)
+    while not isinstance(rung, Climb):
+        rung = _next(steps, await attempt(rung))
+    return rung
+
+
+def climb_sync(
+    policy: Policy,
+    attempt: Callable[[int], Attempt],
+    view: View | Callable[[tuple[Attempt, ...]], View],
+) -> Climb:
+    """`climb` for callers without an event loop."""
+    steps = climbing(policy, view)
+    rung = _first(steps)
+    while not isinstance(rung, Climb):
+        rung = _next(steps, attempt(rung))
+    return rung
+
+
+def best_attempt(attempts: Sequence[Attempt]) -> int:
+    """Index of the attempt to answer with when nothing more can be tried: the last good one, else the last one, else -1."""
+    good = [i for i, a in enumerate(attempts) if a.ok]
+    return good[-1] if good else len(attempts) - 1
+
+
+def _first(steps: Climbing) -> int | Climb:
+    try:
+        return next(steps)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # the generator's declared return type
+
+
+def _next(steps: Climbing, attempt: Attempt) -> int | Climb:
+    try:
+        return steps.send(attempt)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # the generator's declared return type
+
+
+def _stopped(view: View, steps: list[Step], stop: Stop, held_back: int | None) -> Climb:
+    chosen = view.attempts[stop.attempt] if view.attempts else None
+    return Climb(chosen, (*steps, Step(stop, None)), held_back)
+
+
+def _not_affordable(view: View, wanted: Try) -> Stop:
+    name = view.rungs[wanted.rung].name
+    what = "the deadline has passed" if view.time_left <= 0 else "its price bound doesn't fit the budget left"
+    return Stop(best_attempt(view.attempts), f"{name} wanted ({wanted.why}), but {what}")
+
+
+def _counted_down(first: View) -> Callable[[tuple[Attempt, ...]], View]:
+    def look(attempts: tuple[Attempt, ...]) -> View:
+        if not attempts:
+            return first
+        cost = sum(a.cost for a in attempts)
+        spent = sum(a.latency for a in attempts if not math.isnan(a.latency))
+        return View(
+            first.key,
+            first.features,
+            first.rungs,
+            first.prices,
+            first.ceilings,
+            attempts,
+            None if first.budget_left is None else first.budget_left - cost,
+            first.time_left - spent,
+            first.braked,
+        )
+
+    return look

@@ -1,0 +1,163 @@
+"""Every error of escalade, drawn as a tree.
+
+    EscaladeError
+     ├── BadInput                what you handed in can't be used (also a ValueError; exit code 2 in the CLI)
+     │    ├── UnknownName        no policy, tool, model, role, rung, column … of that name
+     │    ├── DuplicateVersion   that name and version is registered already
+     │    ├── DataError          a data set that can't be evaluated as it is
+     │    └── UnknownPrice       an unpriced resource under a budget
+     ├── ScopeError
+     │    ├── NoScope            a governed call outside of any scope
+     │    └── ScopeClosed        a governed call in a scope that has ended
+     ├── Refused                 the guard said no: nothing ran, nothing was debited
+     │    ├── PermissionDenied   no role of the caller allows it
+     │    ├── RateLimited        a rate limit is full; `retry_after` seconds
+     │    ├── CircuitOpen        the breaker of the resource is open; `retry_after` seconds
+     │    ├── BudgetExceeded     it doesn't fit the budget
+     │    ├── DeadlineExceeded   the scope's time is up
+     │    └── ForeignModel       a language model that doesn't go through the gateway
+     ├── ToolError
+     │    └── InvalidArguments   the arguments don't fit the tool's input schema
+     └── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
+          └── NodeTimeout        a pipeline node exceeded its own timeout
+
+Refusals that cross DSPy's engine boundary are raised as a subclass that is also a `dspy.LMError` (DSPy
+would replace any other exception by its own); `except BudgetExceeded` catches them all the same.
+"""
+
+from __future__ import annotations
+
+
+class EscaladeError(Exception):
+    """Root of everything that escalade raises on purpose."""
+
+
+class BadInput(EscaladeError, ValueError):
+    """What was handed in can't be used; the message says what was expected and what to do."""
+
+
+class UnknownName(BadInput):
+    """A name that nothing answers to.
+
+    >>> str(UnknownName("policy", "treshold", ["threshold", "oracle"]))
+    "unknown policy 'treshold'; did you mean 'threshold'? (known: oracle, threshold)"
+    """
+
+    def __init__(self, kind: str, name: str, known: list[str] | tuple[str, ...] = ()) -> None:
+        import difflib
+
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        close = difflib.get_close_matches(name, self.known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        listed = f" (known: {', '.join(self.known)})" if self.known else " (none is known)"
+        super().__init__(f"unknown {kind} {name!r}{hint}{listed}")
+
+
+class DuplicateVersion(BadInput):
+    """The name and version is registered already: versions are immutable, publish a new one."""
+
+
+class DataError(BadInput):
+    """A data set that can't be evaluated as it is: a missing column, no rows, missing outcomes."""
+
+
+class UnknownPrice(BadInput):
+    """An unpriced resource under a budget. Unknown is never zero: set a price, or lift the budget."""
+
+
+class ScopeError(EscaladeError):
+    """A governed call without a usable scope."""
+
+
+class NoScope(ScopeError):
+    """A governed call outside of any scope."""
+
+    def __init__(self, what: str = "a governed call") -> None:
+        super().__init__(
+            f"{what} needs a scope: wrap it in `with escalade.scope(budget=\"1.00\"):`, "
+            f"or install a default once with `escalade.configure(budget=\"1.00\")`"
+        )
+
+
+class ScopeClosed(ScopeError):
+    """A governed call in a scope that has ended, by a thread or a task that outlived it."""
+
+
+class Refused(EscaladeError):
+    """The guard said no. Nothing ran and nothing was debited.
+
+    `retry_after`: seconds until it may be worth another try, None when it is not known or never.
+    """
+
+    retry_after: float | None = None
+
+
+class PermissionDenied(Refused):
+    """No role of the caller allows the permission."""
+
+
+class RateLimited(Refused):
+    """A rate limit is full for the next `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class CircuitOpen(Refused):
+    """The resource failed too often of late and is left alone for `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BudgetExceeded(Refused):
+    """The reservation doesn't fit a budget.
+
+    `account`: name of the account that refused. `limit`, `left`, `asked`: nano-dollars, None when not applicable.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        account: str | None = None,
+        limit: int | None = None,
+        left: int | None = None,
+        asked: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.account, self.limit, self.left, self.asked = account, limit, left, asked
+
+    def again(self) -> BudgetExceeded:
+        """A fresh copy to raise: one exception object must not be raised by several threads."""
+        return BudgetExceeded(str(self), account=self.account, limit=self.limit, left=self.left, asked=self.asked)
+
+
+class DeadlineExceeded(Refused):
+    """The scope's time is up."""
+
+
+class ForeignModel(Refused):
+    """A language model that doesn't go through the gateway was called inside a scope."""
+
+
+class ToolError(EscaladeError):
+    """A tool could not be used as asked."""
+
+
+class InvalidArguments(ToolError):
+    """The arguments don't fit the tool's input schema; the tool was not called."""
+
+
+class NodeError(EscaladeError):
+    """A pipeline node failed. `path` names it; `__cause__` is what it raised."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"node {path!r}: {message}")
+        self.path = path
+
+
+class NodeTimeout(NodeError):
+    """A pipeline node exceeded its own timeout."""

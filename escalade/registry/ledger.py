@@ -1,0 +1,376 @@
+"""The ledger: budgets as a tree of accounts, in integer nano-dollars.
+
+    reserve(amount)     holds on every level or on none, atomically
+    settle(actual)      books what it really cost and frees the difference, exactly once
+    release()           frees all of it
+
+Invariant, at any moment and under any concurrency: `settled + held <= limit` on every account. A bill that is larger
+than its reservation can't be avoided from here (the money is gone); the excess that no longer fits is booked as
+`overrun`, so that the invariant and the truth (`spent = settled + overrun`) both stay readable, and the account is
+exhausted.
+
+Scopes own accounts that come and go; accounts of a user, a tenant or everything are named, may have a period (day,
+month: UTC), and live as long as the ledger. A refusal is sticky on accounts of scopes, since DSPy swallows the exception
+in BestOfN, Refine, Parallel, Evaluate and others: once refused, always refused, until the scope ends. Named
+accounts refuse what doesn't fit and nothing else: one oversized call must not lock out a tenant.
+
+One lock per ledger: a reserve/settle pair takes about 3 us uncontended. A ledger that is shared by processes implements
+the same `Purse` protocol over a store.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from escalade.errors import BadInput, BudgetExceeded
+from escalade.money import Money, money_or_none
+
+Period = Literal["none", "day", "month"]
+Level = Literal["warn", "brake", "exhausted", "overrun"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit on a named account: `everything`, `tenant:NAME` or `user:NAME`.
+
+    `limit`: dollars, as in `Money.of`. `warn`, `brake`: shares of the limit at which listeners are told and
+    escalation stops.
+    """
+
+    account: str
+    limit: Money | str
+    period: Period = "none"
+    warn: float = 0.80
+    brake: float = 0.95
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", Money.of(self.limit))
+        if self.account != "everything" and not self.account.startswith(("tenant:", "user:")):
+            raise BadInput(f"unknown budget account {self.account!r}; write 'everything', 'tenant:NAME' or 'user:NAME'")
+        if self.period not in ("none", "day", "month"):
+            raise BadInput(f"unknown budget period {self.period!r}; write 'none', 'day' or 'month'")
+        if not 0 < self.warn <= self.brake <= 1:
+            raise BadInput(f"budget {self.account!r}: expected 0 < warn <= brake <= 1, got {self.warn} and {self.brake}")
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """An account crossed a mark. `used`: settled and held, nano-dollars."""
+
+    account: str
+    level: Level
+    used: Money
+    limit: Money | None
+
+
+class Account:
+    """One node of the tree. Only the ledger changes it, under the ledger's lock."""
+
+    __slots__ = (
+        "_brake_at", "_warn_at", "brake", "exhausted", "held", "limit", "marks", "name", "optional", "overrun",
+        "period", "settled", "sticky", "turn", "warn",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        limit: int | None,
+        *,
+        period: Period = "none",
+        sticky: bool = True,
+        optional: bool = False,
+        warn: float = 0.80,
+        brake: float = 0.95,
+    ) -> None:
+        self.name, self.limit, self.period = name, limit, period
+        self.sticky, self.optional = sticky, optional
+        self.settled = self.held = self.overrun = 0
+        self.exhausted: BudgetExceeded | None = None
+        self.marks: set[Level] = set()
+        self.turn = ""
+        self.set_marks(limit, warn, brake)
+
+    def set_marks(self, limit: int | None, warn: float, brake: float) -> None:
+        """Set the limit, and the amounts at which it warns and brakes."""
+        self.limit, self.warn, self.brake = limit, warn, brake
+        self._warn_at = None if limit is None else _share(limit, warn)
+        self._brake_at = None if limit is None else _share(limit, brake)
+
+    @property
+    def used(self) -> int:
+        return self.settled + self.held
+
+    @property
+    def left(self) -> int | None:
+        return None if self.limit is None else max(0, self.limit - self.settled - self.held)
+
+    @property
+    def braked(self) -> bool:
+        return self._brake_at is not None and self.settled + self.held >= self._brake_at
+
+    def level(self) -> Level | None:
+        """The highest mark that is reached."""
+        if self._brake_at is None or self._warn_at is None:
+            return None
+        used = self.settled + self.held
+        if used >= self._brake_at:
+            return "brake"
+        return "warn" if used >= self._warn_at else None
+
+
+class Reservation:
+    """Money set aside on a path of accounts; a `Hold`."""
+
+    __slots__ = ("_ledger", "_open", "_path", "amount", "what")
+
+    def __init__(self, ledger: Ledger, path: tuple[Account, ...], amount: int, what: str) -> None:
+        self._ledger, self._path, self.amount, self.what = ledger, path, amount, what
+        self._open = True
+
+    @property
+    def open(self) -> bool:
+        """Not settled and not released yet."""
+        return self._open
+
+    def settle(self, actual: int) -> None:
+        """Book `actual` nano-dollars (>= 0) and free the rest. A second call changes nothing."""
+        self._ledger._settle(self, actual)
+
+    def release(self) -> None:
+        """Free all of it: nothing was spent."""
+        self._ledger._settle(self, 0)
+
+
+class LedgerPurse:
+    """An account with the accounts above it; a `Purse`."""
+
+    __slots__ = ("_has_limit", "ledger", "path")
+
+    def __init__(self, ledger: Ledger, path: tuple[Account, ...]) -> None:
+        self.ledger, self.path = ledger, path
+        self._has_limit = any(a.limit is not None for a in path)
+
+    def reserve(self, amount: int, what: str = "") -> Reservation:
+        """Set `amount` nano-dollars aside on every level or on none. Raises BudgetExceeded, BadInput if negative."""
+        return self.ledger._reserve(self.path, amount, what)
+
+    def child(self, name: str, limit: int | None, *, optional: bool = False) -> LedgerPurse:
+        """A narrower purse whose account lives as long as somebody holds it. Raises BadInput if the limit is negative."""
+        if limit is not None and limit < 0:
+            raise BadInput(f"budget of {name!r}: expected 0 or more, got {Money(limit)}")
+        return LedgerPurse(self.ledger, (Account(name, limit, optional=optional), *self.path))
+
+    @property
+    def account(self) -> Account:
+        return self.path[0]
+
+    def left(self) -> int | None:
+        """Nano-dollars that the tightest level still has, None without any limit."""
+        return self.ledger._left(self.path)
+
+    @property
+    def braked(self) -> bool:
+        return any(a.braked for a in self.path)
+
+    @property
+    def spent(self) -> int:
+        """Nano-dollars settled here and below, overruns included."""
+        return self.account.settled + self.account.overrun
+
+    @property
+    def held(self) -> int:
+        return self.account.held
+
+    @property
+    def limited(self) -> bool:
+        return self._has_limit
+
+    @property
+    def exhausted(self) -> BudgetExceeded | None:
+        return self.account.exhausted
+
+
+class Ledger:
+    """Budgets and what was spent of them, in memory.
+
+    `listen` is called with each `Crossing` after the lock is free, in the thread that crossed the mark.
+    `now`: wall clock in seconds, for periods.
+    """
+
+    def __init__(
+        self,
+        budgets: list[Budget] | tuple[Budget, ...] = (),
+        *,
+        listen: Callable[[Crossing], None] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._named: dict[str, Account] = {}
+        self._listen, self._now = listen, now
+        for budget in budgets:
+            self.set_budget(budget)
+
+    def set_budget(self, budget: Budget) -> None:
+        """Add or change the limit of a named account; what is spent of it stays. Scopes opened from now on are under it."""
+        limit = money_or_none(budget.limit)
+        with self._lock:
+            account = self._named.get(budget.account)
+            if account is None:
+                account = self._named[budget.account] = Account(budget.account, None, sticky=False)
+                account.turn = self._turn(budget.period)
+            if account.period != budget.period:
+                account.period, account.turn = budget.period, self._turn(budget.period)
+            account.set_marks(limit, budget.warn, budget.brake)
+
+    def purse(self, *, user: str, tenant: str, limit: int | None = None, name: str = "run") -> LedgerPurse:
+        """A purse for a new run: its own account under those of the user, the tenant and everything that have a budget."""
+        above = tuple(
+            self._named[key] for key in (f"user:{user}", f"tenant:{tenant}", "everything") if key in self._named
+        )
+        return LedgerPurse(self, above).child(name, limit)
+
+    def account(self, name: str) -> Account | None:
+        """The named account, None if it has no budget."""
+        return self._named.get(name)
+
+    def accounts(self) -> list[Account]:
+        """All named accounts, by name."""
+        return [self._named[name] for name in sorted(self._named)]
+
+    # -- the three transactions; everything else is reading
+
+    def _reserve(self, path: tuple[Account, ...], amount: int, what: str) -> Reservation:
+        if amount < 0:
+            raise BadInput(f"can't reserve a negative amount: {amount}")
+        refusal: BudgetExceeded | None = None
+        crossed: list[Crossing] | None = None
+        with self._lock:
+            for account in path:
+                if account.period != "none":
+                    self._roll(account)
+                if account.exhausted is not None:
+                    refusal = account.exhausted.again()
+                    self._exhaust(path, account, refusal)
+                    break
+                if account.limit is not None and account.settled + account.held + amount > account.limit:
+                    refusal = _refusal(account, amount, what)
+                    self._exhaust(path, account, refusal)
+                    crossed = _mark(account, None, "exhausted")
+                    break
+            else:
+                for account in path:
+                    account.held += amount
+                    if account.limit is not None and account.level() is not None:
+                        crossed = _mark(account, crossed)
+        if crossed and self._listen is not None:
+            for crossing in crossed:
+                self._listen(crossing)
+        if refusal is not None:
+            raise refusal
+        return Reservation(self, path, amount, what)
+
+    def _settle(self, reservation: Reservation, actual: int) -> None:
+        if actual < 0:
+            raise BadInput(f"can't settle a negative amount: {actual}")
+        crossed: list[Crossing] | None = None
+        with self._lock:
+            if not reservation._open:
+                return
+            reservation._open = False
+            amount = reservation.amount
+            for account in reservation._path:
+                if account.period != "none":
+                    self._roll(account)
+                account.held -= amount
+                fits = actual
+                if account.limit is not None and actual > amount:
+                    fits = max(min(actual, account.limit - account.settled - account.held), 0)
+                account.settled += fits
+                if fits < actual:
+                    account.overrun += actual - fits
+                    crossed = self._overran(account, actual, reservation.what, crossed)
+                if account.limit is not None and account.level() is not None:
+                    crossed = _mark(account, crossed)
+        if crossed and self._listen is not None:
+            for crossing in crossed:
+                self._listen(crossing)
+
+    def _left(self, path: tuple[Account, ...]) -> int | None:
+        with self._lock:
+            lefts = []
+            for account in path:
+                if account.period != "none":
+                    self._roll(account)
+                if account.exhausted is not None:
+                    return 0
+                if account.limit is not None:
+                    lefts.append(max(0, account.limit - account.settled - account.held))
+        return min(lefts) if lefts else None
+
+    # -- helpers, all called under the lock
+
+    def _roll(self, account: Account) -> None:
+        """Begin a new period. What is still held counts against the new one, where it will be settled."""
+        turn = self._turn(account.period)
+        if account.turn != turn:
+            account.turn, account.settled, account.overrun = turn, 0, 0
+            account.marks.clear()
+
+    def _turn(self, period: Period) -> str:
+        if period == "none":
+            return ""
+        today = datetime.fromtimestamp(self._now(), UTC)
+        return today.strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
+
+    @staticmethod
+    def _exhaust(path: tuple[Account, ...], refusing: Account, refusal: BudgetExceeded) -> None:
+        """Make the refusal stick from the leaf up to the account that refused, but not beyond an optional one."""
+        for account in path:
+            if account.sticky and account.exhausted is None:
+                account.exhausted = refusal
+            if account is refusing or account.optional:
+                break
+
+    def _overran(self, account: Account, actual: int, what: str, crossed: list[Crossing] | None) -> list[Crossing] | None:
+        if account.sticky and account.exhausted is None:
+            account.exhausted = BudgetExceeded(
+                f"{what or 'a call'} was billed {Money(actual)}, more than was reserved for it and than budget "
+                f"{account.name!r} of {Money(account.limit or 0)} had left",
+                account=account.name,
+                limit=account.limit,
+                left=0,
+                asked=actual,
+            )
+        return _mark(account, crossed, "overrun")
+
+
+def _share(limit: int, share: float) -> int:
+    """`share` of `limit`, rounded up, without floats of nano-dollars."""
+    return -(-limit * round(share * 1_000_000) // 1_000_000)
+
+
+def _mark(account: Account, crossed: list[Crossing] | None, level: Level | None = None) -> list[Crossing] | None:
+    level = level or account.level()
+    if level is None or level in account.marks:
+        return crossed
+    account.marks.add(level)
+    limit = None if account.limit is None else Money(account.limit)
+    crossing = Crossing(account.name, level, Money(account.used), limit)
+    return [crossing] if crossed is None else [*crossed, crossing]
+
+
+def _refusal(account: Account, amount: int, what: str) -> BudgetExceeded:
+    left = account.left or 0
+    return BudgetExceeded(
+        f"{what or 'a call'} may cost up to {Money(amount)}; budget {account.name!r} of {Money(account.limit or 0)} "
+        f"has {Money(left)} left",
+        account=account.name,
+        limit=account.limit,
+        left=left,
+        asked=amount,
+    )

@@ -1,0 +1,308 @@
+"""Scope: who asks (Principal), how much may be spent (Purse), until when (deadline), where it is recorded.
+
+A scope travels as one object in `dspy.context(escalade=...)`. A bare ContextVar would not do: it doesn't reach the
+threads of `dspy.Parallel`, `Module.batch` and `dspy.Evaluate`, while a key of `dspy.context` reaches all of them
+by reference (measured on DSPy 3.4.1; `tests/test_scopes.py` keeps it so).
+
+Nested scopes narrow: the tighter budget, the earlier deadline, the smaller set of permissions. Without a scope no
+governed call runs. This module stands under the registry; what it needs from there it states as protocols.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from escalade.errors import BudgetExceeded, DeadlineExceeded, NoScope, ScopeClosed
+from escalade.money import Money
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "escalade"
+"""The key of `dspy.context` that carries the scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a user of a tenant, with roles. `roles` are names that an access policy gives a meaning."""
+
+    user: str = "anonymous"
+    tenant: str = "default"
+    roles: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        roles = {self.roles} if isinstance(self.roles, str) else self.roles
+        object.__setattr__(self, "roles", frozenset(roles))
+
+
+class Hold(Protocol):
+    """Money set aside for one use. `settle` or `release` ends it, exactly once; later calls change nothing."""
+
+    @property
+    def amount(self) -> int: ...
+    def settle(self, actual: int) -> None: ...
+    def release(self) -> None: ...
+
+
+class Purse(Protocol):
+    """The scope's place in a ledger: an account and all the accounts above it."""
+
+    def reserve(self, amount: int, what: str = "") -> Hold:
+        """Set `amount` nano-dollars aside on every level or on none. Raises BudgetExceeded."""
+        ...
+
+    def child(self, name: str, limit: int | None, *, optional: bool = False) -> Purse:
+        """A narrower purse. `optional`: a refusal inside doesn't exhaust the accounts above."""
+        ...
+
+    def left(self) -> int | None:
+        """Nano-dollars that the tightest level still has, None without any limit."""
+        ...
+
+    @property
+    def braked(self) -> bool:
+        """Some level is past its brake (95 %): finish cheaply, don't escalate."""
+        ...
+
+    @property
+    def spent(self) -> int:
+        """Nano-dollars settled on this account."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Nano-dollars set aside and not settled yet on this account."""
+        ...
+
+    @property
+    def limited(self) -> bool:
+        """Is there a limit on any level?"""
+        ...
+
+    @property
+    def exhausted(self) -> BudgetExceeded | None:
+        """The first refusal here or below, which stays (DSPy swallows the exception itself)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What an access policy said: `allowed`, and the `rule` that decided, for people and the audit."""
+
+    allowed: bool
+    rule: str
+
+
+class Access(Protocol):
+    """Who may do what. Deny by default."""
+
+    def decide(self, principal: Principal, permission: str) -> Decided: ...
+    def check_roles(self, roles: frozenset[str]) -> None:
+        """Raises UnknownName for a role that does not exist."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where each use is recorded: an intent before it, an outcome after it, a denial instead of both."""
+
+    def intent(self, entry: Entry) -> None: ...
+    def outcome(self, entry: Entry) -> None: ...
+    def denied(self, entry: Entry) -> None: ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """One physical use of a resource, as recorded.
+
+    `held` and `cost`: nano-dollars. `started`: wall clock, seconds. `seconds`: duration. `outcome`: "" while it runs,
+    then ok, failed, cancelled, or the class name of the refusal.
+    """
+
+    call_id: str
+    run_id: str
+    principal: Principal
+    resource: str
+    version: str
+    kind: str
+    rule: str = ""
+    held: int = 0
+    cost: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    outcome: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Life:
+    """The mutable part of a scope, shared by its copies."""
+
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a governed call needs to know. Made by `escalade.scope(...)`, never by hand in applications.
+
+    `principals`: everybody on whose behalf this runs, outermost first: all of them must be allowed, so that a nested
+    scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: the OpenTelemetry context of
+    the parent span. `listeners`: are called with each pipeline event, in order.
+    """
+
+    principals: tuple[Principal, ...]
+    purse: Purse
+    access: Access
+    recorder: Recorder
+    deadline: float = math.inf
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    span: Any = None
+    listeners: tuple[Callable[[Any], None], ...] = ()
+    parent: Scope | None = None
+    _life: _Life = field(default_factory=_Life, repr=False)
+
+    @property
+    def principal(self) -> Principal:
+        """The innermost principal."""
+        return self.principals[-1]
+
+    @property
+    def closed(self) -> bool:
+        scope: Scope | None = self
+        while scope is not None:
+            if scope._life.closed:
+                return True
+            scope = scope.parent
+        return False
+
+    def time_left(self) -> float:
+        """Seconds until the deadline, inf without one, 0 or less when it has passed."""
+        return self.deadline - time.monotonic() if self.deadline != math.inf else math.inf
+
+    def check_open(self) -> None:
+        """Raises ScopeClosed or DeadlineExceeded."""
+        if self.closed:
+            raise ScopeClosed(f"scope {self.run_id} has ended; its threads and tasks may not call any more")
+        if self.time_left() <= 0:
+            raise DeadlineExceeded(f"the deadline of scope {self.run_id} has passed")
+
+    def permits(self, permission: str) -> Decided:
+        """Does every principal have the permission? The first refusal decides."""
+        decided = Decided(False, "no principal")
+        for principal in self.principals:
+            decided = self.access.decide(principal, permission)
+            if not decided.allowed:
+                return decided
+        return decided
+
+    def narrow(
+        self,
+        *,
+        name: str = "nested",
+        budget: Money | int | None = None,
+        deadline: float | None = None,
+        principal: Principal | None = None,
+        optional: bool = False,
+        listeners: tuple[Callable[[Any], None], ...] = (),
+    ) -> Scope:
+        """A scope inside this one. `budget`: nano-dollars; `deadline`: seconds from now; both can only tighten.
+
+        `optional`: what is refused inside doesn't exhaust this scope, for steps that one can do without.
+        """
+        until = self.deadline if deadline is None else min(self.deadline, time.monotonic() + deadline)
+        if principal is not None:
+            self.access.check_roles(principal.roles)
+        return replace(
+            self,
+            principals=self.principals if principal is None else (*self.principals, principal),
+            purse=self.purse.child(name, None if budget is None else int(budget), optional=optional),
+            deadline=until,
+            listeners=(*self.listeners, *listeners),
+            parent=self,
+            _life=_Life(),
+        )
+
+    def with_span(self, span: Any) -> Scope:
+        """The same scope under another parent span."""
+        return replace(self, span=span)
+
+    @property
+    def spent(self) -> Money:
+        """What was settled in this scope so far."""
+        return Money(self.purse.spent)
+
+    @property
+    def left(self) -> Money | None:
+        """What the tightest budget still has, None without any."""
+        left = self.purse.left()
+        return None if left is None else Money(left)
+
+
+class Entered:
+    """`with`/`async with` around a scope: carries it in `dspy.context`, closes it, and raises what DSPy swallowed.
+
+    Left without an exception while its budget is exhausted, it raises the BudgetExceeded that exhausted it.
+    `check=False` leaves that to the caller.
+    """
+
+    def __init__(self, make: Callable[[], Scope], *, check: bool = True) -> None:
+        self._make, self._check = make, check
+        self._stack: list[tuple[Scope, Any]] = []
+
+    def __enter__(self) -> Scope:
+        import dspy
+
+        scope = self._make()
+        context = dspy.context(**{KEY: scope})
+        context.__enter__()
+        self._stack.append((scope, context))
+        return scope
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        scope, context = self._stack.pop()
+        context.__exit__(kind, error, trace)
+        scope._life.closed = True
+        if error is None and self._check:
+            raise_exhausted(scope)
+
+    async def __aenter__(self) -> Scope:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def raise_exhausted(scope: Scope) -> None:
+    """Raise the refusal that exhausted this scope's budget, if there was one."""
+    refusal = scope.purse.exhausted
+    if refusal is not None:
+        raise refusal.again()
+
+
+_default: Scope | None = None
+
+
+def set_default(scope: Scope | None) -> None:
+    """The scope that holds where none was opened; None for none."""
+    global _default
+    _default = scope
+
+
+def current() -> Scope | None:
+    """The scope of this task or thread, the default one where none was opened, else None."""
+    import dspy
+
+    scope: Scope | None = dspy.settings.get(KEY)
+    return _default if scope is None else scope
+
+
+def require(what: str = "a governed call") -> Scope:
+    """`current()`. Raises NoScope where there is none."""
+    scope = current()
+    if scope is None:
+        raise NoScope(what)
+    return scope
