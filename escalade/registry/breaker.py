@@ -17,8 +17,17 @@ from typing import Literal
 State = Literal["closed", "open", "half-open"]
 
 
+class Pass:
+    """Leave to use the resource once."""
+
+    __slots__ = ()
+
+
+_ORDINARY = Pass()
+
+
 class Breaker:
-    """`allow()` before a use, then `success()`, `failure()` or `forget()` exactly once after it."""
+    """`allow()` before a use, then `success()`, `failure()` or `forget()` with its pass, exactly once, after it."""
 
     def __init__(
         self,
@@ -33,50 +42,53 @@ class Breaker:
         self._row = 0
         self._recent: deque[bool] = deque(maxlen=window)
         self._open_until: float | None = None
-        self._probing = False
+        self._probe: Pass | None = None
 
     @property
     def state(self) -> State:
         with self._lock:
             if self._open_until is None:
                 return "closed"
-            return "half-open" if self._probing or self._now() >= self._open_until else "open"
+            return "half-open" if self._probe is not None or self._now() >= self._open_until else "open"
 
-    def allow(self) -> float:
-        """0.0: go ahead (when half-open, you are the probe). Else the seconds to wait; nothing is to be reported then."""
+    def allow(self) -> Pass | float:
+        """A `Pass` to hand back after the use, or the seconds to wait (then nothing is to be reported)."""
         if self._open_until is None:  # unlocked fast path: a use that slips in while it opens is one more failure at most
-            return 0.0
+            return _ORDINARY
         with self._lock:
             if self._open_until is None:
-                return 0.0
+                return _ORDINARY
             wait = self._open_until - self._now()
             if wait > 0:
                 return wait
-            if self._probing:
+            if self._probe is not None:
                 return min(1.0, self._cooldown)
-            self._probing = True
-            return 0.0
+            self._probe = Pass()
+            return self._probe
 
-    def success(self) -> None:
+    def success(self, used: Pass) -> None:
         with self._lock:
-            self._row = 0
-            if self._open_until is not None and self._probing:
-                self._open_until, self._probing = None, False
+            if used is self._probe:
+                self._open_until = self._probe = None
                 self._recent.clear()
+            self._row = 0
             self._recent.append(True)
 
-    def failure(self) -> None:
+    def failure(self, used: Pass) -> None:
         with self._lock:
             self._row += 1
             self._recent.append(False)
-            if self._probing or self._row >= self._failures or self._mostly_failing():
-                self._open_until, self._probing, self._row = self._now() + self._cooldown, False, 0
+            probe_failed = used is self._probe
+            if probe_failed or (self._open_until is None and (self._row >= self._failures or self._mostly_failing())):
+                self._open_until, self._row = self._now() + self._cooldown, 0
+                self._probe = None
                 self._recent.clear()
 
-    def forget(self) -> None:
+    def forget(self, used: Pass) -> None:
         """The use ended without telling anything about the resource (cancelled, refused later on)."""
         with self._lock:
-            self._probing = False
+            if used is self._probe:
+                self._probe = None
 
     def _mostly_failing(self) -> bool:
         return len(self._recent) == self._recent.maxlen and 2 * self._recent.count(False) >= len(self._recent)

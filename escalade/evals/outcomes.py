@@ -1,0 +1,95 @@
+"""Outcomes: what each rung really gave for each question, as columns of numbers.
+
+The one input of every replay. Shapes are `(n questions, k rungs)`, rungs cheapest first. Nothing in it is text of a
+question or of an answer: answers are codes that only mean "same" or "different" within one question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung, View
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STATUSES = (OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED)
+"""Codes of the `status` column are indices into this."""
+
+UNKNOWN = -1
+"""Stands for an unknown price or ceiling in the integer columns."""
+
+NO_ANSWER = -1
+"""Stands for "no answer" in the `answer` column."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Recorded outcomes of every rung on every question.
+
+    `keys`: n question ids. `features`: name -> n values known before any attempt (`prompt_chars` always).
+    `quality`: (n, k) float in 0..1, nan where it is missing. `answer`: (n, k) int codes, NO_ANSWER for none.
+    `confidence`: (n, k) float, nan where unknown. `cost`, `price`, `ceiling`: (n, k) int64 nano-dollars: what it cost at
+    list price, what one would have expected it to cost, and a bound that it can't exceed; UNKNOWN where unknown.
+    `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels or None.
+    `notes`: one line each on what the loader left out or assumed, to be shown with every result.
+    """
+
+    name: str
+    rungs: tuple[Rung, ...]
+    keys: tuple[str, ...]
+    features: Mapping[str, NDArray[Any]]
+    quality: NDArray[np.float64]
+    answer: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    cost: NDArray[np.int64]
+    price: NDArray[np.int64]
+    ceiling: NDArray[np.int64]
+    latency: NDArray[np.float64]
+    status: NDArray[np.int8]
+    labels: str = "recorded"
+    category: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        return len(self.keys)
+
+    @property
+    def k(self) -> int:
+        return len(self.rungs)
+
+    @property
+    def priced(self) -> bool:
+        """Is every cost known?"""
+        return bool((self.cost >= 0).all())
+
+    def view(self, i: int, *, budget_left: int | None = None) -> View:
+        """The first View on question i, exactly as a live climb would see it."""
+        return View(
+            key=self.keys[i],
+            features={name: column[i].item() for name, column in self.features.items()},
+            rungs=self.rungs,
+            prices=tuple(_known(p) for p in self.price[i].tolist()),
+            ceilings=tuple(_known(c) for c in self.ceiling[i].tolist()),
+            budget_left=budget_left,
+        )
+
+    def attempt(self, i: int, rung: int) -> Attempt:
+        """What rung number `rung` gave for question i."""
+        code = int(self.answer[i, rung])
+        return Attempt(
+            rung=rung,
+            answer=None if code == NO_ANSWER else code,
+            confidence=float(self.confidence[i, rung]),
+            cost=max(0, int(self.cost[i, rung])),
+            latency=float(self.latency[i, rung]),
+            status=STATUSES[int(self.status[i, rung])],
+        )
+
+
+def _known(nanos: int) -> int | None:
+    return None if nanos == UNKNOWN else nanos
