@@ -40,6 +40,10 @@ class Principal:
         object.__setattr__(self, "roles", frozenset(roles))
 
 
+NOBODY = Principal(user="nobody")
+"""Stands where no principal is known."""
+
+
 class Hold(Protocol):
     """Money set aside for one use. `settle` or `release` ends it, exactly once; later calls change nothing."""
 
@@ -56,8 +60,13 @@ class Purse(Protocol):
         """Set `amount` nano-dollars aside on every level or on none. Raises BudgetExceeded."""
         ...
 
-    def child(self, name: str, limit: int | None, *, optional: bool = False) -> Purse:
-        """A narrower purse. `optional`: a refusal inside doesn't exhaust the accounts above."""
+    def child(
+        self, name: str, limit: int | None, *, optional: bool = False, principal: Principal | None = None
+    ) -> Purse:
+        """A narrower purse, also under the budgets of `principal` and his tenant.
+
+        `optional`: a refusal inside doesn't exhaust the accounts above.
+        """
         ...
 
     def left(self) -> int | None:
@@ -167,8 +176,8 @@ class Scope:
 
     @property
     def principal(self) -> Principal:
-        """The innermost principal."""
-        return self.principals[-1]
+        """The innermost principal; nobody, who may do nothing, where an application has not said yet."""
+        return self.principals[-1] if self.principals else NOBODY
 
     @property
     def closed(self) -> bool:
@@ -192,7 +201,7 @@ class Scope:
 
     def permits(self, permission: str) -> Decided:
         """Does every principal have the permission? The first refusal decides."""
-        decided = Decided(False, "no principal")
+        decided = Decided(False, "no principal: open a nested scope with principal=...")
         for principal in self.principals:
             decided = self.access.decide(principal, permission)
             if not decided.allowed:
@@ -219,7 +228,7 @@ class Scope:
         return replace(
             self,
             principals=self.principals if principal is None else (*self.principals, principal),
-            purse=self.purse.child(name, None if budget is None else int(budget), optional=optional),
+            purse=self.purse.child(name, None if budget is None else int(budget), optional=optional, principal=principal),
             deadline=until,
             listeners=(*self.listeners, *listeners),
             parent=self,

@@ -29,6 +29,7 @@ from typing import Literal
 
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
+from escalade.scopes import Principal
 
 Period = Literal["none", "day", "month"]
 Level = Literal["warn", "brake", "exhausted", "overrun"]
@@ -159,11 +160,15 @@ class LedgerPurse:
         """Set `amount` nano-dollars aside on every level or on none. Raises BudgetExceeded, BadInput if negative."""
         return self.ledger._reserve(self.path, amount, what)
 
-    def child(self, name: str, limit: int | None, *, optional: bool = False) -> LedgerPurse:
-        """A narrower purse whose account lives as long as somebody holds it. Raises BadInput if the limit is negative."""
+    def child(
+        self, name: str, limit: int | None, *, optional: bool = False, principal: Principal | None = None
+    ) -> LedgerPurse:
+        """A narrower purse, also under the budgets of `principal` and his tenant. Raises BadInput if the limit is negative."""
         if limit is not None and limit < 0:
             raise BadInput(f"budget of {name!r}: expected 0 or more, got {Money(limit)}")
-        return LedgerPurse(self.ledger, (Account(name, limit, optional=optional), *self.path))
+        own = Account(name, limit, optional=optional)
+        named = () if principal is None else self.ledger.named(user=principal.user, tenant=principal.tenant)
+        return LedgerPurse(self.ledger, (own, *(a for a in named if a not in self.path), *self.path))
 
     @property
     def account(self) -> Account:
@@ -227,12 +232,14 @@ class Ledger:
                 account.period, account.turn = budget.period, self._turn(budget.period)
             account.set_marks(limit, budget.warn, budget.brake)
 
-    def purse(self, *, user: str, tenant: str, limit: int | None = None, name: str = "run") -> LedgerPurse:
-        """A purse for a new run: its own account under those of the user, the tenant and everything that have a budget."""
-        above = tuple(
-            self._named[key] for key in (f"user:{user}", f"tenant:{tenant}", "everything") if key in self._named
-        )
-        return LedgerPurse(self, above).child(name, limit)
+    def purse(self, principal: Principal | None = None, *, limit: int | None = None, name: str = "run") -> LedgerPurse:
+        """A purse for a new run: its own account under those of the principal, his tenant and everything that have a budget."""
+        everything = self._named.get("everything")
+        return LedgerPurse(self, () if everything is None else (everything,)).child(name, limit, principal=principal)
+
+    def named(self, *, user: str, tenant: str) -> tuple[Account, ...]:
+        """The accounts of a user and his tenant that have a budget, the narrower first."""
+        return tuple(self._named[key] for key in (f"user:{user}", f"tenant:{tenant}") if key in self._named)
 
     def account(self, name: str) -> Account | None:
         """The named account, None if it has no budget."""

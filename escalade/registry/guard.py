@@ -1,0 +1,252 @@
+"""The guard: one door. Every physical use of a tool or a model passes here, and nowhere else.
+
+    open? -> decide (roles) -> limits -> breaker -> reserve -> intent -> DO IT -> settle -> breaker -> outcome
+
+`use` and `ause` are the pair that most callers want; `admit` is the same as a context manager, for streams and for
+callers who learn the cost late. A refusal raises a `Refused`, costs nothing and debits nothing: what an earlier gate took
+is given back. Whatever happens to an admitted use (success, exception, cancellation), its reservation is settled exactly
+once, on leaving the `with`. Money that may be gone is never given back: a use that ended badly settles at its full
+reservation, unless the caller knows better and set `cost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, TypeVar
+
+from escalade import events
+from escalade.errors import (
+    CircuitOpen,
+    EscaladeError,
+    InvalidArguments,
+    PermissionDenied,
+    RateLimited,
+    Refused,
+    UnknownPrice,
+)
+from escalade.registry.breaker import Breaker, Pass
+from escalade.registry.limits import Limiter, RateLimit
+from escalade.scopes import Entry, Hold, Scope, require
+
+R = TypeVar("R")
+Kind = Literal["tool", "model"]
+
+_ids = itertools.count(1)
+_PREFIX = os.urandom(4).hex()
+
+
+@dataclass(slots=True, eq=False)
+class Resource:
+    """Something that is used under control: a tool or a model, in one version.
+
+    `permission`: what a role must grant. `limits`: rate limits, all of them at once. `limits_per`: whether each user
+    has his own. `breaker`: None for resources that can't be down. `observe`: told of each finished use.
+    """
+
+    name: str
+    version: str
+    kind: Kind
+    permission: str
+    limits: tuple[RateLimit, ...] = ()
+    limits_per: Literal["resource", "tenant", "user"] = "resource"
+    limiter: Limiter = field(default_factory=Limiter)
+    breaker: Breaker | None = None
+    observe: Callable[[Entry], None] | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}" if self.version else self.name
+
+    def limit_key(self, scope: Scope) -> str:
+        if self.limits_per == "user":
+            return f"{self.label}|{scope.principal.tenant}|{scope.principal.user}"
+        return f"{self.label}|{scope.principal.tenant}" if self.limits_per == "tenant" else self.label
+
+
+class Admission:
+    """One admitted use, as a context manager. Set `cost` as soon as it is known (nano-dollars).
+
+    `blame`: did the resource fail? None leaves it to the kind of the exception. `held`: what was reserved.
+    """
+
+    __slots__ = ("_hold", "_pass", "blame", "cost", "entry", "resource", "scope", "started")
+
+    def __init__(self, scope: Scope, resource: Resource, hold: Hold, used: Pass | None, entry: Entry) -> None:
+        self.scope, self.resource, self.entry = scope, resource, entry
+        self._hold, self._pass = hold, used
+        self.cost: int | None = None
+        self.blame: bool | None = None
+        self.started = time.perf_counter()
+
+    @property
+    def held(self) -> int:
+        return self._hold.amount
+
+    def __enter__(self) -> Admission:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        entry = self.entry
+        cost = self._hold.amount if self.cost is None else self.cost
+        self._hold.settle(cost)
+        entry.seconds = time.perf_counter() - self.started
+        entry.cost = cost
+        entry.outcome = "ok" if error is None else _outcome(error)
+        entry.error = "" if error is None else type(error).__name__
+        self._tell_breaker(error)
+        self.scope.recorder.outcome(entry)
+        if self.resource.observe is not None:
+            self.resource.observe(entry)
+        if self.scope.listeners:
+            _announce(self.scope, entry)
+
+    def _tell_breaker(self, error: BaseException | None) -> None:
+        breaker = self.resource.breaker
+        if breaker is None or self._pass is None:
+            return
+        blame = _blame(error) if self.blame is None else self.blame
+        if blame is None:
+            breaker.forget(self._pass)
+        elif blame:
+            breaker.failure(self._pass)
+        else:
+            breaker.success(self._pass)
+
+
+def admit(resource: Resource, *, ceiling: int | None, scope: Scope | None = None) -> Admission:
+    """Pass all gates and reserve `ceiling` nano-dollars (an upper bound of the price; None when the price is unknown).
+
+    Raises NoScope, ScopeClosed, and the Refused of the gate that said no; UnknownPrice for an unpriced resource under a
+    budget. Must be used as a context manager.
+    """
+    scope = require(f"using {resource.kind} {resource.label!r}") if scope is None else scope
+    entry = _entry(resource, scope)
+    try:
+        scope.check_open()
+        _decide(resource, scope, entry)
+        return _reserved(resource, scope, entry, ceiling)
+    except EscaladeError as refusal:
+        entry.outcome, entry.error = type(refusal).__name__, str(refusal)
+        scope.recorder.denied(entry)
+        if scope.listeners:
+            events.emit(scope, events.Denied, resource=resource.label, reason=entry.error)
+        raise
+
+
+def use(
+    resource: Resource,
+    do: Callable[[], R],
+    *,
+    ceiling: int | None,
+    cost: Callable[[R], int | None] | None = None,
+    scope: Scope | None = None,
+) -> R:
+    """Do it, under control. `cost(result)`: what it really cost, nano-dollars; None: the ceiling."""
+    with admit(resource, ceiling=ceiling, scope=scope) as admission:
+        result = do()
+        if cost is not None:
+            admission.cost = cost(result)
+        return result
+
+
+async def ause(
+    resource: Resource,
+    do: Callable[[], Awaitable[R]],
+    *,
+    ceiling: int | None,
+    cost: Callable[[R], int | None] | None = None,
+    scope: Scope | None = None,
+) -> R:
+    """`use` for coroutines."""
+    with admit(resource, ceiling=ceiling, scope=scope) as admission:
+        result = await do()
+        if cost is not None:
+            admission.cost = cost(result)
+        return result
+
+
+def _entry(resource: Resource, scope: Scope) -> Entry:
+    return Entry(
+        call_id=f"{_PREFIX}-{next(_ids)}",
+        run_id=scope.run_id,
+        principal=scope.principal,
+        resource=resource.name,
+        version=resource.version,
+        kind=resource.kind,
+        started=time.time(),
+    )
+
+
+def _decide(resource: Resource, scope: Scope, entry: Entry) -> None:
+    decided = scope.permits(resource.permission)
+    entry.rule = decided.rule
+    if not decided.allowed:
+        who = scope.principal
+        raise PermissionDenied(f"{who.user!r} may not use {resource.kind} {resource.name!r}: {decided.rule}")
+
+
+def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | None) -> Admission:
+    if ceiling is None and scope.purse.limited:
+        raise UnknownPrice(
+            f"{resource.kind} {resource.label!r} has no known price and the scope has a budget; give it a price "
+            f"(an unknown price is never taken for zero), or open the scope without a budget"
+        )
+    key = resource.limit_key(scope) if resource.limits else ""
+    wait = resource.limiter.take(key, resource.limits) if resource.limits else 0.0
+    if wait > 0:
+        limits = ", ".join(map(str, resource.limits))
+        raise RateLimited(f"{resource.kind} {resource.label!r} is limited to {limits}; try again in {wait:.3g} s", wait)
+    used: Pass | float | None = None
+    try:
+        used = _allowed(resource)
+        hold = scope.purse.reserve(0 if ceiling is None else ceiling, resource.label)
+        try:
+            entry.held = hold.amount
+            scope.recorder.intent(entry)
+        except BaseException:
+            hold.release()
+            raise
+    except BaseException:
+        if isinstance(used, Pass) and resource.breaker is not None:
+            resource.breaker.forget(used)
+        if resource.limits:
+            resource.limiter.give_back(key, resource.limits)
+        raise
+    return Admission(scope, resource, hold, used, entry)
+
+
+def _allowed(resource: Resource) -> Pass | None:
+    if resource.breaker is None:
+        return None
+    allowed = resource.breaker.allow()
+    if isinstance(allowed, Pass):
+        return allowed
+    raise CircuitOpen(
+        f"{resource.kind} {resource.label!r} failed too often and is left alone for {allowed:.3g} s more", allowed
+    )
+
+
+def _outcome(error: BaseException) -> str:
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt) else "failed"
+
+
+def _blame(error: BaseException | None) -> bool | None:
+    """True: the resource failed. False: it worked. None: it tells nothing (the caller's mistake, or he left)."""
+    if error is None:
+        return False
+    if isinstance(error, Refused | InvalidArguments) or not isinstance(error, Exception):
+        return None
+    return True
+
+
+def _announce(scope: Scope, entry: Entry) -> None:
+    label = f"{entry.resource}@{entry.version}" if entry.version else entry.resource
+    if entry.kind == "tool":
+        events.emit(scope, events.ToolCalled, tool=label, cost=entry.cost, outcome=entry.outcome)
+    events.emit(scope, events.Settled, resource=label, held=entry.held, cost=entry.cost)

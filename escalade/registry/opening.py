@@ -1,0 +1,121 @@
+"""Opening a scope: `escalade.scope(...)` for a block, `escalade.configure(...)` for a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+from escalade.errors import BadInput
+from escalade.money import Money, money_or_none
+from escalade.registry.access import everything_allowed
+from escalade.registry.journal import Journal
+from escalade.registry.ledger import Ledger
+from escalade.scopes import Access, Entered, Principal, Recorder, Scope, current, set_default
+
+OWNER = Principal(user="owner", roles=frozenset({"owner"}))
+"""Who runs a script without saying who: may use everything, in his own name."""
+
+
+def scope(
+    *,
+    budget: str | Decimal | Money | None = None,
+    principal: Principal | None = None,
+    deadline: float | None = None,
+    ledger: Ledger | None = None,
+    access: Access | None = None,
+    recorder: Recorder | None = None,
+    listen: Callable[[Any], None] | Iterable[Callable[[Any], None]] = (),
+    name: str = "run",
+    optional: bool = False,
+) -> Entered:
+    """A scope for a `with` or `async with` block: who, how much, until when, where it is recorded.
+
+    Inside another scope it narrows that one: the tighter budget, the earlier deadline, the smaller set of permissions;
+    `ledger`, `access` and `recorder` can't be replaced there.
+
+        with escalade.scope(budget="0.05", deadline=30):
+            answer = agent(question="…")
+
+    `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each event.
+    `optional`: a refusal inside doesn't exhaust the outer scope. Leaving the block raises BudgetExceeded when a
+    use was refused for money, even if DSPy swallowed the exception. Raises BadInput, UnknownName (a role).
+    """
+    limit = money_or_none(budget)
+    if deadline is not None and deadline <= 0:
+        raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
+    listeners = (listen,) if callable(listen) else tuple(listen)
+
+    def make() -> Scope:
+        _wall()
+        outer = current()
+        if outer is None:
+            return _root(limit, principal, deadline, ledger, access, recorder, listeners, name)
+        if ledger is not None or access is not None or recorder is not None:
+            raise BadInput("a nested scope narrows the outer one: ledger, access and recorder are set on the outermost")
+        outer.check_open()
+        return outer.narrow(
+            name=name, budget=limit, deadline=deadline, principal=principal, optional=optional, listeners=listeners
+        )
+
+    return Entered(make)
+
+
+def configure(
+    *,
+    budget: str | Decimal | Money | None = None,
+    principal: Principal | None = None,
+    ledger: Ledger | None = None,
+    access: Access | None = None,
+    recorder: Recorder | None = None,
+    listen: Callable[[Any], None] | Iterable[Callable[[Any], None]] = (),
+) -> Scope:
+    """Install the scope that holds wherever none was opened; one line for notebooks and applications.
+
+    With `access` and without `principal` nobody may do anything until a nested scope says who asks: the shape of a server.
+    Called again, it replaces the former one. Arguments as for `scope`.
+    """
+    _wall()
+    limit = money_or_none(budget)
+    listeners = (listen,) if callable(listen) else tuple(listen)
+    made = _root(limit, principal, None, ledger, access, recorder, listeners, "configured")
+    set_default(made)
+    return made
+
+
+def _root(
+    limit: Money | None,
+    principal: Principal | None,
+    deadline: float | None,
+    ledger: Ledger | None,
+    access: Access | None,
+    recorder: Recorder | None,
+    listeners: tuple[Callable[[Any], None], ...],
+    name: str,
+) -> Scope:
+    if principal is not None and access is None:
+        raise BadInput(
+            "a principal needs an access policy that says what his roles may do: "
+            'escalade.scope(principal=..., access=Roles({"analyst": ["crm.*:call", "model.*:call"]}))'
+        )
+    if access is None:
+        access, principal = everything_allowed(), OWNER
+    if principal is not None:
+        access.check_roles(principal.roles)
+    book = Ledger() if ledger is None else ledger
+    until = float("inf") if deadline is None else time.monotonic() + deadline
+    return Scope(
+        principals=() if principal is None else (principal,),
+        purse=book.purse(principal, limit=limit, name=name),
+        access=access,
+        recorder=Journal() if recorder is None else recorder,
+        deadline=until,
+        listeners=listeners,
+    )
+
+
+def _wall() -> None:
+    from escalade.registry import wall
+
+    wall.build()
