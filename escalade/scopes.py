@@ -152,6 +152,7 @@ class _Life:
     """The mutable part of a scope, shared by its copies."""
 
     closed: bool = False
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,117 @@
+"""A model as a resource: what it is called, where it is, what it costs, who may use it, what stands in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from escalade.errors import BadInput
+from escalade.registry.breaker import Breaker
+from escalade.registry.guard import Resource
+from escalade.registry.limits import RateLimit, parse_limits
+from escalade.registry.prices import Price, frozen_prices
+
+if TYPE_CHECKING:
+    from dspy.lm15 import Request, Response
+
+    from escalade.agents.transports import Transport
+
+Bound = Callable[[int], int]
+"""UTF-8 bytes of a prompt -> an upper bound of its tokens."""
+
+
+def hard_bound(size: int) -> int:
+    """One token per byte: the only bound that no tokenizer breaks."""
+    return size
+
+
+def measured_bound(size: int) -> int:
+    """0.75 tokens per byte: above the worst that was measured for cl100k and o200k (base64 0.72, emoji 0.69)."""
+    return -(-size * 3 // 4)
+
+
+@dataclass(eq=False)
+class Model:
+    """One model behind the gateway.
+
+    `name`: the alias that programs use. `id`: the provider's model string, like `openai/gpt-4o-mini`. `transport`: how it is
+    reached. `price`: None looks it up in the frozen table; it may stay unknown. `max_output`: tokens that one answer may
+    have; a request for more is clamped, since the reservation counts on it. `timeout`: seconds for one attempt.
+    `fallbacks`: aliases to try when this one fails. `limits`: rate limits, as in "60/min". `permission`: what a role
+    must grant. `expected_output`: tokens of a usual answer, for the expected price.
+    """
+
+    name: str
+    id: str
+    transport: Transport
+    price: Price | None = None
+    max_output: int = 1024
+    timeout: float = 60.0
+    fallbacks: tuple[str, ...] = ()
+    limits: str | tuple[RateLimit, ...] | None = None
+    permission: str = ""
+    expected_output: int = 200
+    bound: Bound = hard_bound
+    breaker: Breaker = field(default_factory=Breaker)
+    resource: Resource = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or self.max_output < 1 or self.timeout <= 0:
+            raise BadInput(f"model {self.name!r}: expected a name, max_output >= 1 and timeout > 0")
+        if self.price is None:
+            self.price = frozen_prices().get(self.id)
+        self.fallbacks = (self.fallbacks,) if isinstance(self.fallbacks, str) else tuple(self.fallbacks)
+        self.resource = Resource(
+            name=self.name,
+            version="",
+            kind="model",
+            permission=self.permission or f"model.{self.name}:call",
+            limits=parse_limits(self.limits),
+            breaker=self.breaker,
+        )
+
+    def ceiling(self, size: int, max_tokens: int | None = None) -> int | None:
+        """Upper bound of the price of one call with a prompt of `size` bytes, nano-dollars; None when unpriced."""
+        if self.price is None:
+            return None
+        return int(self.price.cost(self.bound(size), self.clamp(max_tokens)))
+
+    def expected(self, size: int) -> int | None:
+        """Expected price of one call, nano-dollars: four bytes per token, a usual answer; None when unpriced."""
+        return None if self.price is None else int(self.price.cost(-(-size // 4), self.expected_output))
+
+    def clamp(self, max_tokens: int | None) -> int:
+        """Tokens that the answer may have."""
+        return self.max_output if max_tokens is None else min(max_tokens, self.max_output)
+
+    def bill(self, response: Response) -> int | None:
+        """What the call cost by the provider's own count, nano-dollars; None when it did not say or has no price."""
+        usage = response.usage
+        if self.price is None or usage is None or usage.input_tokens is None:
+            return None
+        cached = min(usage.cache_read_tokens or 0, usage.input_tokens)
+        return int(self.price.cost(usage.input_tokens, usage.output_tokens or 0, cached))
+
+
+def prompt_size(request: Request) -> int:
+    """UTF-8 bytes of everything that the provider will count as input, with room for its own framing of messages."""
+    size = _text_size(request.system) + 64
+    for message in request.messages:
+        size += _text_size(message.parts) + 16
+    for extra in (request.tools, request.config.response_format):
+        if extra:
+            size += len(repr(extra).encode()) + 64
+    return size
+
+
+def _text_size(parts: Any) -> int:
+    if parts is None:
+        return 0
+    if isinstance(parts, str):
+        return len(parts.encode())
+    total = 0
+    for part in parts:
+        text = getattr(part, "text", None)
+        total += len(text.encode()) if isinstance(text, str) else len(repr(part).encode())
+    return total

@@ -1,0 +1,55 @@
+"""Reduce the price map of the installed LiteLLM to escalade/registry/data/prices.json.gz. Run it to refresh the snapshot.
+
+Figures are nano-dollars per million tokens: [input, output, cached input or null].
+"""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+from decimal import Decimal
+from pathlib import Path
+
+TARGET = Path(__file__).parent.parent / "escalade" / "registry" / "data" / "prices.json.gz"
+PER_MILLION = Decimal(10) ** 15
+"""Dollars per token -> nano-dollars per million tokens."""
+
+
+def _nanos(dollars: Decimal | int | None) -> int | None:
+    return None if dollars is None else int((Decimal(dollars) * PER_MILLION).to_integral_value())
+
+
+def main() -> None:
+    """Read the map without importing litellm, keep chat models with both prices, write the snapshot."""
+    spec = importlib.util.find_spec("litellm")
+    if spec is None or spec.origin is None:
+        raise SystemExit("litellm is not installed")
+    text = (Path(spec.origin).parent / "model_prices_and_context_window_backup.json").read_text("utf-8")
+    prices = {}
+    for name, entry in json.loads(text, parse_float=Decimal).items():
+        if entry.get("mode") not in ("chat", "responses", "completion") or name == "sample_spec":
+            continue
+        both = _nanos(entry.get("input_cost_per_token")), _nanos(entry.get("output_cost_per_token"))
+        # Above some prompt length several providers charge more. A flat price would not be an upper bound there: such
+        # models take the dearer of the two.
+        dear_in = [_nanos(v) or 0 for k, v in entry.items() if k.startswith("input_cost_per_token_above") and v]
+        dear_out = [_nanos(v) or 0 for k, v in entry.items() if k.startswith("output_cost_per_token_above") and v]
+        if both[0] is None or both[1] is None or both == (0, 0):
+            continue  # 0 in that map mostly means that nobody filled it in
+        cached = None if dear_in else _nanos(entry.get("cache_read_input_token_cost"))
+        prices[name] = [max([both[0], *dear_in]), max([both[1], *dear_out]), cached]
+    table = {
+        "source": f"price map of LiteLLM {importlib.metadata.version('litellm')} (MIT)",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "prices": dict(sorted(prices.items())),
+    }
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_bytes(gzip.compress(json.dumps(table, separators=(",", ":")).encode(), mtime=0))
+    print(f"{len(prices)} prices -> {TARGET.name}, {TARGET.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
