@@ -1,0 +1,168 @@
+"""escalade: DSPy agents that climb to a dearer rung only when it pays.
+
+    registry    what may be used, by whom, at what price, how often, and the record of it
+    agents      who uses it: models behind one gateway, confidence, policies, the climb
+    pipelines   how they are arranged: chains, fan-outs, maps
+    evals       how we know: outcomes, replay, statistics
+
+This page is the table of contents. Names are imported from their modules when they are first used, so that
+`import escalade` costs milliseconds and brings in neither DSPy nor litellm; `tests/test_exports.py` holds the three
+lists below equal.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from escalade.agents.climb import Attempt, Climb, Policy, Rung, Stop, Try, View, climb
+    from escalade.agents.confidence import Confidence
+    from escalade.agents.escalate import Escalate
+    from escalade.agents.gateway import Gateway
+    from escalade.agents.models import Model
+    from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
+    from escalade.agents.world import World
+    from escalade.errors import (
+        BadInput,
+        BudgetExceeded,
+        CircuitOpen,
+        DataError,
+        DeadlineExceeded,
+        DuplicateVersion,
+        EscaladeError,
+        ForeignModel,
+        InvalidArguments,
+        NodeError,
+        NodeTimeout,
+        NoScope,
+        PermissionDenied,
+        RateLimited,
+        Refused,
+        ScopeClosed,
+        ScopeError,
+        ToolError,
+        UnknownName,
+        UnknownPrice,
+    )
+    from escalade.evals.compare import compare
+    from escalade.evals.loaders import load_outcomes
+    from escalade.evals.outcomes import Outcomes
+    from escalade.money import Money
+    from escalade.pipelines.chain import Chain
+    from escalade.pipelines.fan_out import FanOut
+    from escalade.pipelines.map import Map
+    from escalade.registry.access import Roles
+    from escalade.registry.catalogue import Registry
+    from escalade.registry.governed import GovernedTool
+    from escalade.registry.journal import Journal
+    from escalade.registry.ledger import Budget, Ledger
+    from escalade.registry.opening import configure, scope
+    from escalade.registry.prices import Price, PriceTable
+    from escalade.registry.tools import ToolSpec, tool
+    from escalade.scopes import Principal, Scope
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agreement",
+    "Attempt",
+    "BadInput",
+    "Budget",
+    "BudgetExceeded",
+    "Budgeted",
+    "Chain",
+    "CircuitOpen",
+    "Climb",
+    "Confidence",
+    "Constant",
+    "DataError",
+    "DeadlineExceeded",
+    "DuplicateVersion",
+    "EscaladeError",
+    "Escalate",
+    "FanOut",
+    "ForeignModel",
+    "Gateway",
+    "GovernedTool",
+    "InvalidArguments",
+    "Journal",
+    "Ledger",
+    "Map",
+    "Model",
+    "Money",
+    "NoScope",
+    "NodeError",
+    "NodeTimeout",
+    "Outcomes",
+    "PermissionDenied",
+    "Policy",
+    "Price",
+    "PriceTable",
+    "Principal",
+    "PromptLength",
+    "RandomMix",
+    "RateLimited",
+    "Refused",
+    "Registry",
+    "Roles",
+    "Rung",
+    "Scope",
+    "ScopeClosed",
+    "ScopeError",
+    "Stop",
+    "Threshold",
+    "ToolError",
+    "ToolSpec",
+    "Try",
+    "UnknownName",
+    "UnknownPrice",
+    "View",
+    "World",
+    "climb",
+    "compare",
+    "configure",
+    "load_outcomes",
+    "scope",
+    "tool",
+]
+
+_MODULES = {
+    "agents.climb": ("Attempt", "Climb", "Policy", "Rung", "Stop", "Try", "View", "climb"),
+    "agents.confidence": ("Confidence",),
+    "agents.escalate": ("Escalate",),
+    "agents.gateway": ("Gateway",),
+    "agents.models": ("Model",),
+    "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
+    "agents.world": ("World",),
+    "evals.compare": ("compare",),
+    "evals.loaders": ("load_outcomes",),
+    "evals.outcomes": ("Outcomes",),
+    "money": ("Money",),
+    "pipelines.chain": ("Chain",),
+    "pipelines.fan_out": ("FanOut",),
+    "pipelines.map": ("Map",),
+    "registry.access": ("Roles",),
+    "registry.catalogue": ("Registry",),
+    "registry.governed": ("GovernedTool",),
+    "registry.journal": ("Journal",),
+    "registry.ledger": ("Budget", "Ledger"),
+    "registry.opening": ("configure", "scope"),
+    "registry.prices": ("Price", "PriceTable"),
+    "registry.tools": ("ToolSpec", "tool"),
+    "scopes": ("Principal", "Scope"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module, once. All names without a module of their own are errors."""
+    if name not in __all__:
+        raise AttributeError(f"module 'escalade' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"escalade.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,9 @@
+"""Who uses it: DSPy modules on governed models, and the climb.
+
+    models, gateway, transports   models, the engines under `dspy.LM`, and what carries a request to a provider
+    climb, policies, confidence   the loop, what decides in it, and what it decides by
+    escalate                      the climb as a `dspy.Module`
+    world                         simulated models with a skill, a price and a latency, for work without a key
+
+Imports the registry and nothing above.
+"""

@@ -1,0 +1,7 @@
+"""How we know: outcomes, replay, statistics and the report.
+
+    outcomes, loaders   what each rung gave for each question, and where it comes from
+    compare             policies against a baseline on paired data
+
+Imports every room below.
+"""

@@ -1,0 +1,11 @@
+"""What may be used, by whom, at what price, how often, and the record of it.
+
+    tools, catalogue, governed   a tool, its versions, and the tool that DSPy agents are handed
+    guard                        the one door that every use of a tool or a model goes through
+    access, limits, breaker      who may, how often, and when to leave it alone
+    ledger, prices, journal      budgets, prices, the record of every use
+    opening                      `escalade.scope` and `escalade.configure`
+    wall                         refuses language models that don't go through the guard
+
+The ground floor: imports no other room.
+"""
