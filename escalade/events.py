@@ -1,0 +1,222 @@
+"""Events: what happens in a run, as typed frozen records, in order, to whoever listens.
+
+Emit, from any room (the class and its fields, never an instance: without a listener nothing is built)::
+
+    from escalade import events
+    events.emit(scope, events.ToolCalled, tool="search", cost=2_000_000, outcome="ok")
+
+Listen to everything that happens in a scope, from any thread of it::
+
+    with escalade.scope(budget="1.00", listen=print):
+        pipeline(question="...")
+
+or to one run, which leaves the caller alone when it is left early::
+
+    async for event in pipeline.stream(question="..."):
+        ...
+
+A listener is called in the thread that emits, one event after the other per run, so it must be quick and must not
+block: `collections.deque.append` is a good one. A listener that raises is logged and does not disturb the run.
+
+`path` names the node that an event happened in: `"branch/step"`, `"summaries[3]"` for item 3 of a map, `""` for the
+whole run. It travels as a key of `dspy.context`, since a ContextVar is lost in the threads of `dspy.Parallel`, `batch`
+and `Evaluate`; it is set only while somebody listens (2 us per node), and costs nothing otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from escalade.scopes import Scope
+
+    Listener = Callable[["Event"], None]
+
+PATH = "escalade_path"
+"""The key of `dspy.context` that carries the path of the current node."""
+
+LISTEN = "escalade_listen"
+"""The key of `dspy.context` that carries `(run_id, listeners)` of a run outside of any scope."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something happened.
+
+    `seq`: grows with each event of a run; one counter per process, so that the events of several runs can be merged in
+    order. `time`: wall clock, seconds. `run_id`: of the scope. `path`: of the node, see the module's docstring.
+    Costs, in all events, are nano-dollars; None where no scope keeps account of them.
+    """
+
+    seq: int
+    time: float
+    run_id: str
+    path: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """A flat dict, `{"event": "NodeStarted", "seq": ..., ...}`, for a line of JSON; values are not copied."""
+        return {"event": type(self).__name__, **{field.name: getattr(self, field.name) for field in fields(self)}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A pipeline was called from outside of any pipeline. `pipeline`: its class and nodes, for people."""
+
+    pipeline: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The pipeline returned `result`, after `seconds`."""
+
+    result: Any
+    seconds: float
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Event):
+    """The pipeline raised. `error`: class and message."""
+
+    error: str
+    seconds: float
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled(Event):
+    """The pipeline was cancelled from outside."""
+
+    seconds: float
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStarted(Event):
+    """A node begins to work; time spent in a queue for a free place is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFinished(Event):
+    """A node returned, after `seconds`; `cost` is what was settled in it and below."""
+
+    seconds: float
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFailed(Event):
+    """A node raised. `error`: class and message."""
+
+    error: str
+    seconds: float
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCancelled(Event):
+    """A node was cancelled: a sibling failed, a deadline passed, or the caller left."""
+
+    seconds: float
+    cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungTried(Event):
+    """A climb tried a rung. `confidence`: 0 to 1, nan when unknown. `why`: why the policy tried it."""
+
+    rung: str
+    confidence: float
+    cost: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalated(Event):
+    """A climb went on to a dearer rung, and why."""
+
+    from_rung: str
+    to_rung: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCalled(Event):
+    """A tool was used. `outcome`: ok, failed, cancelled, or the class name of an error."""
+
+    tool: str
+    cost: int | None = None
+    outcome: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDenied(Event):
+    """A tool was refused; it did not run. `rule`: what decided."""
+
+    tool: str
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(Event):
+    """A physical use of a resource, a model or a tool, was settled at `cost`."""
+
+    resource: str
+    cost: int
+
+
+_seq = itertools.count(1)  # next() of a C iterator is atomic: no lock for the number itself
+
+# Numbering and delivery of one event happen under one lock, or two threads could deliver 8 before 7. Locks are shared by
+# runs (64 stripes) instead of kept per run, so that nothing has to be cleaned up; re-entrant, since a listener may emit.
+_locks = tuple(threading.RLock() for _ in range(64))
+
+
+def emit(scope: Scope | None, kind: type[Event], /, **values: Any) -> None:
+    """Tell the listeners of `scope` that `kind` happened here; `values` are its fields besides those of `Event`.
+
+    Without a listener it returns at once (0.1 us). `path=` may be given by who knows it; the default is the current node.
+    """
+    if scope is not None:
+        listeners, run_id = scope.listeners, scope.run_id
+    else:
+        run_id, listeners = _unscoped()
+    if listeners:
+        path = values.pop("path", None)
+        send(listeners, kind, run_id, here() if path is None else path, **values)
+
+
+def send(listeners: tuple[Listener, ...], kind: type[Event], run_id: str, path: str, **values: Any) -> None:
+    """Build one event and hand it to each listener, in order with all other events of the run."""
+    with _locks[hash(run_id) & 63]:
+        event = kind(seq=next(_seq), time=time.time(), run_id=run_id, path=path, **values)
+        for listener in listeners:
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("the listener %r failed on %s; the run goes on", listener, kind.__name__)
+
+
+def here() -> str:
+    """The path of the current node, "" outside of any or while nobody listens."""
+    import dspy
+
+    path: str = dspy.settings.get(PATH, "")
+    return path
+
+
+def _unscoped() -> tuple[str, tuple[Listener, ...]]:
+    """The run id and the listeners of a run outside of any scope."""
+    import dspy
+
+    found: tuple[str, tuple[Listener, ...]] = dspy.settings.get(LISTEN, ("", ()))
+    return found
