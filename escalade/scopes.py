@@ -236,6 +236,18 @@ class Scope:
             _life=_Life(),
         )
 
+    def note_truncated(self) -> None:
+        """An answer was cut off at its token limit; counted here and in all outer scopes."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope._life.truncated += 1
+            scope = scope.parent
+
+    @property
+    def truncated(self) -> int:
+        """Answers cut off at their token limit so far."""
+        return self._life.truncated
+
     def with_span(self, span: Any) -> Scope:
         """The same scope under another parent span."""
         return replace(self, span=span)

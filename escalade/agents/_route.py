@@ -1,0 +1,165 @@
+"""What happens after an attempt failed: retry it, fall back to another model, or give up. And what the failure cost.
+
+| failure (dspy.lm15)                        | then               | billed             | blames the route |
+| ------------------------------------------ | ------------------ | ------------------ | ---------------- |
+| RateLimitError                             | retry, fall back   | 0                  | yes              |
+| ServerError (5xx)                          | retry, fall back   | 0                  | yes              |
+| TransportError, nothing was sent           | retry, fall back   | 0                  | yes              |
+| TransportError, connection lost on the way | retry, fall back   | the reservation    | yes              |
+| TimeoutError                               | retry, fall back   | the reservation    | yes              |
+| AuthError, BillingError, NotConfigured     | fall back          | 0                  | yes              |
+| UnsupportedModelError, ContextLengthError  | fall back          | 0                  | no               |
+| StreamAssemblyError, other ProviderError   | fall back          | the reservation    | yes              |
+| InvalidRequestError, CapabilityError       | raise              | 0                  | no               |
+| CircuitOpen, RateLimited (ours)            | fall back          | nothing was held   |                  |
+| PermissionDenied on a fallback             | skip it            | nothing was held   |                  |
+| any other refusal                          | raise              | nothing was held   |                  |
+
+"The reservation" is the honest answer where nobody knows whether the provider has billed: money that may be gone is
+not given back to a hard budget. Retries wait for Retry-After when the provider sent one, else exponentially; a wait that
+is longer than `Retry.patience`, or than the time left, falls back at once.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dspy import lm15
+
+from escalade.errors import BadInput, CircuitOpen, DeadlineExceeded, EscaladeError, PermissionDenied, RateLimited
+from escalade.registry.dspy_errors import for_dspy
+
+if TYPE_CHECKING:
+    from escalade.agents.models import Model
+    from escalade.scopes import Scope
+
+RETRYABLE = (lm15.RateLimitError, lm15.ServerError, lm15.TimeoutError, lm15.TransportError)
+OURS_TO_SKIP = (CircuitOpen, RateLimited)
+CALLERS_FAULT = (lm15.InvalidRequestError, lm15.CapabilityError)
+FREE = (
+    lm15.RateLimitError,
+    lm15.ServerError,
+    lm15.AuthError,
+    lm15.BillingError,
+    lm15.ConfigurationError,
+    lm15.InvalidRequestError,
+    lm15.CapabilityError,
+)
+_NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "ClientConnectorError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how patiently: `retries` more attempts per model, waits of `base * 2**i` seconds up to `cap`.
+
+    `patience`: the longest wait that is worth it when there is somebody to fall back to.
+    """
+
+    retries: int = 2
+    base: float = 0.5
+    cap: float = 8.0
+    patience: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.retries < 0 or min(self.base, self.cap, self.patience) < 0:
+            raise BadInput(f"retry: expected numbers of 0 or more, got {self}")
+
+    def delay(self, attempt: int, error: BaseException) -> float:
+        """Seconds to wait after attempt number `attempt` (from 0): Retry-After, else half to all of the exponential."""
+        asked = getattr(error, "retry_after", None)
+        if isinstance(asked, int | float) and math.isfinite(asked) and asked >= 0:
+            return float(asked)
+        return min(self.cap, self.base * 2**attempt) * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
+
+
+def billed(error: BaseException, held: int) -> int:
+    """What a failed attempt is settled at, nano-dollars."""
+    if isinstance(error, FREE):
+        return 0
+    return 0 if isinstance(error, lm15.TransportError) and _not_sent(error) else held
+
+
+def blames(error: BaseException) -> bool | None:
+    """Does the failure speak against the route? None: it says nothing about it."""
+    if isinstance(error, lm15.InvalidRequestError | lm15.CapabilityError):
+        return False
+    return True if isinstance(error, Exception) else None
+
+
+def _not_sent(error: BaseException | None) -> bool:
+    seen = 0
+    while error is not None and seen < 10:
+        if type(error).__name__ in _NOT_SENT:
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
+class Route:
+    """The attempts for one request, in order: iterate it; after a failure call `failed` and sleep what it returns.
+
+    for model in route: try ... except BaseException as e: wait = route.failed(e)
+    """
+
+    def __init__(self, models: tuple[Model, ...], retry: Retry, scope: Scope) -> None:
+        self._models, self._retry, self._scope = models, retry, scope
+        self._at, self._tries = 0, 0
+        self._error: BaseException | None = None
+        self.attempts = 0
+
+    def __iter__(self) -> Iterator[Model]:
+        while self._at < len(self._models):
+            yield self._models[self._at]
+        assert self._error is not None  # noqa: S101 - there is at least one model, and it failed
+        raise self.crossing(self._error) from None
+
+    def failed(self, error: BaseException) -> float:
+        """Seconds to wait before the next attempt. Raises the error where no other attempt can help."""
+        first = self._at == 0 and self._tries == 0
+        if isinstance(error, PermissionDenied) and not first and self._tries == 0:
+            self._next()
+            return 0.0
+        self._error = error if self._error is None or not isinstance(error, OURS_TO_SKIP) else self._error
+        if isinstance(error, OURS_TO_SKIP):
+            self._next()
+            return 0.0
+        if not isinstance(error, lm15.LM15Error) or not _may_fall_back(error):
+            raise self.crossing(error)
+        self.attempts += 1
+        if isinstance(error, RETRYABLE) and self._tries < self._retry.retries:
+            wait = self._retry.delay(self._tries, error)
+            if wait < self._scope.time_left() and wait <= self._patience():
+                self._tries += 1
+                return wait
+        self._next()
+        return 0.0
+
+    def _patience(self) -> float:
+        return self._retry.patience if self._at + 1 < len(self._models) else max(self._retry.patience, 60.0)
+
+    def _next(self) -> None:
+        self._at, self._tries = self._at + 1, 0
+
+    @staticmethod
+    def crossing(error: BaseException) -> BaseException:
+        """The error in a form that DSPy passes on."""
+        return for_dspy(error) if isinstance(error, EscaladeError) else error
+
+
+def _may_fall_back(error: lm15.LM15Error) -> bool:
+    if isinstance(error, lm15.UnsupportedModelError | lm15.ContextLengthError | lm15.NotConfiguredError):
+        return True
+    return not isinstance(error, (*CALLERS_FAULT, lm15.ConfigurationError))
+
+
+def timed_out(scope: Scope, model: Model, error: BaseException) -> Any:
+    """A timeout of ours in the right form: DeadlineExceeded when the scope's time is up, else the provider's."""
+    if scope.time_left() <= 0:
+        return DeadlineExceeded(f"the deadline of scope {scope.run_id} passed while model {model.name!r} was answering")
+    timeout = lm15.TimeoutError(f"model {model.name!r} did not answer within {model.timeout:g} s")
+    timeout.__cause__ = error
+    return timeout

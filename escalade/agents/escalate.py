@@ -1,0 +1,342 @@
+"""`Escalate`: a DSPy module that answers on the cheapest rung that is good enough.
+
+    qa = Escalate(
+        "question -> answer",
+        rungs=[("Predict", "small"), ("ChainOfThought", "small"), ("ChainOfThought", "big")],
+        policy=Threshold(0.8),
+        gateway=gateway,
+    )
+    with escalade.scope(budget="0.05"):
+        answer = qa(question="…")
+    print(answer.answer, answer.cost, answer.explain())
+
+It runs the same loop and the same policy object as a replay (`climb.py`). Its programs are ordinary sub-modules, so that
+DSPy's optimisers find, compile and save their predictors; the policy is saved with them. It keeps no state between
+calls and may be used by any number of tasks and threads at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError, LMError
+
+from escalade import events
+from escalade.agents import policies
+from escalade.agents._estimate import Estimator
+from escalade.agents.climb import (
+    FAILED,
+    OK,
+    REFUSED,
+    TRUNCATED,
+    WRONG_FORMAT,
+    Attempt,
+    Climb,
+    Policy,
+    Rung,
+    View,
+    climb,
+    climb_sync,
+)
+from escalade.agents.confidence import Confidence
+from escalade.agents.gateway import Gateway, find_gateway
+from escalade.errors import BadInput, NodeTimeout, Refused
+from escalade.money import Money
+from escalade.scopes import Entered, Scope, require
+
+RungLike = Rung | tuple[Any, str] | str
+"""`Rung`, `(strategy, model)` or just a model, which means `Predict`. A strategy is a name, a class or a module."""
+
+
+class Escalated(dspy.Prediction):  # type: ignore[misc]  # dspy has no types
+    """The prediction of the rung that answered; it also knows how it came about."""
+
+    _climb: Climb | None = None
+    _rungs: tuple[Rung, ...] = ()
+
+    @property
+    def climb(self) -> Climb:
+        """Every step that was taken."""
+        if self._climb is None:
+            raise BadInput("this prediction was not made by Escalate")
+        return self._climb
+
+    @property
+    def rung(self) -> Rung:
+        """The rung that answered."""
+        chosen = self.climb.chosen
+        if chosen is None:
+            raise BadInput("this climb has no answer")
+        return self._rungs[chosen.rung]
+
+    @property
+    def cost(self) -> Money:
+        """What all attempts together cost."""
+        return Money(self.climb.cost)
+
+    @property
+    def escalated(self) -> bool:
+        """Did it take more than one attempt?"""
+        return len(self.climb.attempts) > 1
+
+    def explain(self) -> str:
+        """One line per step: what was tried, what it gave, why it went on or stopped."""
+        lines = [f"{self._rungs[s.attempt.rung].name}: " if s.attempt else "" for s in self.climb.steps]
+        return "\n".join(name + line for name, line in zip(lines, self.climb.explain().splitlines(), strict=True))
+
+
+class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
+    """Answers on the cheapest rung that the policy finds good enough, within budget and deadline.
+
+    `signature`: as for `dspy.Predict`. `rungs`: cheapest first. `policy`: which rung next. `gateway`: where models are
+    found, the one named "default" if None. `confidence`: add a verbalised confidence output to every rung. `answer`:
+    prediction -> what "the same answer" means; by default the outputs, strings stripped and case-folded.
+    Raises BadInput, UnknownName.
+    """
+
+    def __init__(
+        self,
+        signature: Any,
+        *,
+        rungs: Sequence[RungLike],
+        policy: Policy,
+        gateway: Gateway | None = None,
+        confidence: bool = True,
+        answer: Callable[[dspy.Prediction], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not rungs:
+            raise BadInput("Escalate needs at least one rung, like ('Predict', 'small')")
+        self.signature = dspy.ensure_signature(signature)
+        self.policy = policy
+        gateway = find_gateway("default") if gateway is None else gateway
+        asked = _with_confidence(self.signature) if confidence else self.signature
+        built = [_built(rung, asked, gateway) for rung in rungs]
+        self.rungs: tuple[Rung, ...] = tuple(rung for rung, _, _ in built)
+        self.programs: list[dspy.Module] = [program for _, program, _ in built]
+        self._lms = tuple(gateway.lm(model.name) for _, _, model in built)
+        self._estimators = tuple(Estimator(program, model) for _, program, model in built)
+        self._gateway, self._outputs = gateway, tuple(self.signature.output_fields)
+        self._answer = answer or self._usual_answer
+        if len({rung.name for rung in self.rungs}) < len(self.rungs):
+            raise BadInput(f"rungs need different names, got {[rung.name for rung in self.rungs]}")
+
+    def forward(self, **inputs: Any) -> Escalated:
+        """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
+        scope = require("Escalate")
+        done = climb_sync(self.policy, lambda k: self._attempt(k, inputs, scope), self._looker(inputs, scope))
+        return self._answered(done, scope)
+
+    async def aforward(self, **inputs: Any) -> Escalated:
+        """Answer. Raises what the last attempt raised when no rung gave an answer."""
+        scope = require("Escalate")
+
+        async def attempt(rung: int) -> Attempt:
+            return await self._aattempt(rung, inputs, scope)
+
+        return self._answered(await climb(self.policy, attempt, self._looker(inputs, scope)), scope)
+
+    def view(self, **inputs: Any) -> View:
+        """What the policy will see before the first attempt on this question, in the current scope."""
+        return self._looker(inputs, require("Escalate"))(())
+
+    def attempt_sync(self, rung: int, **inputs: Any) -> Attempt:
+        """One rung's attempt on the question, paid by the current scope: for recording outcomes."""
+        return self._attempt(rung, inputs, require("Escalate"))
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """The predictors' state, and the policy under the key `policy`."""
+        return {**super().dump_state(json_mode=json_mode), "policy": policies.dump_policy(self.policy)}
+
+    def load_state(self, state: dict[str, Any], **options: Any) -> None:
+        """Raises UnknownName for a policy that this version doesn't have."""
+        if "policy" in state:
+            self.policy = policies.load_policy(state["policy"])
+        super().load_state({k: v for k, v in state.items() if k != "policy"}, **options)
+
+    # -- one attempt
+
+    def _attempt(self, rung: int, inputs: Mapping[str, Any], scope: Scope) -> Attempt:
+        entered, began = self._entered(rung, scope), time.perf_counter()
+        with entered as inner:
+            try:
+                with dspy.context(lm=self._lms[rung]):
+                    result = self.programs[rung](**inputs)
+            except _ANSWERS_BADLY as error:
+                return self._failed(rung, inner, began, error)
+            return self._succeeded(rung, inner, began, result)
+
+    async def _aattempt(self, rung: int, inputs: Mapping[str, Any], scope: Scope) -> Attempt:
+        entered, began = self._entered(rung, scope), time.perf_counter()
+        async with entered as inner:
+            try:
+                with dspy.context(lm=self._lms[rung]):
+                    result = await self.programs[rung].acall(**inputs)
+            except _ANSWERS_BADLY as error:
+                return self._failed(rung, inner, began, error)
+            return self._succeeded(rung, inner, began, result)
+
+    def _entered(self, rung: int, scope: Scope) -> Entered:
+        """A scope of its own for the attempt: it counts the attempt's cost, and a refusal in it stays in it.
+
+        Escalation is a wish. When the run can't pay for it the climb ends with what it has; a first attempt that is
+        refused leaves no answer, and its error is raised.
+        """
+        name = self.rungs[rung].name
+        return Entered(lambda: scope.narrow(name=name, optional=True), check=False)
+
+    def _succeeded(self, rung: int, inner: Scope, began: float, result: dspy.Prediction) -> Attempt:
+        swallowed = inner.purse.exhausted
+        if swallowed is not None:
+            return self._failed(rung, inner, began, swallowed.again())
+        said = result.get("confidence") if "confidence" in result else None
+        attempt = Attempt(
+            rung=rung,
+            answer=self._answer(result),
+            confidence=float(Confidence(said)),
+            cost=inner.purse.spent,
+            latency=time.perf_counter() - began,
+            status=OK,
+            result=result,
+        )
+        self._tell(inner, attempt)
+        return attempt
+
+    def _failed(self, rung: int, inner: Scope, began: float, error: BaseException) -> Attempt:
+        if isinstance(error, Refused):
+            status = REFUSED
+        elif isinstance(error, AdapterParseError):
+            status = TRUNCATED if inner.truncated else WRONG_FORMAT
+        else:
+            status = FAILED
+        spent, latency = inner.purse.spent, time.perf_counter() - began
+        attempt = Attempt(rung=rung, cost=spent, latency=latency, status=status, error=error)
+        self._tell(inner, attempt)
+        return attempt
+
+    def _tell(self, scope: Scope, attempt: Attempt) -> None:
+        if scope.listeners:
+            events.emit(
+                scope,
+                events.RungTried,
+                rung=self.rungs[attempt.rung].name,
+                status=attempt.status,
+                confidence=attempt.confidence,
+                cost=attempt.cost,
+            )
+
+    # -- around the climb
+
+    def _looker(self, inputs: Mapping[str, Any], scope: Scope) -> Callable[[tuple[Attempt, ...]], View]:
+        estimates = [estimator.estimate(inputs) for estimator in self._estimators]
+        prices, ceilings = tuple(e[0] for e in estimates), tuple(e[1] for e in estimates)
+        key, features = _key(inputs), {"prompt_chars": sum(len(str(v)) for v in inputs.values())}
+
+        def look(attempts: tuple[Attempt, ...]) -> View:
+            return View(
+                key=key,
+                features=features,
+                rungs=self.rungs,
+                prices=prices,
+                ceilings=ceilings,
+                attempts=attempts,
+                budget_left=scope.purse.left(),
+                time_left=scope.time_left(),
+                braked=scope.purse.braked,
+            )
+
+        return look
+
+    def _answered(self, done: Climb, scope: Scope) -> Escalated:
+        if scope.listeners:
+            self._tell_climb(done, scope)
+        chosen = done.chosen
+        if chosen is None or not chosen.ok:
+            raise _reason(done, self.rungs)
+        answer = Escalated(**dict(chosen.result.items()))
+        answer.set_lm_usage(chosen.result.get_lm_usage())
+        answer._completions = chosen.result._completions
+        answer._climb, answer._rungs = done, self.rungs
+        return answer
+
+    def _tell_climb(self, done: Climb, scope: Scope) -> None:
+        path = done.path
+        for before, step in zip(path, done.steps[1:], strict=False):
+            if step.attempt is not None:
+                names = self.rungs[before].name, self.rungs[step.attempt.rung].name
+                events.emit(scope, events.Escalated, from_rung=names[0], to_rung=names[1], why=step.decision.why)
+
+    def _usual_answer(self, result: dspy.Prediction) -> Any:
+        values = [result.get(name) for name in self._outputs if name in result and name != "confidence"]
+        return tuple(_plain(v) for v in values) if len(values) != 1 else _plain(values[0])
+
+
+_ANSWERS_BADLY = (Refused, LMError, AdapterParseError, NodeTimeout)
+"""What makes a failed attempt. Anything else is a mistake in the program or in its use, and is raised."""
+
+
+def _built(like: RungLike, signature: Any, gateway: Gateway) -> tuple[Rung, dspy.Module, Any]:
+    if isinstance(like, Rung):
+        strategy, model, name = like.strategy or "Predict", like.model, like.name
+    else:
+        strategy, model = ("Predict", like) if isinstance(like, str) else like
+        name = None
+    if not isinstance(model, str):
+        raise BadInput(f"rung {like!r}: expected the alias of a model on the gateway, got {model!r}")
+    program = _program(strategy, signature)
+    label = strategy if isinstance(strategy, str) else type(program).__name__
+    return Rung(name or f"{label}/{model}", label, model), program, gateway.model(model)
+
+
+def _program(strategy: Any, signature: Any) -> dspy.Module:
+    if isinstance(strategy, dspy.Module):
+        return strategy
+    if isinstance(strategy, str):
+        known = {"Predict": dspy.Predict, "ChainOfThought": dspy.ChainOfThought}
+        if strategy not in known:
+            raise BadInput(f"unknown strategy {strategy!r}; write 'Predict', 'ChainOfThought', a class or a module")
+        strategy = known[strategy]
+    program = strategy(signature)
+    if not isinstance(program, dspy.Module):
+        raise BadInput(f"strategy {strategy!r} did not make a dspy.Module but {type(program).__name__}")
+    return program
+
+
+def _with_confidence(signature: Any) -> Any:
+    if "confidence" in signature.output_fields:
+        return signature
+    field = dspy.OutputField(desc="probability from 0 to 1 that the other outputs are right")
+    return signature.append("confidence", field, type_=Confidence)
+
+
+def _key(inputs: Mapping[str, Any]) -> str:
+    text = json.dumps(inputs, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.strip().casefold()
+    try:
+        hash(value)
+    except TypeError:
+        return json.dumps(value, sort_keys=True, default=str)
+    return value
+
+
+def _reason(done: Climb, rungs: tuple[Rung, ...]) -> BaseException:
+    """Why there is no answer: the last error, else that not even the first rung fits."""
+    errors = [a.error for a in done.attempts if a.error is not None]
+    if errors:
+        return errors[-1]
+    from escalade.errors import BudgetExceeded, DeadlineExceeded
+
+    why = done.steps[-1].decision.why
+    if done.held_back is not None and "deadline" in why:
+        return DeadlineExceeded(f"no rung was tried: {why}")
+    return BudgetExceeded(f"no rung of {[r.name for r in rungs]} was tried: {why}")
