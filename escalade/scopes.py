@@ -69,6 +69,10 @@ class Purse(Protocol):
         """
         ...
 
+    def exhaust(self, refusal: BudgetExceeded) -> None:
+        """Make a refusal stick here, as if a reservation had been refused: something gave up for want of money."""
+        ...
+
     def left(self) -> int | None:
         """Nano-dollars that the tightest level still has, None without any limit."""
         ...

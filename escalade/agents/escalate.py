@@ -37,15 +37,17 @@ from escalade.agents.climb import (
     WRONG_FORMAT,
     Attempt,
     Climb,
+    Decision,
     Policy,
     Rung,
+    Try,
     View,
     climb,
     climb_sync,
 )
 from escalade.agents.confidence import Confidence
 from escalade.agents.gateway import Gateway, find_gateway
-from escalade.errors import BadInput, NodeTimeout, Refused
+from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NodeTimeout, Refused
 from escalade.money import Money
 from escalade.scopes import Entered, Scope, require
 
@@ -129,7 +131,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
     def forward(self, **inputs: Any) -> Escalated:
         """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
         scope = require("Escalate")
-        done = climb_sync(self.policy, lambda k: self._attempt(k, inputs, scope), self._looker(inputs, scope))
+        done = climb_sync(self._told(scope), lambda k: self._attempt(k, inputs, scope), self._looker(inputs, scope))
         return self._answered(done, scope)
 
     async def aforward(self, **inputs: Any) -> Escalated:
@@ -139,7 +141,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         async def attempt(rung: int) -> Attempt:
             return await self._aattempt(rung, inputs, scope)
 
-        return self._answered(await climb(self.policy, attempt, self._looker(inputs, scope)), scope)
+        return self._answered(await climb(self._told(scope), attempt, self._looker(inputs, scope)), scope)
 
     def view(self, **inputs: Any) -> View:
         """What the policy will see before the first attempt on this question, in the current scope."""
@@ -220,17 +222,16 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         return attempt
 
     def _tell(self, scope: Scope, attempt: Attempt) -> None:
-        if scope.listeners:
-            events.emit(
-                scope,
-                events.RungTried,
-                rung=self.rungs[attempt.rung].name,
-                status=attempt.status,
-                confidence=attempt.confidence,
-                cost=attempt.cost,
-            )
+        name, why = self.rungs[attempt.rung].name, "" if attempt.ok else attempt.status
+        events.emit(
+            scope, events.RungTried, rung=name, confidence=attempt.confidence, cost=attempt.cost, why=why
+        )
 
     # -- around the climb
+
+    def _told(self, scope: Scope) -> Policy:
+        """The policy, announcing escalations as they happen where somebody listens."""
+        return _Announced(self.policy, scope) if scope.listeners else self.policy
 
     def _looker(self, inputs: Mapping[str, Any], scope: Scope) -> Callable[[tuple[Attempt, ...]], View]:
         estimates = [estimator.estimate(inputs) for estimator in self._estimators]
@@ -253,23 +254,18 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         return look
 
     def _answered(self, done: Climb, scope: Scope) -> Escalated:
-        if scope.listeners:
-            self._tell_climb(done, scope)
         chosen = done.chosen
         if chosen is None or not chosen.ok:
-            raise _reason(done, self.rungs)
+            reason = _reason(done, self.rungs)
+            if isinstance(reason, BudgetExceeded):
+                # Its attempt's scope kept the refusal to itself, and DSPy may swallow what is raised here.
+                scope.purse.exhaust(reason)
+            raise reason
         answer = Escalated(**dict(chosen.result.items()))
         answer.set_lm_usage(chosen.result.get_lm_usage())
         answer._completions = chosen.result._completions
         answer._climb, answer._rungs = done, self.rungs
         return answer
-
-    def _tell_climb(self, done: Climb, scope: Scope) -> None:
-        path = done.path
-        for before, step in zip(path, done.steps[1:], strict=False):
-            if step.attempt is not None:
-                names = self.rungs[before].name, self.rungs[step.attempt.rung].name
-                events.emit(scope, events.Escalated, from_rung=names[0], to_rung=names[1], why=step.decision.why)
 
     def _usual_answer(self, result: dspy.Prediction) -> Any:
         values = [result.get(name) for name in self._outputs if name in result and name != "confidence"]
@@ -278,6 +274,24 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
 
 _ANSWERS_BADLY = (Refused, LMError, AdapterParseError, NodeTimeout)
 """What makes a failed attempt. Anything else is a mistake in the program or in its use, and is raised."""
+
+
+class _Announced:
+    """A policy that emits an event when it goes on to another rung."""
+
+    def __init__(self, policy: Policy, scope: Scope) -> None:
+        self._policy, self._scope = policy, scope
+
+    @property
+    def name(self) -> str:
+        return self._policy.name
+
+    def decide(self, view: View) -> Decision:
+        decision = self._policy.decide(view)
+        if isinstance(decision, Try) and view.attempts and view.fits(decision.rung):
+            names = view.rungs[view.attempts[-1].rung].name, view.rungs[decision.rung].name
+            events.emit(self._scope, events.Escalated, from_rung=names[0], to_rung=names[1], why=decision.why)
+        return decision
 
 
 def _built(like: RungLike, signature: Any, gateway: Gateway) -> tuple[Rung, dspy.Module, Any]:
@@ -334,8 +348,6 @@ def _reason(done: Climb, rungs: tuple[Rung, ...]) -> BaseException:
     errors = [a.error for a in done.attempts if a.error is not None]
     if errors:
         return errors[-1]
-    from escalade.errors import BudgetExceeded, DeadlineExceeded
-
     why = done.steps[-1].decision.why
     if done.held_back is not None and "deadline" in why:
         return DeadlineExceeded(f"no rung was tried: {why}")

@@ -170,6 +170,10 @@ class LedgerPurse:
         named = () if principal is None else self.ledger.named(user=principal.user, tenant=principal.tenant)
         return LedgerPurse(self.ledger, (own, *(a for a in named if a not in self.path), *self.path))
 
+    def exhaust(self, refusal: BudgetExceeded) -> None:
+        """Make a refusal stick here, as if a reservation had been refused: something gave up for want of money."""
+        self.ledger._stick(self.path, refusal)
+
     @property
     def account(self) -> Account:
         return self.path[0]
@@ -306,6 +310,11 @@ class Ledger:
         if crossed and self._listen is not None:
             for crossing in crossed:
                 self._listen(crossing)
+
+    def _stick(self, path: tuple[Account, ...], refusal: BudgetExceeded) -> None:
+        with self._lock:
+            refusing = next((a for a in path if a.name == refusal.account), path[0])
+            self._exhaust(path, refusing, refusal)
 
     def _left(self, path: tuple[Account, ...]) -> int | None:
         with self._lock:
