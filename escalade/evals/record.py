@@ -1,0 +1,77 @@
+"""Recording: every rung on every question, live, into a table that any policy can be replayed on for nothing.
+
+    outcomes = record(qa, examples, metric)          # pays for n * k attempts, in the current scope
+    replay(Threshold(0.8), outcomes)                 # pays for none
+
+What a policy will see in the replay (price bounds, features, key) is taken from `Escalate.view`, the same that it sees live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from escalade.agents.climb import REFUSED, Attempt, View
+from escalade.errors import BudgetExceeded, DataError
+from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
+
+if TYPE_CHECKING:
+    from escalade.agents.escalate import Escalate
+
+Metric = Callable[[Any, Any], float]
+"""(example, prediction) -> 0..1, as DSPy's metrics."""
+
+
+def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: str = "recorded") -> Outcomes:
+    """Try every rung of `program` on every example and keep the figures.
+
+    `examples`: `dspy.Example`s with their inputs marked. Runs in the current scope, which pays. Raises DataError without
+    examples, BudgetExceeded when the budget ends before the table is full: a table with holes would be a wrong one.
+    """
+    if not examples:
+        raise DataError("no examples to record")
+    views: list[View] = []
+    table: list[list[Attempt]] = []
+    for example in examples:
+        inputs = dict(example.inputs().items())
+        views.append(program.view(**inputs))
+        table.append([_tried(program, rung, inputs) for rung in range(len(program.rungs))])
+    quality = [[_graded(metric, e, a) for a in row] for e, row in zip(examples, table, strict=True)]
+    return Outcomes(
+        name=name,
+        rungs=program.rungs,
+        keys=tuple(view.key for view in views),
+        features={f: np.array([view.features[f] for view in views]) for f in views[0].features},
+        quality=np.array(quality, dtype=np.float64),
+        answer=np.array([_codes([a.answer if a.ok else None for a in row]) for row in table], dtype=np.int64),
+        confidence=np.array([[a.confidence for a in row] for row in table], dtype=np.float64),
+        cost=np.array([[a.cost for a in row] for row in table], dtype=np.int64),
+        price=np.array([_or_unknown(view.prices) for view in views], dtype=np.int64),
+        ceiling=np.array([_or_unknown(view.ceilings) for view in views], dtype=np.int64),
+        latency=np.array([[a.latency for a in row] for row in table], dtype=np.float64),
+        status=np.array([[STATUSES.index(a.status) for a in row] for row in table], dtype=np.int8),
+        labels="metric",
+    )
+
+
+def _tried(program: Escalate, rung: int, inputs: dict[str, Any]) -> Attempt:
+    attempt = program.attempt_sync(rung, **inputs)
+    if attempt.status == REFUSED and isinstance(attempt.error, BudgetExceeded):
+        raise attempt.error
+    return attempt
+
+
+def _graded(metric: Metric, example: Any, attempt: Attempt) -> float:
+    return float(metric(example, attempt.result)) if attempt.ok else 0.0
+
+
+def _codes(answers: Sequence[Hashable | None]) -> list[int]:
+    """Equal answers get equal codes within one question; None gets NO_ANSWER."""
+    seen: dict[Hashable, int] = {}
+    return [NO_ANSWER if a is None else seen.setdefault(a, len(seen)) for a in answers]
+
+
+def _or_unknown(amounts: Sequence[int | None]) -> list[int]:
+    return [UNKNOWN if amount is None else amount for amount in amounts]
