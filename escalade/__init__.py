@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ScopeClosed,
         ScopeError,
         ToolError,
+        ToolTimeout,
         UnknownName,
         UnknownPrice,
     )
@@ -114,6 +115,7 @@ __all__ = [
     "Threshold",
     "ToolError",
     "ToolSpec",
+    "ToolTimeout",
     "Try",
     "UnknownName",
     "UnknownPrice",

@@ -1,0 +1,68 @@
+"""Fails an async test that blocked its event loop.
+
+A task ticks inside the loop; a tick that comes late was kept waiting by somebody. Two things are forgiven: time that
+the operating system gave to other processes (known on Linux), and imports, since which test pays for them is chance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+LIMIT_MS = 500.0
+_TICK = 0.02
+_MANY_IMPORTS = 20
+
+
+class LoopBlockedError(AssertionError):
+    """Something kept the event loop from running."""
+
+
+def watched(test: Callable[..., Awaitable[Any]], limit_ms: float) -> Callable[..., Awaitable[Any]]:
+    """The same coroutine function; raises LoopBlockedError if its loop stood still for more than `limit_ms`."""
+
+    @functools.wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        waits: list[float] = []
+        ticking = asyncio.create_task(_tick(waits))
+        try:
+            await asyncio.sleep(0)  # the first tick begins before the test does
+            result = await test(*args, **kwargs)
+            await asyncio.sleep(0)
+        finally:
+            ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ticking
+        worst = max(waits, default=0.0) * 1000
+        if worst > limit_ms:
+            raise LoopBlockedError(
+                f"the event loop stood still for {worst:.0f} ms (limit {limit_ms:.0f} ms); "
+                "move blocking work off it, or allow it with @pytest.mark.blocking(ms)"
+            )
+        return result
+
+    return run
+
+
+async def _tick(waits: list[float]) -> None:
+    while True:
+        began, stolen, modules = time.perf_counter(), _stolen(), len(sys.modules)
+        try:
+            await asyncio.sleep(_TICK)
+        finally:  # a test that ends right after it blocked cancels this tick
+            if len(sys.modules) - modules < _MANY_IMPORTS:
+                waits.append(time.perf_counter() - began - _TICK - (_stolen() - stolen))
+
+
+def _stolen() -> float:
+    """Seconds that this thread was ready to run and another process ran instead; 0 where that isn't known."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

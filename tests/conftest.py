@@ -1,0 +1,67 @@
+"""What holds for every test: no network, no cache, no state from the test before, no blocked event loop."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+import tempfile
+from collections.abc import Iterator
+
+# Before anything imports litellm or DSPy: both read these once.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+os.environ.setdefault("DSPY_CACHEDIR", tempfile.mkdtemp(prefix="escalade-tests-"))
+
+from tests import _loop_watch, _network
+
+_network.block()
+
+import dspy
+import pytest
+from hypothesis import HealthCheck, settings
+
+from escalade.scopes import set_default
+
+dspy_settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
+
+settings.register_profile(  # the default: the same examples in every run, on a machine of any speed
+    "ci", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", parent=settings.get_profile("ci"), derandomize=False, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Watch the event loop of every async test."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            mark = item.get_closest_marker("blocking")
+            item.obj = _loop_watch.watched(item.obj, mark.args[0] if mark else _loop_watch.LIMIT_MS)
+
+
+@pytest.fixture(autouse=True)
+def _clean_dspy() -> Iterator[None]:
+    """DSPy as it is after its import, without a cache, without a default scope."""
+    _reset()
+    yield
+    _reset()
+
+
+def _reset() -> None:
+    """DSPy has no public way back to its defaults, and ties `configure` to the first thread that called it."""
+    set_default(None)
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    dspy_settings.main_thread_config = copy.deepcopy(dspy_settings.DEFAULT_CONFIG)
+    dspy_settings.config_owner_thread_id = None
+    dspy_settings.config_owner_async_task = None
+
+
+@pytest.fixture(autouse=True)
+def _no_network() -> Iterator[None]:
+    """A blocked attempt fails the test even if a library swallowed the exception."""
+    _network.attempts.clear()
+    yield
+    tried, _network.attempts[:] = list(_network.attempts), []
+    if tried:
+        pytest.fail(f"tried to leave the machine: {'; '.join(tried)}")

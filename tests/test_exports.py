@@ -1,0 +1,57 @@
+"""The table of contents: what `escalade` exports, and that its three lists agree."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+import escalade
+from tests._house import trees
+
+
+def declared_for_types() -> dict[str, str]:
+    """Name -> module, as the type checker sees them."""
+    return {
+        alias.name: str(node.module)
+        for node in ast.walk(trees()["escalade"])
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("escalade.")
+        for alias in node.names
+    }
+
+
+def test_lists_agree() -> None:
+    """`__all__`, the imports for the type checker, and the modules that names are taken from are the same."""
+    assert set(escalade.__all__) == set(declared_for_types())
+    homes = {name: f"escalade.{escalade._HOME.get(name, 'errors')}" for name in escalade.__all__}
+    assert homes == declared_for_types()
+    assert len(escalade.__all__) == len(set(escalade.__all__))
+
+
+@pytest.mark.parametrize("name", escalade.__all__)
+def test_every_name_is_there(name: str) -> None:
+    """Each exported name can be had, and says what it is."""
+    value = getattr(escalade, name)
+    assert value.__doc__
+    assert getattr(escalade, name) is value
+
+
+def test_errors_are_complete() -> None:
+    """Every public error is exported."""
+    errors = {n.name for n in ast.walk(trees()["escalade.errors"]) if isinstance(n, ast.ClassDef)}
+    assert errors <= set(escalade.__all__)
+
+
+def test_functions_win_over_modules() -> None:
+    """`escalade.climb`, `scope`, `compare` stay functions after the modules of these names were imported."""
+    import escalade.evals.compare
+
+    import escalade.agents.climb
+
+    assert all(callable(f) for f in (escalade.climb, escalade.scope, escalade.compare, escalade.tool))
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    """`hasattr` works, and `dir` shows what there is."""
+    assert not hasattr(escalade, "eskalade")
+    assert set(escalade.__all__) <= set(dir(escalade))
