@@ -16,8 +16,9 @@
      │    ├── BudgetExceeded     it doesn't fit the budget
      │    ├── DeadlineExceeded   the scope's time is up
      │    └── ForeignModel       a language model that doesn't go through the gateway
-     ├── ToolError
-     │    └── InvalidArguments   the arguments don't fit the tool's input schema
+     ├── ToolError               a tool could not be used as asked
+     │    ├── InvalidArguments   the arguments don't fit the tool's input schema
+     │    └── ToolTimeout        the tool exceeded its own timeout
      └── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
           └── NodeTimeout        a pipeline node exceeded its own timeout
 
@@ -27,9 +28,23 @@ would replace any other exception by its own); `except BudgetExceeded` catches t
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EscaladeError(Exception):
-    """Root of everything that escalade raises on purpose."""
+    """Root of everything that escalade raises on purpose.
+
+    Errors survive pickle and copy with message and fields, whatever their `__init__` asks for: they cross processes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args), self.__dict__.copy()
+
+
+def _rebuilt(cls: type[EscaladeError], args: tuple[Any, ...]) -> EscaladeError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, *args)
+    return error
 
 
 class BadInput(EscaladeError, ValueError):
@@ -74,8 +89,8 @@ class NoScope(ScopeError):
 
     def __init__(self, what: str = "a governed call") -> None:
         super().__init__(
-            f"{what} needs a scope: wrap it in `with escalade.scope(budget=\"1.00\"):`, "
-            f"or install a default once with `escalade.configure(budget=\"1.00\")`"
+            f'{what} needs a scope: wrap it in `with escalade.scope(budget="1.00"):`, '
+            f'or install a default once with `escalade.configure(budget="1.00")`'
         )
 
 
@@ -136,7 +151,7 @@ class BudgetExceeded(Refused):
 
 
 class DeadlineExceeded(Refused):
-    """The scope's time is up."""
+    """The scope's time is up. A use that was running when time ran out is ended too, and its money is settled."""
 
 
 class ForeignModel(Refused):
@@ -149,6 +164,10 @@ class ToolError(EscaladeError):
 
 class InvalidArguments(ToolError):
     """The arguments don't fit the tool's input schema; the tool was not called."""
+
+
+class ToolTimeout(ToolError):
+    """The tool exceeded its own timeout. What it was doing may still go on in a thread; its money is settled."""
 
 
 class NodeError(EscaladeError):

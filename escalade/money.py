@@ -36,9 +36,9 @@ class Money(int):
             try:
                 dollars = Decimal(dollars.strip().removeprefix("$").replace("_", ""))
             except InvalidOperation:
-                raise BadInput(f"not an amount of dollars: {dollars!r}; write it like \"0.05\"") from None
+                raise BadInput(f'not an amount of dollars: {dollars!r}; write it like "0.05"') from None
         if not isinstance(dollars, Decimal) or not dollars.is_finite():
-            raise BadInput(f"not an amount of dollars: {dollars!r}; write it as a string or a Decimal, like \"0.05\"")
+            raise BadInput(f'not an amount of dollars: {dollars!r}; write it as a string or a Decimal, like "0.05"')
         return cls(int((dollars * NANO).to_integral_value(rounding=ROUND_CEILING)))
 
     @property

@@ -36,8 +36,8 @@ class Principal:
     roles: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        roles = {self.roles} if isinstance(self.roles, str) else self.roles
-        object.__setattr__(self, "roles", frozenset(roles))
+        given: Any = self.roles
+        object.__setattr__(self, "roles", frozenset({given} if isinstance(given, str) else given))
 
 
 NOBODY = Principal(user="nobody")
@@ -133,7 +133,8 @@ class Entry:
     """One physical use of a resource, as recorded.
 
     `held` and `cost`: nano-dollars. `started`: wall clock, seconds. `seconds`: duration. `outcome`: "" while it runs,
-    then ok, failed, cancelled, or the class name of the refusal.
+    then ok, failed, cancelled, or the class name of the refusal. `priced`: False when neither a price nor a bill was
+    known: its `cost` of 0 means unknown.
     """
 
     call_id: str
@@ -149,6 +150,7 @@ class Entry:
     seconds: float = 0.0
     outcome: str = ""
     error: str = ""
+    priced: bool = True
 
 
 @dataclass(slots=True)
@@ -233,7 +235,9 @@ class Scope:
         return replace(
             self,
             principals=self.principals if principal is None else (*self.principals, principal),
-            purse=self.purse.child(name, None if budget is None else int(budget), optional=optional, principal=principal),
+            purse=self.purse.child(
+                name, None if budget is None else int(budget), optional=optional, principal=principal
+            ),
             deadline=until,
             listeners=(*self.listeners, *listeners),
             parent=self,
@@ -288,7 +292,9 @@ class Entered:
         self._stack.append((scope, context))
         return scope
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         scope, context = self._stack.pop()
         context.__exit__(kind, error, trace)
         scope._life.closed = True
@@ -298,7 +304,9 @@ class Entered:
     async def __aenter__(self) -> Scope:
         return self.__enter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.__exit__(kind, error, trace)
 
 
@@ -314,7 +322,7 @@ _default: Scope | None = None
 
 def set_default(scope: Scope | None) -> None:
     """The scope that holds where none was opened; None for none."""
-    global _default
+    global _default  # noqa: PLW0603 - one per process, by definition
     _default = scope
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from escalade.errors import BadInput, UnknownName
 from escalade.scopes import Decided, Principal
@@ -66,7 +67,7 @@ def everything_allowed() -> Roles:
     return Roles({"owner": ["*"]})
 
 
-def _compiled(role: str, pattern: str) -> re.Pattern[str]:
+def _compiled(role: str, pattern: Any) -> re.Pattern[str]:
     if not isinstance(pattern, str) or not re.fullmatch(r"[\w.*:/@-]+", pattern):
         raise BadInput(f"role {role!r}: {pattern!r} is not a permission; write it like 'crm.*:call'")
     return re.compile(re.escape(pattern).replace(r"\*", ".*"))

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from escalade.errors import BadInput
+
 State = Literal["closed", "open", "half-open"]
 
 
@@ -37,8 +39,12 @@ class Breaker:
         cooldown: float = 30.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        if failures < 1 or window < 1 or not cooldown > 0:
+            raise BadInput(
+                f"breaker: expected failures, window >= 1 and cooldown > 0, got {failures}, {window}, {cooldown}"
+            )
         self._failures, self._cooldown, self._now = failures, cooldown, now
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a finalizer may end a use while its thread is in here
         self._row = 0
         self._recent: deque[bool] = deque(maxlen=window)
         self._open_until: float | None = None
@@ -53,12 +59,13 @@ class Breaker:
 
     def allow(self) -> Pass | float:
         """A `Pass` to hand back after the use, or the seconds to wait (then nothing is to be reported)."""
-        if self._open_until is None:  # unlocked fast path: a use that slips in while it opens is one more failure at most
+        if self._open_until is None:  # without the lock: a use that slips in while it opens is one more use at most
             return _ORDINARY
         with self._lock:
-            if self._open_until is None:
+            until: float | None = self._open_until
+            if until is None:
                 return _ORDINARY
-            wait = self._open_until - self._now()
+            wait = until - self._now()
             if wait > 0:
                 return wait
             if self._probe is not None:

@@ -1,12 +1,13 @@
 """The guard: one door. Every physical use of a tool or a model passes here, and nowhere else.
 
-    open? -> decide (roles) -> limits -> breaker -> reserve -> intent -> DO IT -> settle -> breaker -> outcome
+    open? -> decide (roles) -> check (arguments) -> limits -> breaker -> reserve -> intent
+          -> DO IT -> settle -> breaker -> outcome
 
 `use` and `ause` are the pair that most callers want; `admit` is the same as a context manager, for streams and for
-callers who learn the cost late. A refusal raises a `Refused`, costs nothing and debits nothing: what an earlier gate took
-is given back. Whatever happens to an admitted use (success, exception, cancellation), its reservation is settled exactly
-once, on leaving the `with`. Money that may be gone is never given back: a use that ended badly settles at its full
-reservation, unless the caller knows better and set `cost`.
+callers who learn the cost late. A refusal raises a `Refused`, costs nothing and debits nothing: what an earlier gate
+took is given back. Whatever happens to an admitted use (success, exception, cancellation), its reservation is settled
+exactly once, on leaving the `with`. Money that may be gone is never given back: a use that ended badly settles at its
+full reservation, unless the caller knows better and set `cost`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from escalade.errors import (
     UnknownPrice,
 )
 from escalade.registry.breaker import Breaker, Pass
-from escalade.registry.limits import Limiter, RateLimit
+from escalade.registry.limits import Limiter, RateLimit, Taken
 from escalade.scopes import Entry, Hold, Scope, require
 
 R = TypeVar("R")
@@ -46,7 +47,8 @@ class Resource:
     """Something that is used under control: a tool or a model, in one version.
 
     `permission`: what a role must grant. `limits`: rate limits, all of them at once. `limits_per`: whether each user
-    has his own. `breaker`: None for resources that can't be down. `observe`: told of each finished use.
+    has his own. `breaker`: None for resources that can't be down. `observe`: told of each use that ended or was
+    refused.
     """
 
     name: str
@@ -70,7 +72,8 @@ class Resource:
 
 
 class Admission:
-    """One admitted use, as a context manager. Set `cost` as soon as it is known (nano-dollars).
+    """One admitted use, as a context manager. Set `cost` as soon as it is known (nano-dollars; below 0 counts as
+    unknown).
 
     `blame`: did the resource fail? None leaves it to the kind of the exception. `held`: what was reserved.
     """
@@ -91,10 +94,14 @@ class Admission:
     def __enter__(self) -> Admission:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         entry = self.entry
-        cost = self._hold.amount if self.cost is None else self.cost
+        known = self.cost is not None and self.cost >= 0
+        cost = self.cost if known and self.cost is not None else self._hold.amount
         self._hold.settle(cost)
+        entry.priced = entry.priced or cost > 0
         entry.seconds = time.perf_counter() - self.started
         entry.cost = cost
         entry.outcome = "ok" if error is None else _outcome(error)
@@ -119,8 +126,18 @@ class Admission:
             breaker.success(self._pass)
 
 
-def admit(resource: Resource, *, ceiling: int | None, scope: Scope | None = None) -> Admission:
+def admit(
+    resource: Resource,
+    *,
+    ceiling: int | None,
+    scope: Scope | None = None,
+    check: Callable[[], object] | None = None,
+) -> Admission:
     """Pass all gates and reserve `ceiling` nano-dollars (an upper bound of the price; None when the price is unknown).
+
+    `check`: a last look at what is asked for, such as its arguments; it refuses by raising an EscaladeError. It runs
+    after the roles have decided, so that whoever may not use a thing learns nothing about it, and before anything is
+    debited.
 
     Raises NoScope, ScopeClosed, and the Refused of the gate that said no; UnknownPrice for an unpriced resource under a
     budget. Must be used as a context manager.
@@ -130,12 +147,16 @@ def admit(resource: Resource, *, ceiling: int | None, scope: Scope | None = None
     try:
         scope.check_open()
         _decide(resource, scope, entry)
+        if check is not None:
+            check()
         return _reserved(resource, scope, entry, ceiling)
     except EscaladeError as refusal:
         entry.outcome, entry.error = type(refusal).__name__, str(refusal)
         scope.recorder.denied(entry)
+        if resource.observe is not None:
+            resource.observe(entry)
         if scope.listeners:
-            events.emit(scope, events.Denied, resource=resource.label, reason=entry.error)
+            _announce_denial(scope, resource, entry)
         raise
 
 
@@ -146,9 +167,10 @@ def use(
     ceiling: int | None,
     cost: Callable[[R], int | None] | None = None,
     scope: Scope | None = None,
+    check: Callable[[], object] | None = None,
 ) -> R:
     """Do it, under control. `cost(result)`: what it really cost, nano-dollars; None: the ceiling."""
-    with admit(resource, ceiling=ceiling, scope=scope) as admission:
+    with admit(resource, ceiling=ceiling, scope=scope, check=check) as admission:
         result = do()
         if cost is not None:
             admission.cost = cost(result)
@@ -162,9 +184,10 @@ async def ause(
     ceiling: int | None,
     cost: Callable[[R], int | None] | None = None,
     scope: Scope | None = None,
+    check: Callable[[], object] | None = None,
 ) -> R:
     """`use` for coroutines."""
-    with admit(resource, ceiling=ceiling, scope=scope) as admission:
+    with admit(resource, ceiling=ceiling, scope=scope, check=check) as admission:
         result = await do()
         if cost is not None:
             admission.cost = cost(result)
@@ -197,28 +220,32 @@ def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | Non
             f"{resource.kind} {resource.label!r} has no known price and the scope has a budget; give it a price "
             f"(an unknown price is never taken for zero), or open the scope without a budget"
         )
-    key = resource.limit_key(scope) if resource.limits else ""
-    wait = resource.limiter.take(key, resource.limits) if resource.limits else 0.0
-    if wait > 0:
-        limits = ", ".join(map(str, resource.limits))
-        raise RateLimited(f"{resource.kind} {resource.label!r} is limited to {limits}; try again in {wait:.3g} s", wait)
-    used: Pass | float | None = None
+    taken = _within_limits(resource, scope) if resource.limits else None
+    used: Pass | None = None
     try:
         used = _allowed(resource)
         hold = scope.purse.reserve(0 if ceiling is None else ceiling, resource.label)
         try:
-            entry.held = hold.amount
+            entry.held, entry.priced = hold.amount, ceiling is not None
             scope.recorder.intent(entry)
         except BaseException:
             hold.release()
             raise
     except BaseException:
-        if isinstance(used, Pass) and resource.breaker is not None:
+        if used is not None and resource.breaker is not None:
             resource.breaker.forget(used)
-        if resource.limits:
-            resource.limiter.give_back(key, resource.limits)
+        if taken is not None:
+            resource.limiter.give_back(taken)
         raise
     return Admission(scope, resource, hold, used, entry)
+
+
+def _within_limits(resource: Resource, scope: Scope) -> Taken:
+    taken = resource.limiter.take(resource.limit_key(scope), resource.limits)
+    if isinstance(taken, Taken):
+        return taken
+    limits = ", ".join(map(str, resource.limits))
+    raise RateLimited(f"{resource.kind} {resource.label!r} is limited to {limits}; try again in {taken:.3g} s", taken)
 
 
 def _allowed(resource: Resource) -> Pass | None:
@@ -249,4 +276,10 @@ def _announce(scope: Scope, entry: Entry) -> None:
     label = f"{entry.resource}@{entry.version}" if entry.version else entry.resource
     if entry.kind == "tool":
         events.emit(scope, events.ToolCalled, tool=label, cost=entry.cost, outcome=entry.outcome)
-    events.emit(scope, events.Settled, resource=label, held=entry.held, cost=entry.cost)
+    events.emit(scope, events.Settled, resource=label, cost=entry.cost)
+
+
+def _announce_denial(scope: Scope, resource: Resource, entry: Entry) -> None:
+    """Refused models are told by the gateway, which knows what it does about it."""
+    if resource.kind == "tool":
+        events.emit(scope, events.ToolDenied, tool=resource.label, rule=entry.rule or entry.error)

@@ -16,7 +16,7 @@ class Journal:
     """A `Recorder` in memory. Entries are the guard's own objects: an intent's entry is completed by its outcome."""
 
     def __init__(self, keep: int = 10_000) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a finalizer may end a use while its thread records another
         self._entries: deque[Entry] = deque(maxlen=keep)
         self._denials: deque[Entry] = deque(maxlen=keep)
         self._running: dict[str, Entry] = {}

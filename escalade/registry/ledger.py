@@ -4,14 +4,15 @@
     settle(actual)      books what it really cost and frees the difference, exactly once
     release()           frees all of it
 
-Invariant, at any moment and under any concurrency: `settled + held <= limit` on every account. A bill that is larger
+Invariant, at any moment and under any concurrency: `settled + held <= limit` on every account (only lowering the limit
+of a named account below what is used already leaves it above, until its period ends). A bill that is larger
 than its reservation can't be avoided from here (the money is gone); the excess that no longer fits is booked as
 `overrun`, so that the invariant and the truth (`spent = settled + overrun`) both stay readable, and the account is
 exhausted.
 
 Scopes own accounts that come and go; accounts of a user, a tenant or everything are named, may have a period (day,
-month: UTC), and live as long as the ledger. A refusal is sticky on accounts of scopes, since DSPy swallows the exception
-in BestOfN, Refine, Parallel, Evaluate and others: once refused, always refused, until the scope ends. Named
+month: UTC), and live as long as the ledger. A refusal is sticky on accounts of scopes, since DSPy swallows the
+exception in BestOfN, Refine, Parallel, Evaluate and others: once refused, always refused, until the scope ends. Named
 accounts refuse what doesn't fit and nothing else: one oversized call must not lock out a tenant.
 
 One lock per ledger: a reserve/settle pair takes about 3 us uncontended. A ledger that is shared by processes implements
@@ -20,6 +21,7 @@ the same `Purse` protocol over a store.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +35,8 @@ from escalade.scopes import Principal
 
 Period = Literal["none", "day", "month"]
 Level = Literal["warn", "brake", "exhausted", "overrun"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ class Budget:
         if self.period not in ("none", "day", "month"):
             raise BadInput(f"unknown budget period {self.period!r}; write 'none', 'day' or 'month'")
         if not 0 < self.warn <= self.brake <= 1:
-            raise BadInput(f"budget {self.account!r}: expected 0 < warn <= brake <= 1, got {self.warn} and {self.brake}")
+            raise BadInput(
+                f"budget {self.account!r}: expected 0 < warn <= brake <= 1, got {self.warn} and {self.brake}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,9 @@ class LedgerPurse:
     def child(
         self, name: str, limit: int | None, *, optional: bool = False, principal: Principal | None = None
     ) -> LedgerPurse:
-        """A narrower purse, also under the budgets of `principal` and his tenant. Raises BadInput if the limit is negative."""
+        """A narrower purse, also under the budgets of `principal` and his tenant. Raises BadInput if the limit is
+        negative.
+        """
         if limit is not None and limit < 0:
             raise BadInput(f"budget of {name!r}: expected 0 or more, got {Money(limit)}")
         own = Account(name, limit, optional=optional)
@@ -184,7 +192,7 @@ class LedgerPurse:
 
     @property
     def braked(self) -> bool:
-        return any(a.braked for a in self.path)
+        return self.ledger._braked(self.path)
 
     @property
     def spent(self) -> int:
@@ -207,7 +215,8 @@ class LedgerPurse:
 class Ledger:
     """Budgets and what was spent of them, in memory.
 
-    `listen` is called with each `Crossing` after the lock is free, in the thread that crossed the mark.
+    `listen` is called with each `Crossing` after the lock is free, in the thread that crossed the mark; what it
+    raises is logged and changes nothing.
     `now`: wall clock in seconds, for periods.
     """
 
@@ -218,14 +227,17 @@ class Ledger:
         listen: Callable[[Crossing], None] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant, since a generator that is collected while this thread is in a transaction settles from within it.
+        self._lock = threading.RLock()
         self._named: dict[str, Account] = {}
         self._listen, self._now = listen, now
         for budget in budgets:
             self.set_budget(budget)
 
     def set_budget(self, budget: Budget) -> None:
-        """Add or change the limit of a named account; what is spent of it stays. Scopes opened from now on are under it."""
+        """Add or change the limit of a named account; what is spent of it stays. Scopes opened from now on are under
+        it.
+        """
         limit = money_or_none(budget.limit)
         with self._lock:
             account = self._named.get(budget.account)
@@ -237,7 +249,9 @@ class Ledger:
             account.set_marks(limit, budget.warn, budget.brake)
 
     def purse(self, principal: Principal | None = None, *, limit: int | None = None, name: str = "run") -> LedgerPurse:
-        """A purse for a new run: its own account under those of the principal, his tenant and everything that have a budget."""
+        """A purse for a new run: its own account under those of the principal, his tenant and everything that have a
+        budget.
+        """
         everything = self._named.get("everything")
         return LedgerPurse(self, () if everything is None else (everything,)).child(name, limit, principal=principal)
 
@@ -246,12 +260,19 @@ class Ledger:
         return tuple(self._named[key] for key in (f"user:{user}", f"tenant:{tenant}") if key in self._named)
 
     def account(self, name: str) -> Account | None:
-        """The named account, None if it has no budget."""
-        return self._named.get(name)
+        """The named account as of now, None if it has no budget."""
+        with self._lock:
+            account = self._named.get(name)
+            if account is not None:
+                self._roll(account)
+            return account
 
     def accounts(self) -> list[Account]:
-        """All named accounts, by name."""
-        return [self._named[name] for name in sorted(self._named)]
+        """All named accounts as of now, by name."""
+        with self._lock:
+            for account in self._named.values():
+                self._roll(account)
+            return [self._named[name] for name in sorted(self._named)]
 
     # -- the three transactions; everything else is reading
 
@@ -278,9 +299,8 @@ class Ledger:
                     account.held += amount
                     if account.limit is not None and account.level() is not None:
                         crossed = _mark(account, crossed)
-        if crossed and self._listen is not None:
-            for crossing in crossed:
-                self._listen(crossing)
+        if crossed is not None:
+            self._tell(crossed)
         if refusal is not None:
             raise refusal
         return Reservation(self, path, amount, what)
@@ -307,9 +327,29 @@ class Ledger:
                     crossed = self._overran(account, actual, reservation.what, crossed)
                 if account.limit is not None and account.level() is not None:
                     crossed = _mark(account, crossed)
-        if crossed and self._listen is not None:
-            for crossing in crossed:
+        if crossed is not None:
+            self._tell(crossed)
+
+    def _tell(self, crossed: list[Crossing]) -> None:
+        """Tell the listener. It must not get between an amount that is held and the one who holds it: its errors end
+        here.
+        """
+        if self._listen is None:
+            return
+        for crossing in crossed:
+            try:
                 self._listen(crossing)
+            except Exception:
+                logger.exception("the listener %r failed on %s", self._listen, crossing)
+
+    def _braked(self, path: tuple[Account, ...]) -> bool:
+        with self._lock:
+            for account in path:
+                if account.period != "none":
+                    self._roll(account)
+                if account.braked:
+                    return True
+        return False
 
     def _stick(self, path: tuple[Account, ...], refusal: BudgetExceeded) -> None:
         with self._lock:
@@ -331,9 +371,12 @@ class Ledger:
     # -- helpers, all called under the lock
 
     def _roll(self, account: Account) -> None:
-        """Begin a new period. What is still held counts against the new one, where it will be settled."""
+        """Begin a new period. What is still held counts against the new one, where it will be settled.
+
+        Only forward: a clock that is set back must not open yesterday's budget again, and today's after it.
+        """
         turn = self._turn(account.period)
-        if account.turn != turn:
+        if account.turn < turn:
             account.turn, account.settled, account.overrun = turn, 0, 0
             account.marks.clear()
 
@@ -348,11 +391,15 @@ class Ledger:
         """Make the refusal stick from the leaf up to the account that refused, but not beyond an optional one."""
         for account in path:
             if account.sticky and account.exhausted is None:
-                account.exhausted = refusal
+                account.exhausted = (
+                    refusal.again()
+                )  # a copy: the raised one grows a traceback, which keeps frames alive
             if account is refusing or account.optional:
                 break
 
-    def _overran(self, account: Account, actual: int, what: str, crossed: list[Crossing] | None) -> list[Crossing] | None:
+    def _overran(
+        self, account: Account, actual: int, what: str, crossed: list[Crossing] | None
+    ) -> list[Crossing] | None:
         if account.sticky and account.exhausted is None:
             account.exhausted = BudgetExceeded(
                 f"{what or 'a call'} was billed {Money(actual)}, more than was reserved for it and than budget "

@@ -1,7 +1,8 @@
 """Rate limits: sliding windows, several at once, taken together or not at all.
 
-`"5/s, 100/min"` means both. The limiter is exact (a log of the times of the last N uses), refuses without debiting, says
-when to come back, and can give a use back that did not happen after all. One lock per limiter; about 1 us per window.
+`"5/s, 100/min"` means both. The limiter is exact (a log of the times of the last N uses), refuses without debiting,
+says when to come back, and can give a use back that did not happen after all. One lock per limiter; about 1 us per
+window.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class RateLimit:
     seconds: float
 
     def __str__(self) -> str:
-        unit = next((u for u, s in (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("day", 86400.0)) if s == self.seconds), None)
+        unit = next(
+            (u for u, s in (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("day", 86400.0)) if s == self.seconds), None
+        )
         return f"{self.calls}/{unit}" if unit else f"{self.calls}/{self.seconds:g}s"
 
 
@@ -53,20 +56,32 @@ def _parsed(text: str) -> RateLimit:
     return RateLimit(int(match[1]), float(match[2] or 1) * _SECONDS[match[3]])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """One use, debited in every window of the key at time `at`."""
+
+    key: str
+    limits: tuple[RateLimit, ...]
+    at: float
+
+
 class Limiter:
     """Counts uses of keys against rate limits, in memory. `now`: monotonic seconds."""
 
+    _SWEEP = 4096  # windows that make a sweep worth while: keys of users who left must not pile up
+
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a finalizer may give a use back while its thread is in here
         self._uses: dict[tuple[str, RateLimit], deque[float]] = {}
+        self._sweep_at = self._SWEEP
 
-    def take(self, key: str, limits: tuple[RateLimit, ...]) -> float:
-        """Use `key` once. Returns 0.0 if every window had room and was debited, else the seconds to wait, debiting none."""
-        if not limits:
-            return 0.0
+    def take(self, key: str, limits: tuple[RateLimit, ...]) -> Taken | float:
+        """Use `key` once: `Taken` if every window had room and was debited, else the seconds to wait, debiting none."""
         with self._lock:
             now = self._now()
+            if len(self._uses) > self._sweep_at:
+                self._sweep(now)
             windows = [self._window(key, limit, now) for limit in limits]
             waits = (
                 window[0] + limit.seconds - now
@@ -74,18 +89,19 @@ class Limiter:
                 if len(window) >= limit.calls
             )
             wait = max(waits, default=0.0)
-            if wait <= 0.0:
-                for window in windows:
-                    window.append(now)
-            return max(0.0, wait)
+            if wait > 0.0:
+                return wait
+            for window in windows:
+                window.append(now)
+            return Taken(key, limits, now)
 
-    def give_back(self, key: str, limits: tuple[RateLimit, ...]) -> None:
-        """Undo the newest `take` of the key: the use did not happen."""
+    def give_back(self, taken: Taken) -> None:
+        """Undo that use: it did not happen. Not the newest one of the key, which may be somebody else's, and later."""
         with self._lock:
-            for limit in limits:
-                window = self._uses.get((key, limit))
-                if window:
-                    window.pop()
+            for limit in taken.limits:
+                window = self._uses.get((taken.key, limit))
+                if window is not None and taken.at in window:
+                    window.remove(taken.at)
 
     def _window(self, key: str, limit: RateLimit, now: float) -> deque[float]:
         window = self._uses.get((key, limit))
@@ -94,3 +110,10 @@ class Limiter:
         while window and window[0] <= now - limit.seconds:
             window.popleft()
         return window
+
+    def _sweep(self, now: float) -> None:
+        """Forget windows in which nothing counts any more; sweep again when twice as many are left."""
+        for key, window in list(self._uses.items()):
+            if not window or window[-1] <= now - key[1].seconds:
+                del self._uses[key]
+        self._sweep_at = max(self._SWEEP, 2 * len(self._uses))

@@ -38,12 +38,12 @@ def scope(
         with escalade.scope(budget="0.05", deadline=30):
             answer = agent(question="…")
 
-    `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each event.
-    `optional`: a refusal inside doesn't exhaust the outer scope. Leaving the block raises BudgetExceeded when a
+    `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each
+    event. `optional`: a refusal inside doesn't exhaust the outer scope. Leaving the block raises BudgetExceeded when a
     use was refused for money, even if DSPy swallowed the exception. Raises BadInput, UnknownName (a role).
     """
     limit = money_or_none(budget)
-    if deadline is not None and deadline <= 0:
+    if deadline is not None and not deadline > 0:  # `not >`: nan is refused too
         raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
     listeners = (listen,) if callable(listen) else tuple(listen)
 
@@ -73,8 +73,8 @@ def configure(
 ) -> Scope:
     """Install the scope that holds wherever none was opened; one line for notebooks and applications.
 
-    With `access` and without `principal` nobody may do anything until a nested scope says who asks: the shape of a server.
-    Called again, it replaces the former one. Arguments as for `scope`.
+    With `access` and without `principal` nobody may do anything until a nested scope says who asks: the shape of a
+    server. Called again, it replaces the former one. Arguments as for `scope`.
     """
     _wall()
     limit = money_or_none(budget)
