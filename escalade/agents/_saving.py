@@ -1,0 +1,88 @@
+"""Policies as JSON: `dump` writes the fields of a dataclass, `load_policy` reads them back.
+
+A dump is `{"policy": kind, field: value, …}`; nested policies are nested dumps, tuples are lists, money is a string of
+dollars. The registry knows our own policies; `register_policy` adds yours, so that programs saved with them load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, Self, TypeVar
+
+from escalade.agents.climb import Policy
+from escalade.errors import BadInput, UnknownName
+from escalade.money import Money
+
+_KINDS: dict[str, type[Saved]] = {}
+
+P = TypeVar("P", bound="type[Saved]")
+
+
+class Saved:
+    """Base of policies that can be saved. Subclasses are frozen dataclasses with a `kind`, unique among policies."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def dump(self) -> dict[str, Any]:
+        """This policy as a JSON-able dict; `load_policy` gives an equal policy back."""
+        return {"policy": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Self:
+        """The policy from its fields. Raises BadInput when they don't fit."""
+        try:
+            return cls(**{name: _rich(value) for name, value in values.items()})
+        except TypeError as error:
+            raise BadInput(f"policy {cls.kind!r} can't be loaded from {dict(values)!r}: {error}") from None
+
+
+def register_policy(cls: P) -> P:
+    """Class decorator: lets `load_policy` load this kind. Raises BadInput when another class has the kind already."""
+    other = _KINDS.setdefault(cls.kind, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise BadInput(f"policy kind {cls.kind!r} is taken by {other.__module__}.{other.__qualname__}")
+    _KINDS[cls.kind] = cls
+    return cls
+
+
+def dump_policy(policy: Policy) -> dict[str, Any]:
+    """The policy as a JSON-able dict. Raises BadInput for one that can't be saved."""
+    if isinstance(policy, Saved):
+        return policy.dump()
+    raise BadInput(
+        f"policy {policy.name!r} can't be saved: derive {type(policy).__qualname__} from `policies.Saved`, "
+        f"give it a `kind`, and decorate it with `policies.register_policy`"
+    )
+
+
+def load_policy(saved: Mapping[str, Any]) -> Policy:
+    """The policy that `dump` wrote. Raises UnknownName for an unknown kind, BadInput for fields that don't fit."""
+    kind = saved.get("policy")
+    if not isinstance(kind, str):
+        raise BadInput(f"not a saved policy, it has no kind under \"policy\": {dict(saved)!r}")
+    if kind not in _KINDS:
+        raise UnknownName("policy", kind, list(_KINDS))
+    policy = _KINDS[kind].load({name: value for name, value in saved.items() if name != "policy"})
+    if not isinstance(policy, Policy):
+        raise BadInput(f"{_KINDS[kind].__qualname__} is registered as policy {kind!r}, but has no `name` and `decide`")
+    return policy
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Saved):
+        return value.dump()
+    if isinstance(value, Money):
+        return format(value.dollars, "f")
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise BadInput(f"{type(value).__qualname__} can't be saved; only policies that have `dump` can be nested")
+
+
+def _rich(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return load_policy(value)
+    return tuple(_rich(v) for v in value) if isinstance(value, list) else value
