@@ -1,0 +1,145 @@
+"""Uses the public API as its users would, for the type checker (`scripts/check`); it is never run.
+
+`assert_type` where an inferred type is a promise; plain calls where it is enough that they are accepted.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import assert_type
+
+import escalade
+from escalade import (
+    Agreement,
+    Attempt,
+    Budget,
+    Budgeted,
+    BudgetExceeded,
+    Climb,
+    Constant,
+    EscaladeError,
+    Escalate,
+    Gateway,
+    Journal,
+    Ledger,
+    Model,
+    Money,
+    NodeError,
+    Outcomes,
+    Policy,
+    Price,
+    PriceTable,
+    Principal,
+    PromptLength,
+    RandomMix,
+    RateLimited,
+    Refused,
+    Roles,
+    Rung,
+    Scope,
+    Stop,
+    Threshold,
+    Try,
+    View,
+)
+from escalade.agents.transports import Transport
+
+
+def money() -> None:
+    """Dollars in as strings or decimals, `Money` out."""
+    assert_type(Money.of("0.05") + Money.of(Decimal(1)), Money)
+    assert_type(Money.of("0.05").dollars, Decimal)
+
+
+def scopes() -> None:
+    """Who, how much, until when."""
+    roles = Roles({"analyst": ["crm.*:call"]})
+    ledger = Ledger([Budget("tenant:acme", "100.00", period="month")])
+    who = Principal(user="ann", tenant="acme", roles=frozenset({"analyst"}))
+    with escalade.scope(
+        budget="0.05", deadline=30, principal=who, access=roles, ledger=ledger, recorder=Journal()
+    ) as run:
+        assert_type(run, Scope)
+        assert_type(run.spent, Money)
+        assert_type(run.left, Money | None)
+    assert_type(escalade.configure(budget=Decimal("5.00")), Scope)
+
+
+async def async_scopes() -> None:
+    """The same with `async with`."""
+    async with escalade.scope(budget="0.05") as run:
+        assert_type(run.principal, Principal)
+
+
+def errors() -> None:
+    """Errors carry what a caller needs to go on."""
+    try:
+        scopes()
+    except RateLimited as limited:
+        assert_type(limited.retry_after, float | None)
+    except BudgetExceeded as refusal:
+        assert_type(refusal.left, int | None)
+    except NodeError as failed:
+        assert_type(failed.path, str)
+    except Refused as refused:
+        assert_type(refused.retry_after, float | None)
+    except EscaladeError:
+        pass
+
+
+def models(transport: Transport) -> None:
+    """Models behind one gateway."""
+    assert_type(Price.of("0.15", "0.60").cost(1000, 500), Money)
+    table = PriceTable({"mine/small": Price.of("0.1", "0.2")})
+    assert_type(table.get("mine/small"), Price | None)
+    small = Model("small", "openai/gpt-4o-mini", transport, price=table.get("mine/small"), fallbacks=("big",))
+    gateway = Gateway([small, Model("big", "openai/gpt-4o", transport)])
+    gateway.lm("small", temperature=0.7)
+
+
+class Stubborn:
+    """A policy of one's own: nothing to inherit."""
+
+    name = "stubborn"
+
+    def decide(self, view: View) -> Try | Stop:
+        """Every rung, then the last."""
+        return Try(len(view.attempts)) if len(view.attempts) < len(view.rungs) else Stop(-1, "no more rungs")
+
+
+def policies() -> list[Policy]:
+    """All of them fit the protocol."""
+    return [
+        Stubborn(),
+        Constant(0),
+        Threshold(0.8),
+        Agreement(members=(0, 1), then=2),
+        RandomMix(0.5, low=0, high=2, seed=1),
+        PromptLength(200, low=0, high=2),
+        Budgeted(Threshold(0.8), "0.01"),
+    ]
+
+
+async def climbs(view: View) -> None:
+    """The loop, with attempts of one's own."""
+
+    async def attempt(rung: int) -> Attempt:
+        return Attempt(rung, answer="42", confidence=0.9, cost=1000)
+
+    done = await escalade.climb(Threshold(0.8), attempt, view)
+    assert_type(done, Climb)
+    assert_type(done.path, tuple[int, ...])
+    assert_type(done.chosen, Attempt | None)
+
+
+async def agents() -> None:
+    """A climb as a DSPy module."""
+    answer = Escalate("question -> answer", rungs=[Rung("cheap", "Predict", "small")], policy=Threshold(0.8))
+    answer(question="6 x 7")
+    await answer.acall(question="6 x 7")
+
+
+def evals(recorded: Outcomes) -> None:
+    """Outcomes are columns."""
+    assert_type(recorded.n, int)
+    assert_type(recorded.view(0), View)
