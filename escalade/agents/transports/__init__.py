@@ -1,0 +1,106 @@
+"""What carries one request to a provider and one answer back: one attempt, no retry, no fallback, no cache, no money.
+
+    LiteLLM     every provider, through litellm
+    LM15        DSPy's native route: fewer providers, several times faster
+    Recorded    answers from a recording, for replays without a network
+    Simulated   a `World` of simulated models
+
+A transport raises `dspy.lm15` errors and nothing else for what providers and networks do; the gateway classifies them.
+The classes are imported on first use, so that this package costs nothing and litellm is never imported in passing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import AsyncIterator, Collection, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from dspy.lm15 import Request, Response
+
+    from escalade.agents.transports.litellm import LiteLLM
+    from escalade.agents.transports.lm15 import LM15
+    from escalade.agents.transports.recorded import Recorded
+    from escalade.agents.transports.simulated import Simulated
+
+__all__ = ["CHAT_PARAMS", "LM15", "LiteLLM", "Recorded", "Simulated", "Transport", "resolve_secret"]
+
+CHAT_PARAMS = frozenset(
+    {
+        "temperature",
+        "max_tokens",
+        "top_p",
+        "stop",
+        "seed",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+    }
+)
+"""Generation settings that a chat model usually takes, as DSPy's adapters ask for them."""
+
+
+class Transport(Protocol):
+    """One attempt each. `request.model` is the provider's own model string already.
+
+    All four raise `dspy.lm15` errors. A stream yields one start event, deltas and one end event; one that breaks off
+    raises `StreamAssemblyError` instead of ending. Usage is in OpenAI's convention on every route: input tokens
+    include cached ones, output tokens include reasoning.
+
+    The four `supports…` attributes are what DSPy's adapters read before they write a prompt.
+    """
+
+    name: str
+    supports_function_calling: bool
+    supports_response_schema: bool
+    supports_reasoning: bool
+    supported_params: Collection[str]
+
+    def complete(self, request: Request) -> Response:
+        """One answer. Blocks."""
+        ...
+
+    async def acomplete(self, request: Request) -> Response:
+        """One answer. Safe on any number of event loops; cancelling it closes the connection."""
+        ...
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """The `dspy.lm15` stream events of one answer. Closing the iterator early closes the connection."""
+        ...
+
+    def astream(self, request: Request) -> AsyncIterator[Any]:
+        """As `stream`."""
+        ...
+
+
+def resolve_secret(reference: str | None) -> str | None:
+    """The secret that `"env:NAME"` stands for; any other text is the secret itself.
+
+    A reference keeps secrets out of saved programs and of error messages. Raises `lm15.NotConfiguredError` when the
+    variable is not set: the gateway then tries the next model.
+    """
+    if reference is None or not reference.startswith("env:"):
+        return reference
+    name = reference.removeprefix("env:")
+    value = os.environ.get(name)
+    if not value:
+        from dspy import lm15
+
+        raise lm15.NotConfiguredError(f"the environment variable {name} is not set", env_keys=(name,))
+    return value
+
+
+_HOME = {"LiteLLM": "litellm", "LM15": "lm15", "Recorded": "recorded", "Simulated": "simulated"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a transport from its module, once."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
