@@ -1,11 +1,11 @@
-"""Reduce the price map of the installed LiteLLM to escalade/registry/data/prices.json.gz. Run it to refresh the snapshot.
+"""Reduce the price map of the installed LiteLLM to escalade/registry/data/prices.json.gz: run it to refresh those.
 
 Figures are nano-dollars per million tokens: [input, output, cached input or null].
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import gzip
 import importlib.metadata
 import importlib.util
@@ -43,7 +43,7 @@ def main() -> None:
         prices[name] = [max([both[0], *dear_in]), max([both[1], *dear_out]), cached]
     table = {
         "source": f"price map of LiteLLM {importlib.metadata.version('litellm')} (MIT)",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "prices": dict(sorted(prices.items())),
     }
     TARGET.parent.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,8 @@
 | any other refusal                          | raise              | nothing was held   |                  |
 
 "The reservation" is the honest answer where nobody knows whether the provider has billed: money that may be gone is
-not given back to a hard budget. Retries wait for Retry-After when the provider sent one, else exponentially; a wait that
-is longer than `Retry.patience`, or than the time left, falls back at once.
+not given back to a hard budget. Retries wait for Retry-After when the provider sent one, else exponentially; a wait
+longer than `Retry.patience`, or than the time left, falls back at once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Retry:
         asked = getattr(error, "retry_after", None)
         if isinstance(asked, int | float) and math.isfinite(asked) and asked >= 0:
             return float(asked)
-        return min(self.cap, self.base * 2**attempt) * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
+        return float(min(self.cap, self.base * 2**attempt) * (0.5 + random.random() / 2))
 
 
 def billed(error: BaseException, held: int) -> int:

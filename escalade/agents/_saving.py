@@ -61,7 +61,7 @@ def load_policy(saved: Mapping[str, Any]) -> Policy:
     """The policy that `dump` wrote. Raises UnknownName for an unknown kind, BadInput for fields that don't fit."""
     kind = saved.get("policy")
     if not isinstance(kind, str):
-        raise BadInput(f"not a saved policy, it has no kind under \"policy\": {dict(saved)!r}")
+        raise BadInput(f'not a saved policy, it has no kind under "policy": {dict(saved)!r}')
     if kind not in _KINDS:
         raise UnknownName("policy", kind, list(_KINDS))
     policy = _KINDS[kind].load({name: value for name, value in saved.items() if name != "policy"})

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from escalade.errors import BadInput
+from escalade.money import Money
 
 OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED = "ok", "wrong_format", "truncated", "failed", "refused"
 """Status of an attempt. Only `OK` carries an answer; `REFUSED` means that the guard said no and nothing was paid."""
@@ -35,12 +36,14 @@ UNLIMITED = 1 << 62
 class Rung:
     """A way to answer: a strategy (`Predict`, `ChainOfThought`, …) on a model.
 
-    `name` is unique on a ladder. `strategy` and `model` are None where outcomes were recorded elsewhere.
+    `name` is unique on a ladder. `strategy` and `model` are None where outcomes were recorded elsewhere. `ceiling`: an
+    upper bound of its price per question, for programs whose price can't be bounded by their prompt (agents, loops).
     """
 
     name: str
     strategy: str | None = None
     model: str | None = None
+    ceiling: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Answer with attempt number `attempt` (an index into `View.attempts`; -1 is the last); `why` is shown to people."""
+    """Answer with attempt number `attempt` (index into `View.attempts`; -1 is the last); `why` is shown to people."""
 
     attempt: int = -1
     why: str = ""
@@ -197,9 +200,13 @@ def climbing(policy: Policy, view: View | Callable[[tuple[Attempt, ...]], View])
         if isinstance(decision, Stop):
             return _stopped(now, steps, decision, None)
         if not 0 <= decision.rung < len(now.rungs):
-            raise BadInput(f"policy {policy.name!r} asked for rung {decision.rung}; the ladder has 0..{len(now.rungs) - 1}")
+            raise BadInput(
+                f"policy {policy.name!r} asked for rung {decision.rung}; the ladder has 0..{len(now.rungs) - 1}"
+            )
         if now.tried(decision.rung) is not None:
-            raise BadInput(f"policy {policy.name!r} asked for rung {decision.rung} twice; each rung is tried once a climb")
+            raise BadInput(
+                f"policy {policy.name!r} asked for rung {decision.rung} twice; each rung is tried once a climb"
+            )
         if not now.fits(decision.rung):
             return _stopped(now, steps, _not_affordable(now, decision), decision.rung)
         attempt = yield decision.rung
@@ -212,7 +219,7 @@ async def climb(
     attempt: Callable[[int], Awaitable[Attempt]],
     view: View | Callable[[tuple[Attempt, ...]], View],
 ) -> Climb:
-    """Climb until the policy stops; `attempt(rung)` answers the question on one rung and never raises for a failed answer."""
+    """Climb until the policy stops; `attempt(rung)` tries one rung and doesn't raise for a failed answer."""
     steps = climbing(policy, view)
     rung = _first(steps)
     while not isinstance(rung, Climb):
@@ -234,7 +241,7 @@ def climb_sync(
 
 
 def best_attempt(attempts: Sequence[Attempt]) -> int:
-    """Index of the attempt to answer with when nothing more can be tried: the last good one, else the last one, else -1."""
+    """Index of the attempt that answers when nothing more can be tried: the last good one, else the last, else -1."""
     good = [i for i, a in enumerate(attempts) if a.ok]
     return good[-1] if good else len(attempts) - 1
 

@@ -14,7 +14,9 @@ import re
 from typing import Any
 
 _NUMBER = r"[-+]?(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:e[-+]?\d+)?"
-_STATED = re.compile(rf"({_NUMBER})\s*(%|percent\b|per cent\b|/\s*(\d+(?:[.,]\d+)?)|(?:out )?of\s+(\d+)\b)?", re.IGNORECASE)
+_STATED = re.compile(
+    rf"({_NUMBER})\s*(%|percent\b|per cent\b|/\s*(\d+(?:[.,]\d+)?)|(?:out )?of\s+(\d+)\b)?", re.IGNORECASE
+)
 
 WORDS = {
     "no confidence": 0.05,
@@ -45,7 +47,9 @@ WORDS = {
 """What a word on its own counts as. The steps follow the verbal scales in Tian et al. 2023, "Just ask for calibration"."""
 
 _PHRASE = "|".join(sorted((re.escape(w) for w in WORDS), key=len, reverse=True))
-_SAID = re.compile(rf"(?:(?:my |the )?confidence(?: level)?(?: is|:)?\s*|i(?:'| a)m )?({_PHRASE})(?: confidence)?(?=$|[\s.,;:!(])")
+_SAID = re.compile(
+    rf"(?:(?:my |the )?confidence(?: level)?(?: is|:)?\s*|i(?:'| a)m )?({_PHRASE})(?: confidence)?(?=$|[\s.,;:!(])"
+)
 _TRIM = " \t\r\n*`\"'~<>=≈()[]{}"
 
 

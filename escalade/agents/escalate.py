@@ -10,8 +10,8 @@
         answer = qa(question="…")
     print(answer.answer, answer.cost, answer.explain())
 
-It runs the same loop and the same policy object as a replay (`climb.py`). Its programs are ordinary sub-modules, so that
-DSPy's optimisers find, compile and save their predictors; the policy is saved with them. It keeps no state between
+It runs the same loop and the same policy object as a replay (`climb.py`). Its programs are ordinary sub-modules, so
+that DSPy's optimisers find, compile and save their predictors; the policy is saved with them. It keeps no state between
 calls and may be used by any number of tasks and threads at once.
 """
 
@@ -28,7 +28,7 @@ from dspy.utils.exceptions import AdapterParseError, LMError
 
 from escalade import events
 from escalade.agents import policies
-from escalade.agents._estimate import Estimator
+from escalade.agents._estimate import estimate
 from escalade.agents.climb import (
     FAILED,
     OK,
@@ -47,15 +47,19 @@ from escalade.agents.climb import (
 )
 from escalade.agents.confidence import Confidence
 from escalade.agents.gateway import Gateway, find_gateway
-from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NodeTimeout, Refused
+from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NodeTimeout, Refused, UnknownPrice
 from escalade.money import Money
 from escalade.scopes import Entered, Scope, require
 
-RungLike = Rung | tuple[Any, str] | str
-"""`Rung`, `(strategy, model)` or just a model, which means `Predict`. A strategy is a name, a class or a module."""
+RungLike = Rung | tuple[Any, str] | tuple[Any, str, str] | str
+"""`Rung`, `(strategy, model)`, `(strategy, model, price bound)`, or just a model, which means `Predict`.
+
+A strategy is a name, a class or a module. A price bound (dollars per question) is needed, under a budget, for any program
+but a `Predict` and a `ChainOfThought`, whose prompts bound it.
+"""
 
 
-class Escalated(dspy.Prediction):  # type: ignore[misc]  # dspy has no types
+class Escalated(dspy.Prediction):
     """The prediction of the rung that answered; it also knows how it came about."""
 
     _climb: Climb | None = None
@@ -92,7 +96,7 @@ class Escalated(dspy.Prediction):  # type: ignore[misc]  # dspy has no types
         return "\n".join(name + line for name, line in zip(lines, self.climb.explain().splitlines(), strict=True))
 
 
-class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
+class Escalate(dspy.Module):
     """Answers on the cheapest rung that the policy finds good enough, within budget and deadline.
 
     `signature`: as for `dspy.Predict`. `rungs`: cheapest first. `policy`: which rung next. `gateway`: where models are
@@ -119,10 +123,9 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         gateway = find_gateway("default") if gateway is None else gateway
         asked = _with_confidence(self.signature) if confidence else self.signature
         built = [_built(rung, asked, gateway) for rung in rungs]
-        self.rungs: tuple[Rung, ...] = tuple(rung for rung, _, _ in built)
-        self.programs: list[dspy.Module] = [program for _, program, _ in built]
-        self._lms = tuple(gateway.lm(model.name) for _, _, model in built)
-        self._estimators = tuple(Estimator(program, model) for _, program, model in built)
+        self.rungs: tuple[Rung, ...] = tuple(rung for rung, _ in built)
+        self.programs: list[dspy.Module] = [program for _, program in built]
+        self._lms = _Shared(gateway.lm(rung.model) for rung in self.rungs)
         self._gateway, self._outputs = gateway, tuple(self.signature.output_fields)
         self._answer = answer or self._usual_answer
         if len({rung.name for rung in self.rungs}) < len(self.rungs):
@@ -132,7 +135,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
         scope = require("Escalate")
         done = climb_sync(self._told(scope), lambda k: self._attempt(k, inputs, scope), self._looker(inputs, scope))
-        return self._answered(done, scope)
+        return self._answered(done, scope, inputs)
 
     async def aforward(self, **inputs: Any) -> Escalated:
         """Answer. Raises what the last attempt raised when no rung gave an answer."""
@@ -141,7 +144,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         async def attempt(rung: int) -> Attempt:
             return await self._aattempt(rung, inputs, scope)
 
-        return self._answered(await climb(self._told(scope), attempt, self._looker(inputs, scope)), scope)
+        return self._answered(await climb(self._told(scope), attempt, self._looker(inputs, scope)), scope, inputs)
 
     def view(self, **inputs: Any) -> View:
         """What the policy will see before the first attempt on this question, in the current scope."""
@@ -151,7 +154,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         """One rung's attempt on the question, paid by the current scope: for recording outcomes."""
         return self._attempt(rung, inputs, require("Escalate"))
 
-    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - DSPy's signature
         """The predictors' state, and the policy under the key `policy`."""
         return {**super().dump_state(json_mode=json_mode), "policy": policies.dump_policy(self.policy)}
 
@@ -223,9 +226,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
 
     def _tell(self, scope: Scope, attempt: Attempt) -> None:
         name, why = self.rungs[attempt.rung].name, "" if attempt.ok else attempt.status
-        events.emit(
-            scope, events.RungTried, rung=name, confidence=attempt.confidence, cost=attempt.cost, why=why
-        )
+        events.emit(scope, events.RungTried, rung=name, confidence=attempt.confidence, cost=attempt.cost, why=why)
 
     # -- around the climb
 
@@ -234,8 +235,7 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         return _Announced(self.policy, scope) if scope.listeners else self.policy
 
     def _looker(self, inputs: Mapping[str, Any], scope: Scope) -> Callable[[tuple[Attempt, ...]], View]:
-        estimates = [estimator.estimate(inputs) for estimator in self._estimators]
-        prices, ceilings = tuple(e[0] for e in estimates), tuple(e[1] for e in estimates)
+        prices, ceilings = zip(*(self._estimate(k, inputs) for k in range(len(self.rungs))), strict=True)
         key, features = _key(inputs), {"prompt_chars": sum(len(str(v)) for v in inputs.values())}
 
         def look(attempts: tuple[Attempt, ...]) -> View:
@@ -253,10 +253,15 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
 
         return look
 
-    def _answered(self, done: Climb, scope: Scope) -> Escalated:
+    def _estimate(self, k: int, inputs: Mapping[str, Any]) -> tuple[int | None, int | None]:
+        rung = self.rungs[k]
+        price, ceiling = estimate(self.programs[k], self._gateway.model(rung.model or ""), inputs)
+        return price, ceiling if rung.ceiling is None else int(rung.ceiling)
+
+    def _answered(self, done: Climb, scope: Scope, inputs: Mapping[str, Any]) -> Escalated:
         chosen = done.chosen
         if chosen is None or not chosen.ok:
-            reason = _reason(done, self.rungs)
+            reason = self._reason(done, scope, inputs)
             if isinstance(reason, BudgetExceeded):
                 # Its attempt's scope kept the refusal to itself, and DSPy may swallow what is raised here.
                 scope.purse.exhaust(reason)
@@ -266,6 +271,22 @@ class Escalate(dspy.Module):  # type: ignore[misc]  # dspy has no types
         answer._completions = chosen.result._completions
         answer._climb, answer._rungs = done, self.rungs
         return answer
+
+    def _reason(self, done: Climb, scope: Scope, inputs: Mapping[str, Any]) -> BaseException:
+        """Why there is no answer: the last error, else why not even the first rung could be tried."""
+        errors = [a.error for a in done.attempts if a.error is not None]
+        if errors:
+            return errors[-1]
+        why = f"no rung of {[r.name for r in self.rungs]} was tried: {done.steps[-1].decision.why}"
+        if scope.time_left() <= 0:
+            return DeadlineExceeded(why)
+        unbounded = [r.name for k, r in enumerate(self.rungs) if self._estimate(k, inputs)[1] is None]
+        if unbounded and scope.purse.limited:
+            return UnknownPrice(
+                f"rung {unbounded[0]!r} has no price bound and the scope has a budget: give its model a price, and a "
+                f"program of your own a bound, as in (module, 'small', '0.01')"
+            )
+        return BudgetExceeded(why)
 
     def _usual_answer(self, result: dspy.Prediction) -> Any:
         values = [result.get(name) for name in self._outputs if name in result and name != "confidence"]
@@ -294,17 +315,26 @@ class _Announced:
         return decision
 
 
-def _built(like: RungLike, signature: Any, gateway: Gateway) -> tuple[Rung, dspy.Module, Any]:
+class _Shared(tuple[Any, ...]):
+    """LMs that copies of the module share: what they cost is the gateway's business, not the copy's."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+
+def _built(like: RungLike, signature: Any, gateway: Gateway) -> tuple[Rung, dspy.Module]:
     if isinstance(like, Rung):
-        strategy, model, name = like.strategy or "Predict", like.model, like.name
-    else:
-        strategy, model = ("Predict", like) if isinstance(like, str) else like
-        name = None
+        gateway.model(like.model or "")
+        return like, _program(like.strategy or "Predict", signature)
+    strategy, model, *bound = ("Predict", like) if isinstance(like, str) else like
     if not isinstance(model, str):
         raise BadInput(f"rung {like!r}: expected the alias of a model on the gateway, got {model!r}")
     program = _program(strategy, signature)
     label = strategy if isinstance(strategy, str) else type(program).__name__
-    return Rung(name or f"{label}/{model}", label, model), program, gateway.model(model)
+    ceiling = Money.of(bound[0]) if bound else None
+    return Rung(f"{label}/{gateway.model(model).name}", label, model, ceiling), program
 
 
 def _program(strategy: Any, signature: Any) -> dspy.Module:
@@ -341,14 +371,3 @@ def _plain(value: Any) -> Any:
     except TypeError:
         return json.dumps(value, sort_keys=True, default=str)
     return value
-
-
-def _reason(done: Climb, rungs: tuple[Rung, ...]) -> BaseException:
-    """Why there is no answer: the last error, else that not even the first rung fits."""
-    errors = [a.error for a in done.attempts if a.error is not None]
-    if errors:
-        return errors[-1]
-    why = done.steps[-1].decision.why
-    if done.held_back is not None and "deadline" in why:
-        return DeadlineExceeded(f"no rung was tried: {why}")
-    return BudgetExceeded(f"no rung of {[r.name for r in rungs]} was tried: {why}")

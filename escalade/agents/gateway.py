@@ -19,6 +19,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ class Gateway:
         return GatewayLM(PREFIX + name, **pair, num_retries=0, **options)
 
     def route(self, request: Request) -> tuple[Route, Scope]:
-        """The attempts for this request, and the scope that pays for them. Raises NoScope, UnknownName in DSPy's form."""
+        """The attempts for this request, and the scope that pays. Raises NoScope, UnknownName in DSPy's form."""
         scope = current()
         if scope is None:
             raise for_dspy(NoScope(f"calling model {request.model.removeprefix(PREFIX)!r}"))
@@ -103,7 +104,7 @@ class Gateway:
         return Route(models, self.retry, scope), scope
 
     def check_affordable(self, name: str, size: int, n: int, max_tokens: int | None) -> None:
-        """Refuse n > 1 candidates that don't fit together: the first ones would be paid and lost. Raises BudgetExceeded."""
+        """Raise BudgetExceeded for n > 1 candidates that don't fit together: the first would be paid and lost."""
         scope, model = current(), self.model(name)
         ceiling = model.ceiling(size, max_tokens)
         if scope is None or ceiling is None or n < 2:
@@ -172,14 +173,9 @@ class Engine(_Engine):
         route, scope = self._gateway.route(request)
         for model in route:
             try:
-                sent = _sent(request, model)
-                with admit(model.resource, ceiling=_ceiling(model, sent), scope=scope) as use:
-                    try:
-                        return _finished(model, use, model.transport.complete(sent), route)
-                    except BaseException as error:
-                        _book(use, error)
-                        raise
-            except BaseException as error:  # noqa: BLE001 - route.failed raises what isn't handled here
+                with _admitted(request, model, scope) as (use, sent):
+                    return _finished(model, use, model.transport.complete(sent), route)
+            except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             _sleep(wait)
         raise AssertionError("a route ends by raising")
@@ -190,23 +186,13 @@ class Engine(_Engine):
         for model in route:
             begun = False
             try:
-                sent = _sent(request, model)
-                with admit(model.resource, ceiling=_ceiling(model, sent), scope=scope) as use:
-                    meter = _Meter(model, use, sent)
-                    try:
-                        for event in model.transport.stream(sent):
-                            meter.saw(event)
-                            begun = True
-                            yield event
-                        meter.ended()
-                        return
-                    except BaseException as error:
-                        meter.broke(error)
-                        raise
-            except BaseException as error:
-                if begun or not isinstance(error, Exception):
-                    raise Route.crossing(error)  # noqa: B904 - the error itself, at most in DSPy's form
-                wait = route.failed(error)
+                with _metered(request, model, scope) as (meter, sent):
+                    for event in model.transport.stream(sent):
+                        begun = meter.saw(event)
+                        yield event
+                    return
+            except BaseException as error:  # noqa: BLE001 - `_broke_off` raises what no other attempt can help
+                wait = _broke_off(error, route, begun=begun)
             _sleep(wait)
 
 
@@ -219,15 +205,9 @@ class AsyncEngine(_Engine):
         route, scope = self._gateway.route(request)
         for model in route:
             try:
-                sent = _sent(request, model)
-                with admit(model.resource, ceiling=_ceiling(model, sent), scope=scope) as use:
-                    try:
-                        answer = await _in_time(model, scope, sent)
-                        return _finished(model, use, answer, route)
-                    except BaseException as error:
-                        _book(use, error)
-                        raise
-            except BaseException as error:  # noqa: BLE001 - route.failed raises what isn't handled here
+                with _admitted(request, model, scope) as (use, sent):
+                    return _finished(model, use, await _in_time(model, scope, sent), route)
+            except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             if wait > 0:
                 await asyncio.sleep(wait)
@@ -239,25 +219,45 @@ class AsyncEngine(_Engine):
         for model in route:
             begun = False
             try:
-                sent = _sent(request, model)
-                with admit(model.resource, ceiling=_ceiling(model, sent), scope=scope) as use:
-                    meter = _Meter(model, use, sent)
-                    try:
-                        async for event in model.transport.astream(sent):
-                            meter.saw(event)
-                            begun = True
-                            yield event
-                        meter.ended()
-                        return
-                    except BaseException as error:
-                        meter.broke(error)
-                        raise
-            except BaseException as error:
-                if begun or not isinstance(error, Exception):
-                    raise Route.crossing(error)  # noqa: B904 - the error itself, at most in DSPy's form
-                wait = route.failed(error)
+                with _metered(request, model, scope) as (meter, sent):
+                    async for event in _events_in_time(model, scope, sent):
+                        begun = meter.saw(event)
+                        yield event
+                    return
+            except BaseException as error:  # noqa: BLE001 - `_broke_off` raises what no other attempt can help
+                wait = _broke_off(error, route, begun=begun)
             if wait > 0:
                 await asyncio.sleep(wait)
+
+
+@contextmanager
+def _admitted(request: Request, model: Model, scope: Scope) -> Iterator[tuple[Admission, Request]]:
+    """One attempt behind the guard: it and the request as sent; books what a failure costs and whom it blames."""
+    sent = _sent(request, model)
+    ceiling = None if model.price is None else model.ceiling(prompt_size(sent), sent.config.max_tokens)
+    with admit(model.resource, ceiling=ceiling, scope=scope) as use:
+        try:
+            yield use, sent
+        except BaseException as error:
+            if use.cost is None:
+                use.cost = billed(error, use.held)
+            use.blame = blames(error)
+            raise
+
+
+@contextmanager
+def _metered(request: Request, model: Model, scope: Scope) -> Iterator[tuple[_Meter, Request]]:
+    """`_admitted` for a stream: what was seen of it is what it costs, however it ends."""
+    with _admitted(request, model, scope) as (use, sent):
+        meter = _Meter(model, use, sent)
+        yield meter, sent
+        meter.ended()
+
+
+def _broke_off(error: BaseException, route: Route, *, begun: bool) -> float:
+    if begun or not isinstance(error, Exception):
+        raise Route.crossing(error)
+    return route.failed(error)
 
 
 def _sent(request: Request, model: Model) -> Request:
@@ -267,10 +267,6 @@ def _sent(request: Request, model: Model) -> Request:
     if config.max_tokens != allowed:
         config = replace(config, max_tokens=allowed)
     return replace(request, model=model.id, config=config)
-
-
-def _ceiling(model: Model, sent: Request) -> int | None:
-    return None if model.price is None else model.ceiling(prompt_size(sent), sent.config.max_tokens)
 
 
 async def _in_time(model: Model, scope: Scope, sent: Request) -> Response:
@@ -283,6 +279,25 @@ async def _in_time(model: Model, scope: Scope, sent: Request) -> Response:
         raise
 
 
+async def _events_in_time(model: Model, scope: Scope, sent: Request) -> AsyncIterator[Any]:
+    """The stream's events, each within the model's timeout and all before the deadline.
+
+    The timeout is around each wait, not around the whole: one that spans a `yield` would cancel the consumer.
+    """
+    async with aclosing(model.transport.astream(sent)) as events:
+        while True:
+            try:
+                async with asyncio.timeout(min(model.timeout, scope.time_left())) as limit:
+                    event = await anext(events, None)
+            except TimeoutError as error:
+                if limit.expired():
+                    raise timed_out(scope, model, error) from error
+                raise
+            if event is None:
+                return
+            yield event
+
+
 def _finished(model: Model, use: Admission, answer: Response, route: Route) -> Response:
     """Settle by the provider's count (the reservation where it gave none) and write the bill on the answer."""
     use.cost = _bill(model, use, answer)
@@ -293,48 +308,35 @@ def _finished(model: Model, use: Admission, answer: Response, route: Route) -> R
 
 
 def _bill(model: Model, use: Admission, answer: Response) -> int:
-    bill = model.bill(answer)
+    bill = model.bill(answer.usage)
     return use.held if bill is None else bill
 
 
-def _book(use: Admission, error: BaseException) -> None:
-    if use.cost is None:
-        use.cost = billed(error, use.held)
-    use.blame = blames(error)
-
-
 class _Meter:
-    """Keeps the cost of a stream up to date, so that leaving it early settles what was really seen."""
+    """Keeps the cost of a stream up to date, so that one that is left or breaks off is settled at what was seen."""
 
     def __init__(self, model: Model, use: Admission, sent: Request) -> None:
         self._model, self._use = model, use
-        self._size, self._seen, self._usage = prompt_size(sent), 0, None
+        self._size, self._seen = prompt_size(sent), 0
+        self._usage: Any = None
 
-    def saw(self, event: Any) -> None:
+    def saw(self, event: Any) -> bool:
+        """Count it. Returns True: something was shown."""
         if event.type == "delta":
             delta = event.delta
             self._seen += len((getattr(delta, "text", None) or getattr(delta, "input", None) or "").encode())
         elif event.type == "end":
             self._usage = event.usage
+        price = self._model.price
+        if price is not None:
+            self._use.cost = min(self._use.held, int(price.cost(self._model.bound(self._size), self._seen)))
+        return True
 
     def ended(self) -> None:
-        """The stream came to its end: the provider's count, else the upper bound of what was seen."""
-        usage, price = self._usage, self._model.price
-        if price is not None and usage is not None and usage.input_tokens is not None:
-            cached = min(usage.cache_read_tokens or 0, usage.input_tokens)
-            self._use.cost = int(price.cost(usage.input_tokens, usage.output_tokens or 0, cached))
-        else:
-            self._use.cost = self._bound()
-
-    def broke(self, error: BaseException) -> None:
-        """It ended early: what was seen is billed; a failure before the first event is billed by its kind."""
-        self._use.cost = self._bound() if self._seen or not isinstance(error, Exception) else billed(error, self._use.held)
-        self._use.blame = blames(error)
-
-    def _bound(self) -> int:
-        if self._model.price is None:
-            return 0
-        return min(self._use.held, int(self._model.price.cost(self._model.bound(self._size), self._seen)))
+        """The stream came to its end: the provider's count, where it gave one."""
+        bill = self._model.bill(self._usage)
+        if bill is not None:
+            self._use.cost = bill
 
 
 def _sleep(seconds: float) -> None:

@@ -13,7 +13,7 @@ from escalade.registry.limits import RateLimit, parse_limits
 from escalade.registry.prices import Price, frozen_prices
 
 if TYPE_CHECKING:
-    from dspy.lm15 import Request, Response
+    from dspy.lm15 import Request, Usage
 
     from escalade.agents.transports import Transport
 
@@ -35,11 +35,12 @@ def measured_bound(size: int) -> int:
 class Model:
     """One model behind the gateway.
 
-    `name`: the alias that programs use. `id`: the provider's model string, like `openai/gpt-4o-mini`. `transport`: how it is
-    reached. `price`: None looks it up in the frozen table; it may stay unknown. `max_output`: tokens that one answer may
-    have; a request for more is clamped, since the reservation counts on it. `timeout`: seconds for one attempt.
-    `fallbacks`: aliases to try when this one fails. `limits`: rate limits, as in "60/min". `permission`: what a role
-    must grant. `expected_output`: tokens of a usual answer, for the expected price.
+    `name`: the alias that programs use. `id`: the provider's model string, like `openai/gpt-4o-mini`. `transport`: how
+    it is reached. `price`: None looks it up in the frozen table; it may stay unknown. `max_output`: tokens that one
+    answer may have; a request for more is clamped, since the reservation counts on it. `timeout`: seconds for one
+    attempt, for a stream between two events. `fallbacks`: aliases to try when this one fails. `limits`: rate limits, as
+    in "60/min". `permission`: what a role must grant. `expected_output`: tokens of a usual answer, for the expected
+    price. `bound`: how many tokens a prompt can have.
     """
 
     name: str
@@ -55,6 +56,9 @@ class Model:
     bound: Bound = hard_bound
     breaker: Breaker = field(default_factory=Breaker)
     resource: Resource = field(init=False, repr=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self  # copies of a program share its limits and its breaker
 
     def __post_init__(self) -> None:
         if not self.name or self.max_output < 1 or self.timeout <= 0:
@@ -85,9 +89,8 @@ class Model:
         """Tokens that the answer may have."""
         return self.max_output if max_tokens is None else min(max_tokens, self.max_output)
 
-    def bill(self, response: Response) -> int | None:
-        """What the call cost by the provider's own count, nano-dollars; None when it did not say or has no price."""
-        usage = response.usage
+    def bill(self, usage: Usage | None) -> int | None:
+        """What a call cost by the provider's own count, nano-dollars; None when it did not say or has no price."""
         if self.price is None or usage is None or usage.input_tokens is None:
             return None
         cached = min(usage.cache_read_tokens or 0, usage.input_tokens)

@@ -32,9 +32,9 @@ class Outcomes:
 
     `keys`: n question ids. `features`: name -> n values known before any attempt (`prompt_chars` always).
     `quality`: (n, k) float in 0..1, nan where it is missing. `answer`: (n, k) int codes, NO_ANSWER for none.
-    `confidence`: (n, k) float, nan where unknown. `cost`, `price`, `ceiling`: (n, k) int64 nano-dollars: what it cost at
-    list price, what one would have expected it to cost, and a bound that it can't exceed; UNKNOWN where unknown.
-    `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels or None.
+    `confidence`: (n, k) float, nan where unknown. `cost`, `price`, `ceiling`: (n, k) int64 nano-dollars: what it cost
+    at list price, what one would have expected it to cost, and a bound that it can't exceed; UNKNOWN where unknown.
+    `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels.
     `notes`: one line each on what the loader left out or assumed, to be shown with every result.
     """
 

@@ -3,7 +3,7 @@
     outcomes = record(qa, examples, metric)          # pays for n * k attempts, in the current scope
     replay(Threshold(0.8), outcomes)                 # pays for none
 
-What a policy will see in the replay (price bounds, features, key) is taken from `Escalate.view`, the same that it sees live.
+What a policy will see in the replay (price bounds, features, key) is taken from `Escalate.view`, as it sees it live.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Metric = Callable[[Any, Any], float]
 def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: str = "recorded") -> Outcomes:
     """Try every rung of `program` on every example and keep the figures.
 
-    `examples`: `dspy.Example`s with their inputs marked. Runs in the current scope, which pays. Raises DataError without
-    examples, BudgetExceeded when the budget ends before the table is full: a table with holes would be a wrong one.
+    `examples`: `dspy.Example`s with their inputs marked. Runs in the current scope, which pays. Raises DataError
+    without examples, BudgetExceeded when the budget ends before the table is full: one with holes would be wrong.
     """
     if not examples:
         raise DataError("no examples to record")

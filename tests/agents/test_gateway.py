@@ -13,9 +13,9 @@ from dspy import lm15
 from hypothesis import given
 from hypothesis import strategies as st
 
+from escalade.agents._route import Retry
 from escalade.agents.gateway import Gateway, find_gateway
 from escalade.agents.models import Model, hard_bound, measured_bound, prompt_size
-from escalade.agents._route import Retry
 from escalade.errors import (
     BadInput,
     BudgetExceeded,
@@ -482,7 +482,7 @@ def test_gateways_that_make_no_sense_are_refused():
 
 
 def test_fallbacks_of_fallbacks_are_followed_without_circles():
-    """a -> b -> c -> a is tried as a, b, c."""
+    """A -> b -> c -> a is tried as a, b, c."""
     broken = [lm15.AuthError("no")]
     gateway = Gateway(
         [
