@@ -3,6 +3,7 @@
 Emit, from any room (the class and its fields, never an instance: without a listener nothing is built)::
 
     from escalade import events
+
     events.emit(scope, events.ToolCalled, tool="search", cost=2_000_000, outcome="ok")
 
 Listen to everything that happens in a scope, from any thread of it::
@@ -19,8 +20,9 @@ A listener is called in the thread that emits, one event after the other per run
 block: `collections.deque.append` is a good one. A listener that raises is logged and does not disturb the run.
 
 `path` names the node that an event happened in: `"branch/step"`, `"summaries[3]"` for item 3 of a map, `""` for the
-whole run. It travels as a key of `dspy.context`, since a ContextVar is lost in the threads of `dspy.Parallel`, `batch`
-and `Evaluate`; it is set only while somebody listens (2 us per node), and costs nothing otherwise.
+whole run; `call` numbers the calls of pipelines from outside of any, so that the rows of an `Evaluate`, which share a
+scope and its run id, can be told apart. Both travel as a key of `dspy.context`, since a ContextVar is lost in the
+threads of `dspy.Parallel`, `batch` and `Evaluate`; it is set only while somebody listens (2 us per node).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import itertools
 import logging
 import threading
 import time
+import uuid
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +42,13 @@ if TYPE_CHECKING:
 
     Listener = Callable[["Event"], None]
 
-PATH = "escalade_path"
-"""The key of `dspy.context` that carries the path of the current node."""
+PLACE = "escalade_place"
+"""The key of `dspy.context` that carries `(call, path)` of the current node."""
 
 LISTEN = "escalade_listen"
 """The key of `dspy.context` that carries `(run_id, listeners)` of a run outside of any scope."""
+
+NOWHERE = (0, "")
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +58,14 @@ class Event:
     """Something happened.
 
     `seq`: grows with each event of a run; one counter per process, so that the events of several runs can be merged in
-    order. `time`: wall clock, seconds. `run_id`: of the scope. `path`: of the node, see the module's docstring.
-    Costs, in all events, are nano-dollars; None where no scope keeps account of them.
+    order. `time`: wall clock, seconds. `run_id`: of the scope. `call`, `path`: see the module's docstring; 0 and ""
+    outside of any pipeline. Costs, in all events, are nano-dollars; None where no scope keeps account of them.
     """
 
     seq: int
     time: float
     run_id: str
+    call: int
     path: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -175,30 +181,33 @@ class Settled(Event):
 
 
 _seq = itertools.count(1)  # next() of a C iterator is atomic: no lock for the number itself
+_calls = itertools.count(1)
 
-# Numbering and delivery of one event happen under one lock, or two threads could deliver 8 before 7. Locks are shared by
-# runs (64 stripes) instead of kept per run, so that nothing has to be cleaned up; re-entrant, since a listener may emit.
+# Numbering and delivery of one event happen under one lock, or two threads could deliver 8 before 7. Locks are shared
+# by runs (64 stripes) instead of kept per run, so that nothing has to be cleaned up; re-entrant: a listener may emit.
 _locks = tuple(threading.RLock() for _ in range(64))
 
 
 def emit(scope: Scope | None, kind: type[Event], /, **values: Any) -> None:
     """Tell the listeners of `scope` that `kind` happened here; `values` are its fields besides those of `Event`.
 
-    Without a listener it returns at once (0.1 us). `path=` may be given by who knows it; the default is the current node.
+    Without a listener it returns at once (0.13 us).
     """
     if scope is not None:
         listeners, run_id = scope.listeners, scope.run_id
     else:
-        run_id, listeners = _unscoped()
+        run_id, listeners = unscoped()
     if listeners:
-        path = values.pop("path", None)
-        send(listeners, kind, run_id, here() if path is None else path, **values)
+        send(listeners, kind, run_id, here(), **values)
 
 
-def send(listeners: tuple[Listener, ...], kind: type[Event], run_id: str, path: str, **values: Any) -> None:
+def send(
+    listeners: tuple[Listener, ...], kind: type[Event], run_id: str, place: tuple[int, str], /, **values: Any
+) -> None:
     """Build one event and hand it to each listener, in order with all other events of the run."""
+    call, path = place
     with _locks[hash(run_id) & 63]:
-        event = kind(seq=next(_seq), time=time.time(), run_id=run_id, path=path, **values)
+        event = kind(seq=next(_seq), time=time.time(), run_id=run_id, call=call, path=path, **values)
         for listener in listeners:
             try:
                 listener(event)
@@ -206,15 +215,25 @@ def send(listeners: tuple[Listener, ...], kind: type[Event], run_id: str, path: 
                 logger.exception("the listener %r failed on %s; the run goes on", listener, kind.__name__)
 
 
-def here() -> str:
-    """The path of the current node, "" outside of any or while nobody listens."""
+def here() -> tuple[int, str]:
+    """The call and the path of the current node, `(0, "")` outside of any or while nobody listens."""
     import dspy
 
-    path: str = dspy.settings.get(PATH, "")
-    return path
+    place: tuple[int, str] = dspy.settings.get(PLACE, NOWHERE)
+    return place
 
 
-def _unscoped() -> tuple[str, tuple[Listener, ...]]:
+def new_run_id() -> str:
+    """An id for a run outside of any scope."""
+    return uuid.uuid4().hex[:16]
+
+
+def next_call() -> int:
+    """A number for one more call of a pipeline."""
+    return next(_calls)
+
+
+def unscoped() -> tuple[str, tuple[Listener, ...]]:
     """The run id and the listeners of a run outside of any scope."""
     import dspy
 

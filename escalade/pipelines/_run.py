@@ -1,0 +1,211 @@
+"""Running a pipeline: what one call knows, and the long way of a node, with events, timeout, budget and trace.
+
+Most nodes need nothing of the long way, and then no line of it runs: with 1,000 no-op nodes a task costs 4 us and each
+`dspy.context` 2 us more, so contexts are opened only for nodes with options, under listeners, or while an optimiser
+records a trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import dspy
+from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
+
+from escalade import events, scopes
+from escalade.errors import DeadlineExceeded, NoScope
+from escalade.pipelines import _errors
+from escalade.pipelines._node import Prepared
+from escalade.scopes import Scope
+
+
+class Frame:
+    """What one call of a pipeline knows.
+
+    `place`: call number and path, (0, "") while nobody listens. `trace`: the list that an optimiser records into, None
+    while none does. DSPy appends to one shared list from all branches, in the order in which they happen to finish; so
+    each branch records into its own, and they are put together in the order of the branches. DSPy's global list, which
+    nobody reads in order, is left alone.
+    """
+
+    __slots__ = ("listeners", "place", "root", "run_id", "scope", "trace")
+
+    def __init__(self) -> None:
+        self.scope = scope = scopes.current()
+        if scope is None:
+            self.run_id, self.listeners = events.unscoped()
+        else:
+            scope.check_open()
+            self.run_id, self.listeners = scope.run_id, scope.listeners
+        self.place, self.root = events.NOWHERE, False
+        if self.listeners:
+            self.place = events.here()
+            if self.place == events.NOWHERE:
+                self.place, self.root = (events.next_call(), ""), True
+        overrides = thread_local_overrides.get()
+        trace = overrides.get("trace")
+        self.trace: list[Any] | None = None if trace is main_thread_config.get("trace") else trace
+
+    def tell(self, kind: type[events.Event], path: str, /, **values: Any) -> None:
+        """Tell the listeners what happened at `path`, relative to this pipeline."""
+        call, here = self.place
+        events.send(self.listeners, kind, self.run_id, (call, _errors.join(here, path)), **values)
+
+    def direct(self, prepared: Prepared) -> bool:
+        """May the node be called as it is, without the long way?"""
+        if self.listeners or self.trace is not None or not prepared.options.empty:
+            return False
+        return self.scope is None or not prepared.threaded
+
+    def branch_trace(self) -> list[Any] | None:
+        """A list for one branch to record into, None while nobody records."""
+        return None if self.trace is None else []
+
+    def merge(self, traces: list[list[Any] | None]) -> None:
+        """Put the branches' traces together, in the order of the branches."""
+        if self.trace is not None:
+            for trace in traces:
+                self.trace.extend(trace or ())
+            surplus = len(self.trace) - dspy.settings.max_trace_size
+            if surplus > 0:
+                del self.trace[:surplus]
+
+
+async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str) -> Any:
+    """One call of a pipeline: its flow under the scope's deadline, with its events; refusals that DSPy swallowed are
+    raised.
+
+    Raises ScopeClosed, DeadlineExceeded, BudgetExceeded and whatever the flow raises.
+    """
+    frame = Frame()
+    if not frame.root:
+        return await _bounded(flow, frame)
+    with contextlib.ExitStack() as stack:
+        scope = frame.scope
+        if scope is not None:  # of its own, so that what this call costs can be told from what others in the scope cost
+            frame.scope = stack.enter_context(scopes.Entered(lambda: scope.narrow(name="pipeline"), check=False))
+        stack.enter_context(dspy.context(**{events.PLACE: frame.place}))
+        frame.tell(events.RunStarted, "", pipeline=what)
+        kinds = (events.RunFinished, events.RunFailed, events.RunCancelled)
+        return await _observed(lambda: _bounded(flow, frame), frame, "", frame.scope, kinds)
+
+
+async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame) -> Any:
+    scope = frame.scope
+    if scope is None:
+        return await flow(frame)
+    if scope.deadline == math.inf:
+        result = await flow(frame)
+    else:
+        result = await _until_deadline(flow, frame, scope)
+    scopes.raise_exhausted(scope)
+    return result
+
+
+async def _until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, scope: Scope) -> Any:
+    try:
+        async with asyncio.timeout(scope.time_left()) as guard:
+            return await flow(frame)
+    except TimeoutError:
+        if guard.expired():
+            raise DeadlineExceeded(f"the deadline of scope {scope.run_id} has passed") from None
+        raise
+
+
+async def supervise(
+    prepared: Prepared, fields: dict[str, Any], frame: Frame, path: str, trace: list[Any] | None
+) -> Any:
+    """One node, the long way. `path`: its segment. `trace`: where an optimiser's records of it go."""
+    changes: dict[str, Any] = {} if trace is None else {"trace": trace}
+    with contextlib.ExitStack() as stack:
+        scope = _narrowed(prepared, frame, path)
+        if scope is not None:
+            # Closed when the node ends, so that a thread that outlives its timeout can't spend any more.
+            limited = prepared.options.budget is not None or prepared.options.share is not None
+            stack.enter_context(scopes.Entered(lambda: scope, check=limited))
+        if frame.listeners:
+            call, here = frame.place
+            changes[events.PLACE] = (call, _errors.join(here, path))
+        if changes:
+            stack.enter_context(dspy.context(**changes))
+        if not frame.listeners:
+            return await _timed(prepared, fields, frame)
+        frame.tell(events.NodeStarted, path)
+        kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
+        return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds)
+
+
+async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: list[Any] | None = None) -> Any:
+    """One node, the short way where possible. Raises what the node raises, without its path."""
+    if frame.direct(prepared):
+        return await prepared.call(fields)
+    return await supervise(prepared, fields, frame, prepared.name, trace)
+
+
+def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
+    """A scope for the node alone, where it has a budget, a thread, or a listener who wants to know its cost."""
+    options, scope = prepared.options, frame.scope
+    limited = options.budget is not None or options.share is not None
+    if scope is None:
+        if limited:
+            raise NoScope(f"node {path!r} with a budget")
+        return None
+    if not (limited or prepared.threaded or frame.listeners):
+        return None
+    budget = options.budget
+    left = scope.left
+    if options.share is not None and left is not None:
+        budget = left.__class__(int(left * options.share))
+    # A thread can't be cancelled: give what it uses the node's timeout as deadline.
+    return scope.narrow(name=path, budget=budget, deadline=options.timeout if prepared.threaded else None)
+
+
+async def _timed(prepared: Prepared, fields: dict[str, Any], frame: Frame) -> Any:
+    timeout = prepared.options.timeout
+    if timeout is None:
+        return await prepared.call(fields)
+    try:
+        async with asyncio.timeout(timeout) as guard:
+            return await prepared.call(fields)
+    except TimeoutError:
+        if guard.expired():
+            raise _errors.timed_out("", timeout) from None
+        raise
+    except DeadlineExceeded:
+        # The thread met the node's own timeout, as the deadline of its scope, before the timer fired.
+        if prepared.threaded and frame.scope is not None and frame.scope.time_left() > 0:
+            raise _errors.timed_out("", timeout) from None
+        raise
+
+
+async def _observed(
+    work: Callable[[], Awaitable[Any]],
+    frame: Frame,
+    path: str,
+    scope: Scope | None,
+    kinds: tuple[type[events.Event], type[events.Event], type[events.Event]],
+) -> Any:
+    """Tell how it ended and what it cost. `scope`: whose purse has seen nothing but this work."""
+    started = time.perf_counter()
+    finished, failed, cancelled = kinds
+
+    def measured() -> dict[str, Any]:
+        cost = None if scope is None else scope.purse.spent
+        return {"seconds": time.perf_counter() - started, "cost": cost}
+
+    try:
+        result = await work()
+    except asyncio.CancelledError:
+        frame.tell(cancelled, path, **measured())
+        raise
+    except BaseException as error:
+        frame.tell(failed, path, error=_errors.text(error), **measured())
+        raise
+    more = {"result": result} if finished is events.RunFinished else {}
+    frame.tell(finished, path, **more, **measured())
+    return result

@@ -1,0 +1,95 @@
+"""Chain: one node after the other, fields handed on by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from escalade.errors import BadInput
+from escalade.pipelines import _node, _run
+from escalade.pipelines._errors import failed
+from escalade.pipelines.pipeline import Pipeline
+
+
+class Chain(Pipeline):
+    """Runs its steps in order.
+
+    Each step takes, by name, what it wants of the fields that are visible: the chain's inputs, and then what each step
+    returned, the later hiding the earlier. A step that returns a Prediction, an Example or a dict adds its fields; a
+    bare value becomes a field with the step's name, and is also what a next step gets for its one missing field.
+    Returns the last step's result, as a Prediction.
+
+    `steps`: modules or functions, in order; those given by keyword have that name. `timeout`: seconds for each step
+    that has none of its own. Raises BadInput for what is no node, and, when called, a NodeError that is a BadInput for
+    a field that nobody provides; it names the step that wants it and what the step before gave.
+
+    >>> def words(text: str) -> dict:
+    ...     return {"words": text.split()}
+    >>> def count(words: list[str]) -> int:
+    ...     return len(words)
+    >>> Chain(words, count)(text="to be or not").count
+    4
+    """
+
+    def __init__(self, *steps: Any, timeout: float | None = None, **named: Any) -> None:
+        super().__init__()
+        self.steps: dict[str, Any] = {}
+        for index, step in enumerate(steps, 1):
+            found = _node.unwrap(step)
+            self._add(found, found.name or self._free_name(_node.default_name(found.target, index)), timeout)
+        for name, step in named.items():
+            self._add(_node.unwrap(step), name, timeout)
+        if not self.steps:
+            raise BadInput("a Chain needs at least one step")
+
+    def _add(self, found: _node.Node, name: str, timeout: float | None) -> None:
+        if name in self.steps:
+            raise BadInput(f"two steps are named {name!r}; name one of them with node(..., name=...)")
+        found = _node.named(found, name, timeout)
+        self.steps[name], self._options[name] = found.target, found.options
+
+    def _free_name(self, name: str) -> str:
+        """`predict`, then `predict_2`, ..."""
+        free, number = name, 1
+        while free in self.steps:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+    def _targets(self) -> Mapping[str, Any]:
+        steps: dict[str, Any] = self.steps
+        return steps
+
+    async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
+        visible, before, bare, result = dict(inputs), "", False, None
+        for name, step in self._plan().items():
+            try:
+                fields = _fields(step, visible, before, bare=bare)
+                result = await _run.node(step, fields, frame)
+            except BaseException as error:
+                failure = failed(name, error)
+                if failure is error:
+                    raise
+            else:
+                given = _node.fields_of(result)
+                visible.update({name: result} if given is None else given)
+                before, bare = name, given is None
+                continue
+            raise failure  # outside of the except block, which would add the original a second time, as context
+        if isinstance(result, dspy.Prediction):
+            return result
+        return dspy.Prediction(**_node.named_fields(before, result))
+
+
+def _fields(step: _node.Prepared, visible: dict[str, Any], before: str, *, bare: bool) -> dict[str, Any]:
+    """What the step gets. `bare`: the step before gave one value without a name."""
+    try:
+        return step.select(visible)
+    except KeyError as missing:
+        field = missing.args[0]
+    if bare and step.wants.required and step.alone(visible) == field:
+        return step.select({**visible, field: visible[before]})
+    origin = f"node {before!r}" if before else "the call"
+    raise BadInput(f"it needs {field!r}; visible after {origin} are: {', '.join(visible) or 'no fields'}")

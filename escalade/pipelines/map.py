@@ -1,0 +1,157 @@
+"""Map: one node over the items of a list, however long."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import dspy
+
+from escalade.errors import BadInput
+from escalade.pipelines import _node, _run
+from escalade.pipelines._bridge import THREADS
+from escalade.pipelines._group import each
+from escalade.pipelines._node import Prepared, Wants
+from escalade.pipelines._stream import Pipe, carried
+from escalade.pipelines.pipeline import Pipeline
+
+CONCURRENCY = 1000
+"""Items at once unless told otherwise: 1,000 waiting nodes take 2 MB. Model providers have limits of their own."""
+
+
+class Map(Pipeline):
+    """Runs `worker` once per item of the input `over`, and returns `Prediction(results=[...])` in the items' order.
+
+    A worker gets the other inputs too, by name. An item is handed over as the field `item`; without it, a dspy.Example
+    (its inputs), a Prediction or a dict as its fields, and any other value as the one field of the worker that no other
+    input fills. At most `concurrency` items are in work (of a worker that blocks a thread: 64), and an item is drawn
+    when there is a place for it, so a generator or an async iterator of any length will do. The first item that fails
+    cancels the others.
+
+    `worker`: a module or function. `over`: name of the input. `timeout`: seconds per item. Raises BadInput.
+
+    >>> async def square(x: int) -> int:
+    ...     return x * x
+    >>> Map(square, over="xs")(xs=[1, 2, 3]).results
+    [1, 4, 9]
+    """
+
+    def __init__(
+        self,
+        worker: Any,
+        over: str = "items",
+        *,
+        item: str | None = None,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__()
+        _node.check_concurrency(concurrency)
+        found = _node.named(_node.unwrap(worker), "worker", timeout)
+        self.worker = found.target
+        self._options["worker"] = found.options
+        self.over, self.item, self.concurrency = over, item, concurrency
+
+    def _targets(self) -> Mapping[str, Any]:
+        return {"worker": self.worker}
+
+    def _wants(self) -> Wants:
+        return Wants((self.over,), rest=True)
+
+    async def as_completed(self, **inputs: Any) -> AsyncGenerator[tuple[int, Any], None]:
+        """Run it and yield `(index, result)` as the items finish.
+
+        No more than `concurrency` results wait to be taken, so memory stays flat over any number of items. Raises what
+        the run raises. Leaving early cancels what is in work, as in `stream`.
+        """
+        pipe = Pipe(self.concurrency or CONCURRENCY)
+
+        async def done(index: int, result: Any) -> None:
+            await pipe.put((index, result))
+
+        work = _run.conduct(lambda frame: self._spread(inputs, frame, done), self._title())
+        async with contextlib.aclosing(carried(pipe, work)) as finished:
+            async for pair in finished:
+                yield pair
+
+    async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
+        found: dict[int, Any] = {}
+        count = await self._spread(inputs, frame, found.__setitem__)
+        return dspy.Prediction(results=[found[index] for index in range(count)])
+
+    async def _spread(
+        self, inputs: dict[str, Any], frame: _run.Frame, done: Callable[[int, Any], Awaitable[None] | None]
+    ) -> int:
+        """Run the worker over the items; their number."""
+        worker = self._plan()["worker"]
+        items, shared = self._split(inputs)
+        fields = _Fields(worker, self.item, shared)
+        direct = frame.direct(worker)
+        traces: list[list[Any] | None] = []
+
+        def start(index: int, item: Any) -> Coroutine[Any, Any, Any]:
+            if direct:
+                return worker.call(fields(item))
+            if frame.trace is not None:
+                traces.append([])
+            return _run.supervise(worker, fields(item), frame, f"[{index}]", traces[index] if traces else None)
+
+        try:
+            return await each(items, self._limit(worker), start, done, lambda index: f"[{index}]")
+        finally:
+            frame.merge(traces)
+
+    def _limit(self, worker: Prepared) -> int:
+        limit: int = self.concurrency or CONCURRENCY
+        return min(limit, THREADS) if worker.threaded and self.concurrency is None else limit
+
+    def _split(self, inputs: dict[str, Any]) -> tuple[Iterable[Any] | AsyncIterable[Any], dict[str, Any]]:
+        """The items and the other inputs. Raises BadInput."""
+        over = self.over
+        if over not in inputs:
+            raise BadInput(f"Map over {over!r}: the call gave: {', '.join(inputs) or 'no fields'}")
+        items = inputs[over]
+        if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, (Iterable, AsyncIterable)):
+            raise BadInput(f"Map over {over!r}: expected a list or another iterable of items, got {items!r:.80}")
+        return items, {name: value for name, value in inputs.items() if name != over}
+
+
+class _Fields:
+    """What the worker gets for an item: decided once per call where possible, since there may be 100,000 items."""
+
+    __slots__ = ("_item", "_plain", "_shared", "_worker")
+
+    def __init__(self, worker: Prepared, item: str | None, shared: dict[str, Any]) -> None:
+        self._worker, self._item, self._shared = worker, item, shared
+        only = item or worker.alone(shared)
+        # The usual case, one field and nothing else to pass, without looking anything up per item.
+        taken = {*worker.wants.required, *worker.wants.optional}
+        simple = only is not None and not worker.signed and not worker.wants.rest and taken.isdisjoint(shared)
+        self._plain = only if simple else None
+
+    def __call__(self, item: Any) -> dict[str, Any]:
+        named = None if self._item else self._spread(item)
+        if named is None and self._plain is not None:
+            return {self._plain: item}
+        if named is None:
+            only = self._item or self._worker.alone(self._shared)
+            if only is None:
+                wanted = ", ".join(self._worker.wants.required) or "any field"
+                raise BadInput(f"which field is the item? The worker takes {wanted}: say it with Map(..., item=...)")
+            named = {only: item}
+        try:
+            return self._worker.select({**self._shared, **named})
+        except KeyError as missing:
+            gave = ", ".join((*self._shared, *named)) or "no fields"
+            error = BadInput(f"the worker needs {missing.args[0]!r}; the call and the item gave: {gave}")
+        raise error
+
+    def _spread(self, item: Any) -> Mapping[str, Any] | None:
+        """The item's own fields, None where it is one value."""
+        if isinstance(item, dspy.Prediction):
+            return _node.fields_of(item)
+        if isinstance(item, dspy.Example):
+            has_inputs = getattr(item, "_input_keys", None) is not None
+            return _node.fields_of(item.inputs() if has_inputs else item)
+        return item if isinstance(item, dict) else None

@@ -1,0 +1,105 @@
+"""Pipeline: what `Chain`, `FanOut` and `Map` have in common. A pipeline is a `dspy.Module`, so it nests in any."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import dspy
+
+from escalade import events, scopes
+from escalade.pipelines import _run
+from escalade.pipelines._bridge import run_sync
+from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
+from escalade.pipelines._stream import Pipe, carried
+
+
+class Pipeline(dspy.Module):
+    """Nodes in some arrangement, itself a node.
+
+    Call it (`pipeline(question=...)`, also inside a running loop), await it (`pipeline.acall(question=...)`), or follow
+    it (`pipeline.stream(question=...)`). Inputs go by name. It holds no state of a call: one object serves many calls
+    at once.
+
+    Raises `NodeError` for a node that failed, which is of the original error's class too; refusals of the guard
+    (`BudgetExceeded`, `PermissionDenied`, `DeadlineExceeded`, ...) and cancellation pass as they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._options: dict[str, Options] = {}
+        self._prepared: dict[str, Prepared] = {}
+
+    def forward(self, **inputs: Any) -> Any:
+        """Run it for a sync caller: on an event loop of the calling thread, or in a thread if a loop is running
+        there.
+        """
+        return run_sync(lambda: self.aforward(**inputs))
+
+    async def aforward(self, **inputs: Any) -> Any:
+        """Run it. No task that it started is alive when this returns, raises or is cancelled."""
+        return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title())
+
+    async def stream(self, **inputs: Any) -> AsyncGenerator[events.Event, None]:
+        """Run it and yield its events in order, the last one a `RunFinished` with the result.
+
+        Raises what the run raises, after its last event. Leaving early (`break`, `aclose()`, cancellation) cancels the
+        run and leaves the caller alone; after `break` that happens when the iterator is collected, so wrap it in
+        `contextlib.aclosing` where the moment matters. Events that the reader doesn't take in time are kept.
+        """
+        pipe = Pipe()
+        async with contextlib.aclosing(carried(pipe, self._heard(pipe, inputs))) as events_:
+            async for event in events_:
+                yield event
+
+    async def _heard(self, listener: Any, inputs: dict[str, Any]) -> Any:
+        """Run it with one more listener."""
+        scope = scopes.current()
+        if scope is None:
+            run_id, listeners = events.unscoped()
+            more: dict[str, Any] = {events.LISTEN: (run_id or events.new_run_id(), (*listeners, listener))}
+        else:
+            more = {scopes.KEY: dataclasses.replace(scope, listeners=(*scope.listeners, listener))}
+        with dspy.context(**more):
+            return await self.acall(**inputs)
+
+    # -- what a kind of pipeline says about itself
+
+    async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
+        raise NotImplementedError
+
+    def _targets(self) -> Mapping[str, Any]:
+        """The nodes by name, as they are now: optimisers put others in their place."""
+        raise NotImplementedError
+
+    def _title(self) -> str:
+        return f"{type(self).__name__}({', '.join(list(self._targets())[:8])})"
+
+    def _wants(self) -> Wants:
+        return Wants(rest=True)
+
+    # -- nodes, looked at once
+
+    def _plan(self) -> dict[str, Prepared]:
+        """The nodes, prepared; again where another module took a node's place."""
+        targets, prepared = self._targets(), self._prepared
+        if len(prepared) == len(targets):
+            for name, target in targets.items():
+                known = prepared.get(name)
+                if known is None or known.target is not target:
+                    break
+            else:
+                return prepared
+        options = self._options
+        # A new dict, never a change to the old one: another thread may be running over it.
+        fresh = {name: prepare(name, target, options.get(name, NO_OPTIONS)) for name, target in targets.items()}
+        self._prepared = fresh
+        return fresh
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is derived: it points to the nodes of the original."""
+        state: dict[str, Any] = super().__getstate__()
+        state["_prepared"] = {}
+        return state
