@@ -1,0 +1,206 @@
+"""Tools: what they are called, what they take, what they cost, who may use them, and the decorator that says so.
+
+    @tool(name="crm.search", version="1.2.0", cost="0.002", limits="5/s, 100/min", side_effects="read")
+    def search(query: str, limit: int = 10) -> list[str]:
+        "Customers whose name contains the query."
+        ...
+
+    registry = Registry([search])
+
+A decorated function can't be called directly: what can be used at all is used through a registry, under its guard. (For
+unit tests of the function itself, decorate another name: `search_tool = tool(search)`.)
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NoReturn, overload
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from escalade.errors import BadInput, ToolError
+from escalade.money import Money, money_or_none
+from escalade.registry.limits import RateLimit, parse_limits
+from escalade.registry.schema import Inputs, is_async, output_schema
+from escalade.registry.versions import parse_version
+
+SideEffects = Literal["none", "read", "write", "irreversible"]
+"""none: computes; read: looks at the world; write: changes it, and it can be undone; irreversible: it can't."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+_TAKEN = {
+    "finish": "ReAct replaces a tool of that name by its own",
+    "submit": "ReActV2 has a tool of that name",
+    "llm_query": "RLM has a function of that name",
+    "llm_query_batched": "RLM has a function of that name",
+    "print": "RLM has a function of that name",
+    "dspy": "RLM has a module of that name",
+}
+
+
+class ToolSpec(BaseModel):
+    """All that is known of one version of a tool. Immutable: a change is a new version.
+
+    `name`: dotted, lower-case, like "crm.search". `version`: semantic, without build metadata. `input_schema`: JSON
+    schema of the arguments, an object. `output_schema`: of the result, None when it isn't known. `cost`: dollars per
+    call; 0 is free, None is unknown, and then refused under a budget. `limits`: rate limits, all of them at once;
+    `limits_per`: whether each tenant or user has his own. `permission`: what a role must grant, "<name>:call" by
+    default. `side_effects`: "write" unless said otherwise, the careful assumption. `timeout`: seconds, None for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str = "1.0.0"
+    description: str = ""
+    input_schema: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    output_schema: dict[str, Any] | None = None
+    cost: Annotated[Money | None, BeforeValidator(money_or_none)] = Money(0)
+    limits: Annotated[tuple[RateLimit, ...], BeforeValidator(parse_limits)] = ()
+    limits_per: Literal["resource", "tenant", "user"] = "resource"
+    permission: str = ""
+    side_effects: SideEffects = "write"
+    timeout: float | None = Field(default=None, gt=0)
+    tags: tuple[str, ...] = ()
+    owner: str = ""
+
+    @property
+    def label(self) -> str:
+        """`crm.search@1.2.0`."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def model_name(self) -> str:
+        """What models call it: `crm_search`. Providers allow no dots, and RLM wants an identifier."""
+        return self.name.replace(".", "_")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name) or len(name) > 64:
+            raise ValueError(f"{name!r} is not a tool name; write it like 'crm.search', at most 64 characters")
+        model_name = name.replace(".", "_")
+        reason = "it is a word of Python" if keyword.iskeyword(model_name) else _TAKEN.get(model_name)
+        if reason:
+            raise ValueError(f"a tool can't be called {name!r}: {reason}")
+        return name
+
+    @field_validator("version")
+    @classmethod
+    def _check_version(cls, version: str) -> str:
+        parse_version(version)
+        return version
+
+    @field_validator("cost")
+    @classmethod
+    def _check_cost(cls, cost: Money | None) -> Money | None:
+        if cost is not None and cost < 0:
+            raise ValueError(f"a cost can't be negative: {cost}")
+        return cost
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_permission(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("permission"):
+            return {**values, "permission": f"{values.get('name')}:call"}
+        return values
+
+
+class ToolDefinition:
+    """A function with its spec: what a registry takes. Made by `tool`; immutable, so that copies of it are itself."""
+
+    __slots__ = ("_function", "inputs", "is_async", "spec")
+
+    _function: Callable[..., Any]
+    spec: ToolSpec
+    inputs: Inputs
+    is_async: bool
+
+    def __init__(self, function: Callable[..., Any], spec: ToolSpec, inputs: Inputs) -> None:
+        for name, value in (
+            ("_function", function), ("spec", spec), ("inputs", inputs), ("is_async", is_async(function)),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise ToolError(
+            f"tool {self.spec.label} is used through a registry, under its guard: "
+            f"`Registry([...]).get_tool({self.spec.name!r})(...)`"
+        )
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"tool {self.spec.label} is immutable; publish a new version")
+
+    def __copy__(self) -> ToolDefinition:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ToolDefinition:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<tool {self.spec.label}>"
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> ToolDefinition: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    version: str = "1.0.0",
+    description: str | None = None,
+    cost: str | Decimal | Money | None = "0",
+    limits: str | RateLimit | tuple[RateLimit, ...] | None = None,
+    limits_per: Literal["resource", "tenant", "user"] = "resource",
+    permission: str = "",
+    side_effects: SideEffects = "write",
+    timeout: float | None = None,
+    tags: tuple[str, ...] | list[str] = (),
+    owner: str = "",
+) -> Callable[[Callable[..., Any]], ToolDefinition]: ...
+def tool(function: Callable[..., Any] | None = None, /, **said: Any) -> Any:
+    """Make a tool of a function, sync or async: `@tool`, or `@tool(name=..., cost=...)`; fields as in `ToolSpec`.
+
+    The name is the function's own and the description its docstring, unless said otherwise. The input schema comes
+    from the type hints: each parameter needs one; `Annotated[int, Field(description=..., ge=1)]` says more. The
+    function may raise `ToolError` for what is the caller's fault: anything else counts as a failure of the tool and
+    may open its breaker.
+
+    Raises BadInput, which names the parameter.
+    """
+    if function is None:
+        return lambda decorated: define(decorated, **said)
+    return define(function, **said)
+
+
+def define(function: Callable[..., Any], **said: Any) -> ToolDefinition:
+    """`tool(**said)(function)`, as one call."""
+    if isinstance(function, ToolDefinition) or not callable(function):
+        raise BadInput(f"@tool takes a function, got {function!r}")
+    name = said.pop("name", None) or getattr(function, "__name__", type(function).__name__).lower()
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BadInput(f"tool {name!r} is a generator; return a list instead: a model gets one answer per call")
+    description = said.pop("description", None)
+    fields = {
+        "name": name,
+        "description": inspect.getdoc(function) or "" if description is None else description,
+        **said,
+    }
+    try:
+        ToolSpec(**fields)  # before the schema, whose errors name the tool
+        inputs = Inputs(function, name.replace(".", "_"))
+        spec = ToolSpec(**fields, input_schema=inputs.schema, output_schema=output_schema(inputs.output))
+    except ValidationError as error:
+        raise _bad(name, error) from None
+    return ToolDefinition(function, spec, inputs)
+
+
+def _bad(name: str, error: ValidationError) -> BadInput:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    return BadInput(f"tool {name!r}: {where}: {message}")
