@@ -12,7 +12,8 @@ the scores, and integrates by trapezoids between them; CPT is interpolated betwe
 which presumes a curve that never falls. Here the threshold sweeps over all distinct scores. Questions with the same
 score cross it together; a router that wants a fraction in between has to pick among them at random, so that the curve
 is linear between cut points in expectation, and the trapezoids are exact. CPT is the first crossing of that curve, also
-where it falls again later. Deciles cut the corners of a concave curve and lose a little APGR.
+where it falls again later. Deciles cut the corners of a concave curve and lose a little APGR: on RouteLLM's GSM8K pair
+the oracle below has 1.115 by deciles and 1.121 on the exact curve, prompt length 0.598 by both.
 
 RouteLLM's "optimal" line is no router: it keeps what only the weak model gets right even where every call is strong.
 The oracle *router* is the score `strong - weak`: first the questions that only the strong model gets right, then those

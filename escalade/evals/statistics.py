@@ -105,8 +105,11 @@ def mcnemar_exact(a: Values, b: Values) -> float:
         raise BadInput("McNemar's test is for values 0 and 1")
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
     n = wins + losses
-    tail = sum(math.comb(n, i) for i in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**n)  # integers: exact up to the one division
+    term = tail = 1  # n over 0; integers throughout, exact up to the one division
+    for i in range(min(wins, losses)):
+        term = term * (n - i) // (i + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def verdict(low: float, high: float, margin: float = 0.02) -> str:
