@@ -162,7 +162,8 @@ def render(prompt: Prompt, values: Mapping[str, Any]) -> str:
     if prompt.style == JSON:
         return json.dumps(values, ensure_ascii=False)
     if prompt.style == XML:
-        return "\n\n".join(_xml(name, value) for name, value in values.items())
+        # Nested XML has no types: what isn't all text is written as JSON, which XMLAdapter reads too.
+        return "\n\n".join(_xml(name, value if _all_text(value) else _plain(value)) for name, value in values.items())
     return _plain(next(iter(values.values()), ""))
 
 
@@ -170,6 +171,12 @@ def _plain(value: Any) -> str:
     if isinstance(value, str):
         return value
     return str(value) if value is None or isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
+
+
+def _all_text(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return all(map(_all_text, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str)
 
 
 def _xml(tag: str, value: Any) -> str:

@@ -91,8 +91,7 @@ _TEMPLATES = (
     ),
     _Template(
         "A farm packs {b} crates of {c} {things} in the morning and {e} crates of {d} in the afternoon. "
-        "{name} drops {d} of them, and the rest is shared by {c} shops, each of which gets the same number. "
-        "How many are left after {c} shops got {d} each?",
+        "{name} drops {d} of them, and {c} shops get {d} each. How many are left?",
         4,
         "{b} * {c} + {e} * {d} - {d} - {c} * {d}",
         lambda n: n["b"] * n["c"] + n["e"] * n["d"] - n["d"] - n["c"] * n["d"],
