@@ -1,4 +1,4 @@
-"""What the documentation shows works: its Python runs, its commands exit with 0, its links lead somewhere.
+"""What the documentation shows works: its Python runs, so do docstrings, commands exit with 0, links lead somewhere.
 
 Blocks of one page share a namespace, in order. A block is left out only by `<!-- skip: reason -->` right before it,
 for snippets that need a real provider.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import doctest
+import importlib
 import inspect
 import re
 import runpy
@@ -20,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests._house import ROOT
+from tests._house import ROOT, trees
 
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.exists()]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -59,6 +61,12 @@ def commands(page: Path) -> list[str]:
             prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
             found += prompted or lines
     return [line for line in found if line.split()[:1] in (["escalade"], ["scripts/compare"])]
+
+
+def docstrings(tree: ast.Module) -> list[str]:
+    """All of them in a module."""
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, owners)]
 
 
 def name_of(page: Path) -> str:
@@ -114,6 +122,16 @@ def test_examples_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example)])
     runpy.run_path(str(example), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "module", [name for name, tree in trees().items() if any(">>> " in d for d in docstrings(tree))]
+)
+def test_docstrings_run(module: str) -> None:
+    """Examples in docstrings give what they show."""
+    found = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert found.attempted
+    assert not found.failed
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)

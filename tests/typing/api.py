@@ -15,13 +15,17 @@ from escalade import (
     Budget,
     Budgeted,
     BudgetExceeded,
+    Chain,
     Climb,
     Constant,
     EscaladeError,
     Escalate,
+    FanOut,
     Gateway,
+    GovernedTool,
     Journal,
     Ledger,
+    Map,
     Model,
     Money,
     NodeError,
@@ -34,13 +38,16 @@ from escalade import (
     RandomMix,
     RateLimited,
     Refused,
+    Registry,
     Roles,
     Rung,
     Scope,
     Stop,
     Threshold,
+    ToolSpec,
     Try,
     View,
+    tool,
 )
 from escalade.agents.transports import Transport
 
@@ -137,6 +144,26 @@ async def agents() -> None:
     answer = Escalate("question -> answer", rungs=[Rung("cheap", "Predict", "small")], policy=Threshold(0.8))
     answer(question="6 x 7")
     await answer.acall(question="6 x 7")
+
+
+def registry() -> None:
+    """Tools, their versions, who may use them."""
+
+    @tool(name="crm.search", cost="0.001", limits="5/s", permission="crm.search:call", side_effects="read")
+    def search(query: str, limit: int = 10) -> list[str]:
+        """Search customers."""
+        return [query] * limit
+
+    catalogue = Registry([search])
+    assert_type(catalogue.resolve("crm.search", "^1.0"), GovernedTool)
+    assert_type(catalogue.tools_for(Principal(user="ann")), list[GovernedTool])
+    assert_type(catalogue.spec("crm.search"), ToolSpec)
+
+
+def pipelines() -> None:
+    """Graphs of modules are modules."""
+    fan = FanOut(short=Escalate("question -> answer", rungs=[Rung("cheap", "Predict", "small")], policy=Constant(0)))
+    Chain(fan, Map(lambda item: {"doubled": item * 2}, over="items"))
 
 
 def evals(recorded: Outcomes) -> None:
