@@ -50,7 +50,9 @@ class _Script:
             parts = [ToolCallPart(id=f"call_{n}", name=name, input=args) for n, (name, args) in enumerate(item)]
         finish = "stop" if isinstance(item, dict) else "tool_call"
         usage = Usage(input_tokens=10, output_tokens=5)
-        return Response(id="1", model=request.model, message=Message.assistant(parts), finish_reason=finish, usage=usage)
+        return Response(
+            id="1", model=request.model, message=Message.assistant(parts), finish_reason=finish, usage=usage
+        )
 
 
 DONE = "[[ ## completed ## ]]"

@@ -120,7 +120,11 @@ def test_named_budgets_apply_by_principal() -> None:
     assert ledger.purse(Principal("ana", "acme")).left() == 0
     assert ledger.purse(Principal("bo", "acme")).left() == 10
     assert ledger.purse(Principal("bo", "other")).left() == 1_000_000_000 - 10
-    assert [(a.name, a.settled) for a in ledger.accounts()] == [("everything", 10), ("tenant:acme", 10), ("user:ana", 10)]
+    assert [(a.name, a.settled) for a in ledger.accounts()] == [
+        ("everything", 10),
+        ("tenant:acme", 10),
+        ("user:ana", 10),
+    ]
 
 
 def test_a_principal_nested_twice_is_charged_once() -> None:
@@ -136,7 +140,9 @@ def test_a_principal_nested_twice_is_charged_once() -> None:
 def test_periods_begin_anew() -> None:
     """A daily budget is full again the next day (UTC), a monthly one the next month."""
     clock = Clock(0.0)
-    ledger = Ledger([Budget("user:a", "0.00000001", period="day"), Budget("user:b", "0.00000001", period="month")], now=clock)
+    ledger = Ledger(
+        [Budget("user:a", "0.00000001", period="day"), Budget("user:b", "0.00000001", period="month")], now=clock
+    )
     for user in "ab":
         ledger.purse(Principal(user)).reserve(10).settle(10)
     clock.forward(DAY)

@@ -74,7 +74,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(hold=consumes(holds), actual=amounts, ending=st.sampled_from(ENDINGS), known=st.booleans())
     def use(self, hold: Reservation | None, actual: int, ending: type[BaseException] | None, known: bool) -> None:
-        """As the guard does: settle on the way out, whatever ended the use; the whole reservation when nothing is known."""
+        """As the guard does: settle on the way out, whatever ended the use; the whole reservation when nothing is
+        known.
+        """
         if hold is None:
             return
         bill = actual if known else hold.amount
@@ -152,7 +154,9 @@ LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count
 
 
 class TestLedgerMachine(LedgerMachine.TestCase):
-    """Settled + held never passes a limit; every reservation ends exactly once; parents are the sum of their children."""
+    """Settled + held never passes a limit; every reservation ends exactly once; parents are the sum of their
+    children.
+    """
 
     @pytest.mark.timeout(300)
     def runTest(self) -> None:
