@@ -1,6 +1,6 @@
 """Policies as JSON: `dump` writes the fields of a dataclass, `load_policy` reads them back.
 
-A dump is `{"policy": kind, field: value, …}`; nested policies are nested dumps, tuples are lists, money is a string of
+A dump is `{"kind": kind, field: value, …}`; nested policies are nested dumps, tuples are lists, money is a string of
 dollars. The registry knows our own policies; `register_policy` adds yours, so that programs saved with them load.
 """
 
@@ -27,7 +27,7 @@ class Saved:
 
     def dump(self) -> dict[str, Any]:
         """This policy as a JSON-able dict; `load_policy` gives an equal policy back."""
-        return {"policy": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Self:
@@ -59,12 +59,12 @@ def dump_policy(policy: Policy) -> dict[str, Any]:
 
 def load_policy(saved: Mapping[str, Any]) -> Policy:
     """The policy that `dump` wrote. Raises UnknownName for an unknown kind, BadInput for fields that don't fit."""
-    kind = saved.get("policy")
+    kind = saved.get("kind")
     if not isinstance(kind, str):
         raise BadInput(f'not a saved policy, it has no kind under "policy": {dict(saved)!r}')
     if kind not in _KINDS:
         raise UnknownName("policy", kind, list(_KINDS))
-    policy = _KINDS[kind].load({name: value for name, value in saved.items() if name != "policy"})
+    policy = _KINDS[kind].load({name: value for name, value in saved.items() if name != "kind"})
     if not isinstance(policy, Policy):
         raise BadInput(f"{_KINDS[kind].__qualname__} is registered as policy {kind!r}, but has no `name` and `decide`")
     return policy
