@@ -25,10 +25,11 @@ from escalade import events
 from escalade.errors import (
     CircuitOpen,
     EscaladeError,
-    InvalidArguments,
     PermissionDenied,
     RateLimited,
     Refused,
+    ToolError,
+    ToolTimeout,
     UnknownPrice,
 )
 from escalade.registry.breaker import Breaker, Pass
@@ -172,6 +173,7 @@ def use(
     """Do it, under control. `cost(result)`: what it really cost, nano-dollars; None: the ceiling."""
     with admit(resource, ceiling=ceiling, scope=scope, check=check) as admission:
         result = do()
+        admission.blame = False  # it worked: an error in working out its cost is not its fault
         if cost is not None:
             admission.cost = cost(result)
         return result
@@ -189,6 +191,7 @@ async def ause(
     """`use` for coroutines."""
     with admit(resource, ceiling=ceiling, scope=scope, check=check) as admission:
         result = await do()
+        admission.blame = False
         if cost is not None:
             admission.cost = cost(result)
         return result
@@ -267,7 +270,9 @@ def _blame(error: BaseException | None) -> bool | None:
     """True: the resource failed. False: it worked. None: it tells nothing (the caller's mistake, or he left)."""
     if error is None:
         return False
-    if isinstance(error, Refused | InvalidArguments) or not isinstance(error, Exception):
+    if isinstance(error, ToolTimeout):
+        return True
+    if isinstance(error, Refused | ToolError) or not isinstance(error, Exception):
         return None
     return True
 
