@@ -87,9 +87,10 @@ def paired_difference(a: Values, b: Values, level: float = 0.95) -> tuple[float,
     For 0/1 values: Agresti and Min's interval, which is Wald's after half a pair is added to each cell of the 2 x 2
     table. Unlike Wald's it keeps its level at small n, and it doesn't claim certainty when no pair differs: it is then
     about +-1.96/(n + 2). Its weakest corner is a cell that is truly empty while a handful of pairs lie in the other:
-    exact coverage 0.937 at n = 300 with 2 % against 0 %. The mean is the plain one, always inside. Otherwise: Student's t on the differences; where all
-    of them are equal, and so say nothing of their spread, the same four half pairs are added (values in 0..1 only).
-    Raises BadInput for columns of different length, empty ones, or nan.
+    exact coverage 0.937 at n = 300 with 2 % against 0 %. The mean is the plain one, always inside.
+
+    Otherwise: Student's t on the differences; where all of them are equal, and so say nothing of their spread, the same
+    four half pairs are added (values in 0..1 only). Raises BadInput for columns of unequal length, empty, or with nan.
     """
     d = _differences(a, b)
     if not _adjusts(a, b, d):
