@@ -113,7 +113,7 @@ async def _first_failure(group: Coroutine[Any, Any, None]) -> BaseException | No
 
 
 class _Source:
-    """The items, one at a time. `sync`: their iterator where no await is needed. An async generator is closed at the end."""
+    """The items, one at a time. `sync`: their iterator where no await is needed. An async generator is closed after."""
 
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         self.sync: Iterator[Any] | None = None if isinstance(items, AsyncIterable) else iter(items)

@@ -173,36 +173,43 @@ def _is_async(target: Any) -> bool:
 
 
 def _wants_of_module(module: Any) -> tuple[Wants, bool]:
-    """Fields by the module's own word, its signature, or the parameters of its forward."""
+    """Fields by the module's own word, the parameters of its forward, or, where that takes anything, its signature."""
     own = getattr(module, "_wants", None)
     if own is not None:
         return own(), False
+    method = getattr(module, "aforward", None) or getattr(type(module), "forward", None)
+    if method is None:
+        raise BadInput(f"{type(module).__name__} has neither forward nor aforward")
+    parameters = list(inspect.signature(method).parameters.values())
+    if not hasattr(module, "aforward"):
+        parameters = parameters[1:]  # the function of the class: asking the instance for `forward` makes DSPy warn
+    wants = _wants_of_parameters(parameters)
     signature: Any = getattr(module, "signature", None)
     if not hasattr(signature, "input_fields"):
         # ChainOfThought and its kin take whatever their one predictor takes.
         signature = getattr(getattr(module, "predict", None), "signature", None)
-    if hasattr(signature, "input_fields"):
-        inputs = signature.input_fields
-        required = tuple(name for name, info in inputs.items() if info.is_required())
-        optional = tuple(name for name in inputs if name not in required)
-        texts = frozenset(name for name, info in inputs.items() if info.annotation is str)
-        return Wants(required, optional, texts=texts), True
-    method = module.aforward if hasattr(module, "aforward") else type(module).forward.__get__(module)
-    return _wants_of_parameters(inspect.signature(method)), False
+    if not wants.rest or not hasattr(signature, "input_fields"):
+        return wants, False
+    inputs = signature.input_fields
+    required = tuple(name for name, info in inputs.items() if info.is_required())
+    optional = tuple(name for name in inputs if name not in required)
+    texts = frozenset(name for name, info in inputs.items() if info.annotation is str)
+    return Wants(required, optional, texts=texts), True
 
 
 def _wants_of_function(target: Any) -> Wants:
     try:
-        return _wants_of_parameters(inspect.signature(target))
+        parameters = inspect.signature(target).parameters.values()
     except ValueError:  # a builtin that tells nothing: one value, by position
         return Wants(("value",), positional=True)
+    return _wants_of_parameters(parameters)
 
 
-def _wants_of_parameters(signature: inspect.Signature) -> Wants:
+def _wants_of_parameters(parameters: Iterable[inspect.Parameter]) -> Wants:
     required: list[str] = []
     optional: list[str] = []
     rest = positional = False
-    for parameter in signature.parameters.values():
+    for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             rest = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import dspy
-from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
 
 from escalade import events, scopes
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
 from escalade.scopes import Scope
+
+_settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
 
 
 class Frame:
@@ -47,9 +49,9 @@ class Frame:
             self.place = events.here()
             if self.place == events.NOWHERE:
                 self.place, self.root = (events.next_call(), ""), True
-        overrides = thread_local_overrides.get()
-        trace = overrides.get("trace")
-        self.trace: list[Any] | None = None if trace is main_thread_config.get("trace") else trace
+        # Read past `dspy.settings`, which has no way to tell an override from the global list.
+        trace = _settings.thread_local_overrides.get().get("trace")
+        self.trace: list[Any] | None = None if trace is _settings.main_thread_config.get("trace") else trace
 
     def tell(self, kind: type[events.Event], path: str, /, **values: Any) -> None:
         """Tell the listeners what happened at `path`, relative to this pipeline."""

@@ -43,6 +43,7 @@ class Chain(Pipeline):
             self._add(_node.unwrap(step), name, timeout)
         if not self.steps:
             raise BadInput("a Chain needs at least one step")
+        self._plan()  # what is no node is refused here and not at the first call
 
     def _add(self, found: _node.Node, name: str, timeout: float | None) -> None:
         if name in self.steps:

@@ -78,6 +78,7 @@ class FanOut(Pipeline):
             found = _node.named(_node.unwrap(join), JOIN)
             self.join, self._options[JOIN] = found.target, found.options
         self._limit(timeout, timeouts or {}, budgets or {})
+        self._plan()
 
     def _limit(self, timeout: float | None, timeouts: Mapping[str, float], budgets: Mapping[str, Any]) -> None:
         """Timeouts and budgets by name, over those that the nodes brought. Raises BadInput for unknown names."""

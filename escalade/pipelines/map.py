@@ -52,6 +52,7 @@ class Map(Pipeline):
         self.worker = found.target
         self._options["worker"] = found.options
         self.over, self.item, self.concurrency = over, item, concurrency
+        self._plan()
 
     def _targets(self) -> Mapping[str, Any]:
         return {"worker": self.worker}
