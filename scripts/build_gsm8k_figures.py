@@ -180,8 +180,8 @@ def header(contaminated: int) -> dict[str, Any]:
     notes = [
         f"qwen-1.5b@N is {STUDENT}, with at most N new tokens; its one set of labels stands for both gradings",
         "recorded labels misread decimals: of GPT-4's 189 answers recorded as wrong 115 are right (--labels regraded)",
-        f"tokens are estimated as characters / {CHARS_PER_TOKEN}; prompts are the question alone; latency was not recorded",
-        f"{contaminated} questions that RouteLLM lists as contaminated are included (--contaminated drop leaves them out)",
+        f"tokens are estimated as characters / {CHARS_PER_TOKEN}; a prompt is the question alone; latency is unknown",
+        f"{contaminated} questions that RouteLLM lists as contaminated are in (--contaminated drop leaves them out)",
     ]
     return {"escalade": "outcomes/1", "name": "gsm8k-ladder", "rungs": [*students, *big], "notes": notes}
 

@@ -7,10 +7,11 @@ question or of an answer: answers are codes that only mean "same" or "different"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung, View
+from escalade.errors import UnknownName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,8 @@ class Outcomes:
     `confidence`: (n, k) float, nan where unknown. `cost`, `price`, `ceiling`: (n, k) int64 nano-dollars: what it cost
     at list price, what one would have expected it to cost, and a bound that it can't exceed; UNKNOWN where unknown.
     `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels.
-    `notes`: one line each on what the loader left out or assumed, to be shown with every result.
+    `notes`: one line each on what the loader left out or assumed, to be shown with every result. `gradings`: name of
+    the labels -> (n, k) quality by them, where the data has more than one grading; `quality` is that of `labels`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Outcomes:
     labels: str = "recorded"
     category: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
+    gradings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -66,6 +69,12 @@ class Outcomes:
     def priced(self) -> bool:
         """Is every cost known?"""
         return bool((self.cost >= 0).all())
+
+    def graded(self, labels: str) -> Outcomes:
+        """The same outcomes by another grading. Raises UnknownName."""
+        if labels not in self.gradings:
+            raise UnknownName("labels", labels, list(self.gradings))
+        return replace(self, labels=labels, quality=self.gradings[labels])
 
     def view(self, i: int, *, budget_left: int | None = None) -> View:
         """The first View on question i, exactly as a live climb would see it."""

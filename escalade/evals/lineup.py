@@ -1,0 +1,280 @@
+"""Which policies are compared, and what their names mean.
+
+    <rung>                    always this rung
+    oracle                    hindsight: the cheapest right answer; a bound, not a policy
+    random, random=0.3        the strongest rung for half, for 30 % of the questions
+    random@POLICY             a random mix that costs what POLICY costs
+    prompt-length             the longer half of the prompts to the strongest rung; prompt-length@POLICY: at its cost
+    threshold=0.8             cheap rung first, the strongest below a confidence of 0.8; threshold=0.8/3: on three rungs
+    threshold-fitted          the cheapest threshold that is as good as the strongest rung, fitted on the other folds
+    agreement=3               the 3 cheapest rungs vote, the strongest answers when they disagree
+    agreement-models          one rung of each cheaper model votes
+    ANY+budget                any of them under the hard budgets per request and per run
+
+A "=" may be written as "-". The *cheap* rung is the dearest of those below the strongest that say how sure they are,
+else the first.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from escalade.agents.climb import Policy
+from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
+from escalade.errors import BadInput, UnknownName, UnknownPrice
+from escalade.evals.outcomes import NO_ANSWER
+from escalade.evals.replay import Fitted, FittedBudgeted, FittedPromptLength, FittedThreshold, MatchedRandom
+from escalade.money import Money
+
+if TYPE_CHECKING:
+    from escalade.evals.outcomes import Outcomes
+
+THRESHOLD = 0.8
+ORACLE, BUDGET, FITTED, MODELS = "oracle", "+budget", "threshold-fitted", "agreement-models"
+RUN_SHARE = Decimal("0.5")
+"""Default budget of a run: this share of what the strongest rung alone would cost."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row to be: `play` is None for the oracle. Budgets are set on rows that have to keep them."""
+
+    name: str
+    play: Policy | Fitted | None
+    per_request: Money | None = None
+    per_run: Money | None = None
+    routes: bool = False
+
+    @property
+    def fitted(self) -> bool:
+        """Is it fitted on other folds than it is judged on?"""
+        return isinstance(self.play, Fitted)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The hard budgets of "+budget" rows; `why` says where they come from."""
+
+    per_request: Money
+    per_run: Money
+    why: str
+
+
+class Lineup:
+    """Names to policies, on the ladder of these outcomes."""
+
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        *,
+        margin: float = 0.02,
+        seed: int = 0,
+        per_request: Money | None = None,
+        per_run: Money | None = None,
+    ) -> None:
+        self.outcomes, self.margin, self.seed = outcomes, margin, seed
+        self.strong = outcomes.k - 1
+        self.sure = [r for r in range(self.strong) if not np.isnan(outcomes.confidence[:, r]).all()]
+        self.voters = [r for r in range(self.strong) if (outcomes.answer[:, r] != NO_ANSWER).any()]
+        self.cheap = self.sure[-1] if self.sure else 0
+        self.rungs = {rung.name: i for i, rung in enumerate(outcomes.rungs)}
+        self.budgets = self._budgets(per_request, per_run)
+
+    def on(self, outcomes: Outcomes) -> Lineup:
+        """This line-up, on another grading of the same outcomes."""
+        other = copy.copy(self)
+        other.outcomes = outcomes
+        return other
+
+    def default(self, *, fitted: bool = True) -> list[Entry]:
+        """What is compared when nobody says otherwise; `fitted=False` leaves out what has to be fitted."""
+        entries = [self.entry(name) for name in self.names()]
+        return [entry for entry in entries if fitted or not entry.fitted]
+
+    def names(self) -> list[str]:
+        """The default line-up: what this data has the figures for."""
+        if self.outcomes.k == 1:
+            return [*self.rungs]
+        routers = list(self._escalating())
+        length = ["prompt-length"] if "prompt_chars" in self.outcomes.features else []
+        votes = [name for name in routers if name.startswith("agreement")]
+        reference = "agreement-3" if "agreement-3" in votes else votes[-1] if votes else None
+        matched = [f"threshold-{THRESHOLD}"] if self.sure else []
+        matched += [reference] if reference else []
+        if not self.outcomes.priced:
+            return [*self.rungs, ORACLE, "random", *length, *routers]
+        randoms = [f"random@{name}" for name in matched] or ["random"]
+        budgeted = [name + BUDGET for name in (*routers, *length)] if self.budgets else []
+        return [*self.rungs, ORACLE, *randoms, *length, *routers, *budgeted]
+
+    def entry(self, name: str) -> Entry:
+        """The policy of this name. Raises UnknownName, BadInput, and UnknownPrice for a budget on unknown prices."""
+        if name in self.rungs:
+            return Entry(name, Constant(name, name))
+        if name == ORACLE:
+            return Entry(name, None)
+        if name.endswith(BUDGET):
+            return self._with_budget(self.entry(name.removesuffix(BUDGET)))
+        kind, at, reference = name.partition("@")
+        if at and kind in {"random", "prompt-length"}:
+            return self._matched(kind, reference)
+        for start, build in self._families().items():
+            if name == start or (name.startswith(start) and name[len(start)] in "=-"):
+                return build(name[len(start) + 1 :])
+        raise UnknownName("policy", name, self._known())
+
+    def _families(self) -> dict[str, Callable[[str], Entry]]:
+        return {
+            "random": self._random,
+            "prompt-length": self._prompt_length,
+            "threshold": self._threshold,
+            "agreement": self._agreement,
+        }
+
+    def _escalating(self) -> Iterator[str]:
+        if self.sure:
+            yield f"threshold-{THRESHOLD}"
+        if len(self.sure) > 1:
+            yield f"threshold-{THRESHOLD}/3"
+        if self.sure and self.outcomes.priced:
+            yield FITTED
+        yield from (f"agreement-{size}" for size in (2, 3, 4) if size <= len(self.voters))
+        if 1 < len(self._one_of_each()) < len(self.voters):
+            yield MODELS
+
+    def _known(self) -> list[str]:
+        return [*self.names(), "random", "random=0.5", "prompt-length", "threshold=0.8", "agreement=3"]
+
+    def _random(self, text: str) -> Entry:
+        share = self._number("random", text, 0.5)
+        name = f"random-{share:g}" if text else "random"
+        return Entry(name, RandomMix(share, self.cheap, self._above(name), self.seed, name))
+
+    def _prompt_length(self, text: str) -> Entry:
+        if text:
+            chars = self._number("prompt-length", text, 0.0)
+            name = f"prompt-length-{chars:g}"
+            return Entry(name, PromptLength(chars, self.cheap, self._above(name), name), routes=True)
+        strong = self._above("prompt-length")
+        fitted = FittedPromptLength(self.cheap, strong, at_share=0.5, name="prompt-length")
+        return Entry(fitted.name, fitted, routes=True)
+
+    def _matched(self, kind: str, reference: str) -> Entry:
+        name = f"{kind}@{reference}"
+        play = self.entry(reference).play
+        if play is None:
+            raise BadInput(f"{name}: the oracle is no policy whose cost could be matched")
+        if not self.outcomes.priced:
+            raise UnknownPrice(f"{name}: costs can't be matched, {self._unpriced()}")
+        strong = self._above(name)
+        if kind == "random":
+            return Entry(name, MatchedRandom(play, self.cheap, strong, self.seed, name))
+        return Entry(name, FittedPromptLength(self.cheap, strong, reference=play, name=name), routes=True)
+
+    def _threshold(self, text: str) -> Entry:
+        if text == "fitted":
+            self._needs(FITTED, self.sure, "a confidence")
+            ladder = (self.cheap, self._above(FITTED))
+            return Entry(FITTED, FittedThreshold(ladder, self.strong, self.margin, FITTED), routes=True)
+        figure, _, rungs = text.partition("/")
+        threshold, size = self._number("threshold", figure, THRESHOLD), int(self._number("threshold", rungs, 2))
+        name = f"threshold-{threshold:g}" + (f"/{size}" if size != 2 else "")
+        self._needs(name, self.sure, "a confidence")
+        if not 2 <= size <= len(self.sure) + 1:
+            raise BadInput(
+                f"{name}: this ladder has {len(self.sure) + 1} rungs to climb by confidence, 2 are the least"
+            )
+        spread = np.linspace(0, len(self.sure) - 1, size - 1).round().astype(int).tolist() if size > 2 else [-1]
+        climb: tuple[int, ...] = (*(self.sure[i] for i in spread), self._above(name))
+        return Entry(name, Threshold(threshold, climb, name), routes=True)
+
+    def _agreement(self, text: str) -> Entry:
+        if text == "models":
+            members = self._one_of_each()
+            self._needs(MODELS, members[1:], "answers of a second model")
+            return Entry(MODELS, Agreement(tuple(members), self._above(MODELS), name=MODELS), routes=True)
+        size = int(self._number("agreement", text, 3))
+        name = f"agreement-{size}"
+        self._needs(name, self.voters, "answers to compare")
+        if not 2 <= size <= len(self.voters):
+            raise BadInput(
+                f"{name}: below the strongest rung {len(self.voters)} have answers, 2 are the least to agree"
+            )
+        return Entry(name, Agreement(tuple(self.voters[:size]), self._above(name), name=name), routes=True)
+
+    def _one_of_each(self) -> list[int]:
+        """The dearest rung of each model among the voters."""
+        rungs = self.outcomes.rungs
+        return sorted({rungs[r].model or rungs[r].name: r for r in self.voters}.values())
+
+    def _with_budget(self, entry: Entry) -> Entry:
+        name, limits = entry.name + BUDGET, self.budgets
+        if entry.play is None:
+            raise BadInput(f"{name}: the oracle pays nothing that a budget could limit")
+        if limits is None:
+            raise UnknownPrice(f"{name}: a budget needs prices, {self._unpriced()}")
+        play: Policy | Fitted = (
+            FittedBudgeted(entry.play, limits.per_request, name)
+            if isinstance(entry.play, Fitted)
+            else Budgeted(entry.play, limits.per_request, name)
+        )
+        return Entry(name, play, limits.per_request, limits.per_run, entry.routes)
+
+    def _budgets(self, per_request: Money | None, per_run: Money | None) -> Budgets | None:
+        """Those asked for, else what bites a little: the 9th decile of the strongest rung's ceiling, and RUN_SHARE."""
+        outcomes = self.outcomes
+        if (outcomes.ceiling < 0).any() or not outcomes.priced:
+            if per_request is not None or per_run is not None:
+                raise UnknownPrice(f"a budget needs prices, {self._unpriced()}")
+            return None
+        least, asked = int(outcomes.ceiling.min()), ((per_request, "request"), (per_run, "run"))
+        for budget, what in asked:
+            if budget is not None and budget < least:
+                cheapest = outcomes.rungs[int(outcomes.ceiling.min(axis=0).argmin())].name
+                raise BadInput(
+                    f"no rung fits a budget of {budget} per {what}: "
+                    f"{cheapest}, the cheapest, may cost up to {Money(least)} for a question"
+                )
+        decile = int(np.quantile(outcomes.ceiling[:, self.strong], 0.9))
+        alone = int(outcomes.cost[:, self.strong].sum() * RUN_SHARE)
+        request = per_request or _round(decile, ROUND_CEILING)
+        run = per_run or max(_round(alone, ROUND_FLOOR), Money(least))
+        why = [] if per_request is not None else ["the 9th decile of the strongest rung's price bound"]
+        why += [] if per_run is not None else [f"{RUN_SHARE:.0%} of what the strongest rung alone costs"]
+        return Budgets(request, run, f" ({'; '.join(why)})" if why else "")
+
+    def _above(self, name: str) -> int:
+        if self.outcomes.k < 2:
+            raise BadInput(f"{name}: it needs two rungs to choose from, this data has one")
+        return self.strong
+
+    def _needs(self, name: str, rungs: list[int], what: str) -> None:
+        if not rungs:
+            raise BadInput(f"{name}: it needs {what}, which this data lacks below the strongest rung")
+
+    def _unpriced(self) -> str:
+        known = (np.minimum(self.outcomes.cost, self.outcomes.ceiling) >= 0).all(axis=0).tolist()
+        names = [rung.name for rung, priced in zip(self.outcomes.rungs, known, strict=True) if not priced]
+        return f"and what {', '.join(names)} cost is unknown; set a price with --price NAME=IN/OUT"
+
+    def _number(self, family: str, text: str, default: float) -> float:
+        if not text:
+            return default
+        try:
+            return float(text)
+        except ValueError:
+            raise UnknownName("policy", f"{family}-{text}", self._known()) from None
+
+
+def _round(nanos: int, rounding: str) -> Money:
+    """Two significant digits, as people set budgets."""
+    if nanos <= 0:
+        return Money(nanos)
+    exact = Decimal(nanos)
+    return Money(int(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=rounding)))
