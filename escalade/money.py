@@ -14,7 +14,7 @@ class Money(int):
     """An amount in nano-dollars that reads as dollars.
 
     >>> Money.of("0.05")
-    Money('0.05')
+    Money.of('0.05')
     >>> int(Money.of("0.05"))
     50000000
     >>> str(Money.of("0.05") + Money.of("1"))
@@ -65,7 +65,7 @@ class Money(int):
         return f"{sign}${format(abs(self.dollars).normalize(), 'f')}"
 
     def __repr__(self) -> str:
-        return f"Money('{format(self.dollars.normalize(), 'f')}')"
+        return f"Money.of('{format(self.dollars.normalize(), 'f')}')"
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec) if not spec or spec[-1] not in "fd" else format(self.dollars, spec)
