@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
@@ -54,8 +55,8 @@ from escalade.scopes import Entered, Scope, require
 RungLike = Rung | tuple[Any, str] | tuple[Any, str, str] | str
 """`Rung`, `(strategy, model)`, `(strategy, model, price bound)`, or just a model, which means `Predict`.
 
-A strategy is a name, a class or a module. A price bound (dollars per question) is needed, under a budget, for any program
-but a `Predict` and a `ChainOfThought`, whose prompts bound it.
+A strategy is a name, a class or a module. A price bound (dollars per question) is needed, under a budget, for any
+program but a `Predict` and a `ChainOfThought`, whose prompts bound it.
 """
 
 
@@ -154,6 +155,10 @@ class Escalate(dspy.Module):
         """One rung's attempt on the question, paid by the current scope: for recording outcomes."""
         return self._attempt(rung, inputs, require("Escalate"))
 
+    def get_lm(self) -> Any:
+        """The LM that was set on all predictors, else the first rung's: what BestOfN and Refine vary."""
+        return super().get_lm() or self._lms[0]
+
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - DSPy's signature
         """The predictors' state, and the policy under the key `policy`."""
         return {**super().dump_state(json_mode=json_mode), "policy": policies.dump_policy(self.policy)}
@@ -170,8 +175,8 @@ class Escalate(dspy.Module):
         entered, began = self._entered(rung, scope), time.perf_counter()
         with entered as inner:
             try:
-                with dspy.context(lm=self._lms[rung]):
-                    result = self.programs[rung](**inputs)
+                with self._speaking(rung) as options:
+                    result = self.programs[rung](**inputs, **options)
             except _ANSWERS_BADLY as error:
                 return self._failed(rung, inner, began, error)
             return self._succeeded(rung, inner, began, result)
@@ -180,11 +185,31 @@ class Escalate(dspy.Module):
         entered, began = self._entered(rung, scope), time.perf_counter()
         async with entered as inner:
             try:
-                with dspy.context(lm=self._lms[rung]):
-                    result = await self.programs[rung].acall(**inputs)
+                with self._speaking(rung) as options:
+                    result = await self.programs[rung].acall(**inputs, **options)
             except _ANSWERS_BADLY as error:
                 return self._failed(rung, inner, began, error)
             return self._succeeded(rung, inner, began, result)
+
+    @contextmanager
+    def _speaking(self, rung: int) -> Iterator[dict[str, Any]]:
+        """The rung's own model for its program, whatever `set_lm` put on the predictors.
+
+        BestOfN, Refine and some optimisers set one LM on every predictor they find, to sample with another `rollout_id`
+        and temperature. Those two are taken over; the model is not, or all rungs would be one.
+        """
+        program, lm = self.programs[rung], self._lms[rung]
+        given = next((p.lm for _, p in program.named_predictors() if p.lm is not None), None)
+        if given is not None:
+            lm = _sampling_like(lm, given)
+        plain = type(program) in (dspy.Predict, dspy.ChainOfThought)
+        if given is not None and not plain and given.model != lm.model:
+            raise BadInput(
+                f"set_lm put model {given.model!r} on rung {self.rungs[rung].name!r}; a program of your own can't be "
+                f"sampled through set_lm, since its model would be replaced"
+            )
+        with dspy.context(lm=lm):
+            yield {"lm": lm} if plain else {}
 
     def _entered(self, rung: int, scope: Scope) -> Entered:
         """A scope of its own for the attempt: it counts the attempt's cost, and a refusal in it stays in it.
@@ -295,6 +320,11 @@ class Escalate(dspy.Module):
 
 _ANSWERS_BADLY = (Refused, LMError, AdapterParseError, NodeTimeout)
 """What makes a failed attempt. Anything else is a mistake in the program or in its use, and is raised."""
+
+
+def _sampling_like(lm: Any, given: Any) -> Any:
+    options = {k: given.kwargs[k] for k in ("rollout_id", "temperature") if given.kwargs.get(k) is not None}
+    return lm.copy(**options) if options else lm
 
 
 class _Announced:

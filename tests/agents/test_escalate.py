@@ -114,7 +114,7 @@ def test_budget_too_small_for_any_rung_raises_and_sticks():
 
 
 def test_refused_escalation_does_not_exhaust_the_run():
-    """When a sibling takes the money between the look and the attempt, the climb ends with what it has; the run goes on."""
+    """A sibling takes the money between look and attempt: the climb ends with what it has, and the run goes on."""
 
     class Late:
         name = "late"
@@ -234,6 +234,34 @@ def test_dspy_finds_its_predictors():
     """Optimisers see each rung's predictor by name."""
     qa, _, _ = ladder()
     assert [name for name, _ in qa.named_predictors()] == ["programs[0]", "programs[1].predict", "programs[2].predict"]
+
+
+def test_sampling_from_outside_keeps_the_rungs_models():
+    """BestOfN and Refine set one LM on all predictors: its sampling is taken over, each rung keeps its model."""
+    qa, small, big = ladder([said("4", "0.3")] * 9, [said("6", "0.9", thought=True)] * 9, rungs=[RUNGS[0], RUNGS[2]])
+    with scope(budget="1.00"):
+        dspy.BestOfN(qa, N=2, reward_fn=lambda _args, _pred: 0.0, threshold=1.0)(question="q")
+    assert [r.model for r in small.requests] == ["sim/small"] * 2
+    assert [r.model for r in big.requests] == ["sim/big"] * 2
+    assert {r.config.temperature for r in small.requests + big.requests} == {1.0}
+
+
+def test_set_lm_on_a_rung_of_ones_own_is_refused():
+    """A program of one's own would silently change its model: that is said instead."""
+
+    class Own(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = dspy.Predict("question -> answer")
+
+        def forward(self, question):
+            return self.step(question=question)
+
+    qa, small, _ = ladder(rungs=[(Own(), "small", "0.01")], policy=Constant(0))
+    qa.set_lm(qa._gateway.lm("big"))
+    with scope(budget="0.10"), pytest.raises(BadInput, match="set_lm put model"):
+        ask(qa)
+    assert small.requests == []
 
 
 def test_saved_with_its_policy(tmp_path):

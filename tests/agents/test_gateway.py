@@ -125,7 +125,7 @@ def test_failure_is_retried_billed_and_falls_back_as_the_table_says(mode, error,
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("error", [lm15.InvalidRequestError("bad"), lm15.UnsupportedFeatureError("no")], ids=repr)
 def test_mistake_of_the_caller_is_raised_at_once(mode, error):
-    """A request that is wrong is wrong everywhere: no retry, no fallback, nothing billed, and no DSPy error hides it."""
+    """A request that is wrong is wrong everywhere: no retry, no fallback, nothing billed."""
     gateway, small, big = two([error])
     with scope(budget="1.00") as run, pytest.raises(dspy.utils.exceptions.LMError):
         ask(gateway, mode)
