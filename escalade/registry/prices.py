@@ -26,7 +26,7 @@ class Price:
     """List price of a model, nano-dollars per million tokens. `cached`: of input tokens read from the provider's cache.
 
     >>> Price.of("0.15", "0.60").cost(1000, 500)
-    Money('0.00045')
+    Money.of('0.00045')
     """
 
     input: int
@@ -67,7 +67,9 @@ class PriceTable:
 
     def over(self, other: PriceTable) -> PriceTable:
         """These prices, and the other's where these know none."""
-        return PriceTable({**other._prices, **self._prices}, source=f"{self.source}, then {other.source}", date=other.date)
+        return PriceTable(
+            {**other._prices, **self._prices}, source=f"{self.source}, then {other.source}", date=other.date
+        )
 
 
 @functools.cache

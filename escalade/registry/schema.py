@@ -174,7 +174,7 @@ def _schema(adapter: Any, signature: inspect.Signature, tool: str) -> dict[str, 
     class Lean(GenerateJsonSchema):
         """Without the titles that repeat each name: models pay for every token."""
 
-        def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        def field_title_should_be_set(self, schema: Any) -> bool:
             return False
 
     schema: dict[str, Any] = adapter.json_schema(schema_generator=Lean)
