@@ -67,7 +67,9 @@ def test_builtins_and_partials_are_steps() -> None:
 def test_a_missing_field_names_both_steps() -> None:
     """The error says who wants what, after whom, and what there was; it is a NodeError and a BadInput."""
     chain = Chain(words=words, answer=lambda context: context)
-    with pytest.raises(NodeError, match=r"node 'answer': it needs 'context'; visible after node 'words' are: text, words") as e:
+    with pytest.raises(
+        NodeError, match=r"node 'answer': it needs 'context'; visible after node 'words' are: text, words"
+    ) as e:
         chain(text="a")
     assert isinstance(e.value, BadInput)
     assert e.value.path == "answer"
@@ -159,4 +161,4 @@ def test_an_async_callable_object_is_a_step() -> None:
             return {"x": x + 1}
 
     adder = Adder()
-    assert Chain(node(adder, name="a"), node(lambda x: adder(x), name="b"))(x=1).x == 3
+    assert Chain(node(adder, name="a"), node(lambda x: adder(x=x), name="b"))(x=1).x == 3

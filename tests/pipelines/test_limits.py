@@ -47,13 +47,16 @@ def spend(amount: int) -> Any:
         lambda: FanOut(a=nap, b=lambda: 0, timeouts={"a": 0.03}),
         lambda: Chain(a=node(Chain(b=nap), timeout=0.03)),
         lambda: FanOut({"a": nap, "b": nap}, timeout=0.03, concurrency=1),
-        lambda: Chain(a=node(lambda seconds: time.sleep(seconds), timeout=0.03)),
+        lambda: Chain(a=node(lambda seconds: [time.sleep(seconds)], timeout=0.03)),
     ],
 )
 async def test_a_nodes_timeout(make: Any) -> None:
     """A node that takes too long is cancelled and named; it is a NodeTimeout, a NodeError and a TimeoutError."""
     started = time.perf_counter()
-    with no_task_left(), pytest.raises(NodeTimeout, match=r"node 'a': no result within its timeout of 0.03 s") as caught:
+    with (
+        no_task_left(),
+        pytest.raises(NodeTimeout, match=r"node 'a': no result within its timeout of 0.03 s") as caught,
+    ):
         await make().acall(seconds=0.4)
     assert time.perf_counter() - started < 0.3
     assert isinstance(caught.value, TimeoutError)
@@ -168,7 +171,7 @@ def test_a_thread_that_meets_its_deadline_first_is_a_timeout_of_the_node() -> No
 
 def test_a_branchs_budget_holds() -> None:
     """A branch can't spend more than its budget, though the scope has more."""
-    with pytest.raises(BudgetExceeded) as caught, scope(budget="1.00"):  # noqa: PT012
+    with pytest.raises(BudgetExceeded) as caught, scope(budget="1.00"):
         FanOut(a=node(spend(3 * CENT), budget="0.02"), b=spend(CENT))()
     assert caught.value.limit == 2 * CENT
     with scope(budget="1.00") as outer:
@@ -215,7 +218,7 @@ def test_a_swallowed_refusal_is_raised_at_the_end() -> None:
 
     after: list[int] = []
     for listen in ((), [].append):
-        with pytest.raises(BudgetExceeded), scope(budget="0.01", listen=listen):  # noqa: PT012
+        with pytest.raises(BudgetExceeded), scope(budget="0.01", listen=listen):
             try:
                 Chain(a=swallows, b=lambda: after.append(1))()
             finally:

@@ -71,7 +71,9 @@ async def test_a_failing_branch_cancels_its_siblings(kind: str) -> None:
             raise
 
     branches = {f"b{i}": Chain(lambda x, i=i: {"x": i}, work) for i in range(10)}
-    pipeline: Any = Map(work, over="x") if kind == "map" else FanOut(branches, concurrency=10 if kind == "bounded" else None)
+    pipeline: Any = (
+        Map(work, over="x") if kind == "map" else FanOut(branches, concurrency=10 if kind == "bounded" else None)
+    )
     started = asyncio.get_running_loop().time()
     with no_task_left(), pytest.raises(ValueError, match="boom") as caught:
         await pipeline.acall(x=range(10) if kind == "map" else 0)
@@ -124,7 +126,7 @@ async def test_a_node_that_fails_while_it_is_cancelled_does_not_hide_the_cancell
 
 
 async def test_cancelled_before_it_began() -> None:
-    """A pipeline that is cancelled before its first step runs nothing, and warns of no coroutine that nobody awaited."""
+    """A pipeline that is cancelled before its first step runs nothing, and no coroutine is left unawaited."""
     ran = []
 
     async def step() -> None:
