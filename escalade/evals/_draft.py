@@ -126,7 +126,7 @@ def finish(draft: Draft, choices: Choices) -> Outcomes:
     rows = np.arange(min(len(draft.keys), choices.limit or len(draft.keys)))
     draft = draft.only(rows)
     features = {"prompt_chars": draft.prompt_chars} if draft.prompt_chars is not None else {}
-    at = np.ix_(rows, order)
+    at = np.ix_(rows, np.array(order))
     return Outcomes(
         name=draft.name,
         rungs=tuple(draft.rungs[i] for i in order),
@@ -200,7 +200,7 @@ def _complete(draft: Draft, choices: Choices) -> Draft:
         raise DataError(f"{draft.name}: {told}; leave these questions out with --missing drop")
     if affected == n:
         raise DataError(f"{draft.name}: {told}; no question is left")
-    return draft.only(~holes.any(axis=1)).noted(f"{told} are dropped")
+    return draft.only(np.flatnonzero(~holes.any(axis=1))).noted(f"{told} are dropped")
 
 
 def _money(draft: Draft, listed: list[Listed | None]) -> tuple[Ints, Ints, Ints]:

@@ -259,8 +259,8 @@ class Lineup:
             raise BadInput(f"{name}: it needs {what}, which this data lacks below the strongest rung")
 
     def _unpriced(self) -> str:
-        known = (np.minimum(self.outcomes.cost, self.outcomes.ceiling) >= 0).all(axis=0).tolist()
-        names = [rung.name for rung, priced in zip(self.outcomes.rungs, known, strict=True) if not priced]
+        known = np.minimum(self.outcomes.cost, self.outcomes.ceiling).min(axis=0).tolist()
+        names = [rung.name for rung, least in zip(self.outcomes.rungs, known, strict=True) if least < 0]
         return f"and what {', '.join(names)} cost is unknown; set a price with --price NAME=IN/OUT"
 
     def _number(self, family: str, text: str, default: float) -> float:

@@ -1,0 +1,165 @@
+"""The commands. Each is one call into the rooms; what they need is imported when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import escalade
+from escalade.errors import BadInput, EscaladeError
+
+if TYPE_CHECKING:
+    from escalade.evals.outcomes import Outcomes
+
+app = App(
+    name="escalade",
+    help="DSPy agents that climb to a dearer rung only when it pays.",
+    version=f"escalade {escalade.__version__}",
+    version_flags=["--version"],
+)
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+
+
+@app.command(sort_key=1)
+def compare(
+    *,
+    data: str | None = None,
+    labels: Literal["recorded", "regraded"] = "recorded",
+    policies: str | None = None,
+    baseline: str | None = None,
+    margin: float = 0.02,
+    seed: int = 0,
+    folds: int = 5,
+    limit: int | None = None,
+    missing: Literal["refuse", "drop"] = "refuse",
+    contaminated: Literal["keep", "drop"] | None = None,
+    price: Annotated[list[str] | None, Parameter(negative=())] = None,
+    prices: str | None = None,
+    per_request: str | None = None,
+    per_run: str | None = None,
+    json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+) -> int:
+    """Compare routing policies on recorded outcomes: quality and cost, on paired data.
+
+    Without options it replays the line-up on the data that ships with escalade: 1,319 questions of GSM8K, answered by
+    a 1.5B model at four token budgets, Mixtral-8x7B and GPT-4. No key, no network.
+
+    Parameters
+    ----------
+    data
+        PATH or LOADER:PATH, with loader routellm (CSV or folder), long (CSV, TSV) or jsonl; guessed where not named.
+    labels
+        Which grading to trust, where the data has two.
+    policies
+        Names, separated by commas: a rung, oracle, random=0.3, random@POLICY, prompt-length, threshold=0.9,
+        threshold=0.8/3 (three rungs), threshold-fitted, agreement=3, agreement-models; NAME+budget.
+    baseline
+        What differences are against; the strongest rung by default.
+    margin
+        How much worse is still "as good": 0.02 is two points.
+    seed
+        Of random mixes and folds.
+    folds
+        What is fitted is fitted on all folds but the one that it is judged on.
+    limit
+        Only the first so many questions.
+    missing
+        Refuse data in which a rung lacks outcomes, or drop these questions.
+    contaminated
+        Keep or drop questions that are marked as leaked.
+    price
+        NAME=IN/OUT, dollars per million tokens. Can be repeated.
+    prices
+        A JSON or TOML file of them.
+    per_request
+        Dollars: the hard budget per request of the +budget rows.
+    per_run
+        Dollars: their hard budget for all questions together.
+    json
+        One JSON object instead of a table.
+    """
+    from escalade.evals.compare import compare as run
+
+    chosen = None if policies is None else [name.strip() for name in policies.split(",") if name.strip()]
+    outcomes = _load(data, labels, missing, contaminated, limit, price or [], prices)
+    comparison = run(
+        outcomes,
+        chosen,
+        baseline=baseline,
+        margin=margin,
+        seed=seed,
+        folds=folds,
+        per_request=per_request,
+        per_run=per_run,
+    )
+    if json:
+        from json import dumps
+
+        sys.stdout.write(dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
+    else:
+        from escalade.evals.report import show
+
+        show(comparison)
+    return OK
+
+
+@app.command(sort_key=2)
+def demo() -> int:
+    """Three agents, two governed tools, one budget: offline, in a few seconds."""
+    from escalade.demo import main as run
+
+    return run() or OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 2 for what the user can put right, 1 for any other failure."""
+    try:
+        result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _told(str(error), BAD_INPUT)
+    except BadInput as error:
+        return _told(str(error), BAD_INPUT)
+    except EscaladeError as error:
+        return _told(str(error), FAILED)
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return _told("interrupted", INTERRUPTED)
+    return result if isinstance(result, int) else OK
+
+
+def _load(
+    data: str | None,
+    labels: str,
+    missing: str,
+    contaminated: str | None,
+    limit: int | None,
+    price: list[str],
+    prices: str | None,
+) -> Outcomes:
+    from escalade.evals.loaders import load_outcomes
+    from escalade.evals.prices import parse_price, read_prices
+
+    return load_outcomes(
+        data,
+        labels=labels,
+        missing=missing,
+        contaminated=contaminated,
+        limit=limit,
+        prices=dict(parse_price(text) for text in price),
+        price_table=None if prices is None else read_prices(prices),
+    )
+
+
+def _told(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return code
