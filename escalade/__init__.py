@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from escalade.agents.gateway import Gateway
     from escalade.agents.models import Model
     from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
-    from escalade.agents.world import World
+    from escalade.agents.world import SimModel, World
     from escalade.errors import (
         BadInput,
         BudgetExceeded,
@@ -111,6 +111,7 @@ __all__ = [
     "Scope",
     "ScopeClosed",
     "ScopeError",
+    "SimModel",
     "Stop",
     "Threshold",
     "ToolError",
@@ -136,7 +137,7 @@ _MODULES = {
     "agents.gateway": ("Gateway",),
     "agents.models": ("Model",),
     "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
-    "agents.world": ("World",),
+    "agents.world": ("SimModel", "World"),
     "evals.compare": ("compare",),
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 import escalade
-from tests._house import trees
+from tests._house import ROOT, trees
 
 
 def declared_for_types() -> dict[str, str]:
@@ -36,6 +36,14 @@ def test_every_name_is_there(name: str) -> None:
     assert getattr(escalade, name) is value
 
 
+def test_type_checker_sees_every_name() -> None:
+    """`tests/typing/api.py` uses all that is exported."""
+    nodes = list(ast.walk(ast.parse((ROOT / "tests/typing/api.py").read_text("utf-8"))))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    used |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    assert set(escalade.__all__) <= used
+
+
 def test_errors_are_complete() -> None:
     """Every public error is exported."""
     errors = {n.name for n in ast.walk(trees()["escalade.errors"]) if isinstance(n, ast.ClassDef)}
@@ -44,9 +52,8 @@ def test_errors_are_complete() -> None:
 
 def test_functions_win_over_modules() -> None:
     """`escalade.climb`, `scope`, `compare` stay functions after the modules of these names were imported."""
-    import escalade.evals.compare
-
     import escalade.agents.climb
+    import escalade.evals.compare
 
     assert all(callable(f) for f in (escalade.climb, escalade.scope, escalade.compare, escalade.tool))
 

@@ -11,8 +11,8 @@ FLOORS = ("registry", "agents", "pipelines", "evals")
 
 
 def floor(module: str) -> int:
-    """0 for base modules, 1 to 4 for the rooms, 5 for the roof (`cli`, `demo`, …), which nobody imports."""
-    name = module.split(".")[1]
+    """0 for base modules, 1 to 4 for the rooms, 5 for the roof: `cli`, `demo`, and the table of contents itself."""
+    name = f"{module}.".split(".")[1]
     return 0 if name in BASE else FLOORS.index(name) + 1 if name in FLOORS else 5
 
 
@@ -23,7 +23,7 @@ def test_nothing_imports_upward() -> None:
         for module in trees()
         if module != "escalade"
         for name in imports(module)
-        if name == "escalade" or floor(name) > floor(module)
+        if floor(name) > floor(module)
     ]
     assert not upward
 

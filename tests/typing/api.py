@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
 
 import escalade
 from escalade import (
@@ -17,6 +17,7 @@ from escalade import (
     BudgetExceeded,
     Chain,
     Climb,
+    Confidence,
     Constant,
     EscaladeError,
     Escalate,
@@ -42,11 +43,13 @@ from escalade import (
     Roles,
     Rung,
     Scope,
+    SimModel,
     Stop,
     Threshold,
     ToolSpec,
     Try,
     View,
+    World,
     tool,
 )
 from escalade.agents.transports import Transport
@@ -76,6 +79,26 @@ async def async_scopes() -> None:
     """The same with `async with`."""
     async with escalade.scope(budget="0.05") as run:
         assert_type(run.principal, Principal)
+
+
+ALL_ERRORS: tuple[type[EscaladeError], ...] = (
+    escalade.BadInput,
+    escalade.CircuitOpen,
+    escalade.DataError,
+    escalade.DeadlineExceeded,
+    escalade.DuplicateVersion,
+    escalade.ForeignModel,
+    escalade.InvalidArguments,
+    escalade.NodeTimeout,
+    escalade.NoScope,
+    escalade.PermissionDenied,
+    escalade.ScopeClosed,
+    escalade.ScopeError,
+    escalade.ToolError,
+    escalade.ToolTimeout,
+    escalade.UnknownName,
+    escalade.UnknownPrice,
+)
 
 
 def errors() -> None:
@@ -166,7 +189,26 @@ def pipelines() -> None:
     Chain(fan, Map(lambda item: {"doubled": item * 2}, over="items"))
 
 
-def evals(recorded: Outcomes) -> None:
-    """Outcomes are columns."""
+def world() -> Gateway:
+    """Simulated models, for work without a key."""
+    made = World(
+        {"small": SimModel(skill=0.6), "big": SimModel(skill=0.9, price_in="5")}, seed=1, tasks={"6 x 7": "42"}
+    )
+    assert_type(made.as_models(), list[Model])
+    return Gateway(made.as_models())
+
+
+def confidence() -> None:
+    """A float, whatever the model wrote."""
+    said: float = Confidence("80%")
+    assert_type(said < Confidence(0.9), bool)
+
+
+def evals() -> None:
+    """Outcomes are columns; a comparison is rows and JSON."""
+    recorded = escalade.load_outcomes("long:answers.csv", limit=100, prices={"gpt-4": Price.of("10", "30")})
+    assert_type(recorded, Outcomes)
+    compared = escalade.compare(recorded, [*policies(), "oracle"], baseline="gpt-4", per_request="0.02", seed=1)
+    assert_type(compared.to_json(), dict[str, Any])
     assert_type(recorded.n, int)
     assert_type(recorded.view(0), View)
