@@ -51,14 +51,33 @@ class Transport(Protocol):
     raises `StreamAssemblyError` instead of ending. Usage is in OpenAI's convention on every route: input tokens
     include cached ones, output tokens include reasoning.
 
-    The four `supports…` attributes are what DSPy's adapters read before they write a prompt.
+    The `support…` attributes are what DSPy's adapters read before they write a prompt. Plain attributes will do.
     """
 
-    name: str
-    supports_function_calling: bool
-    supports_response_schema: bool
-    supports_reasoning: bool
-    supported_params: Collection[str]
+    @property
+    def name(self) -> str:
+        """Shown in messages."""
+        ...
+
+    @property
+    def supports_function_calling(self) -> bool:
+        """Native tool calls."""
+        ...
+
+    @property
+    def supports_response_schema(self) -> bool:
+        """Structured outputs by JSON schema."""
+        ...
+
+    @property
+    def supports_reasoning(self) -> bool:
+        """Reasoning as a part of its own."""
+        ...
+
+    @property
+    def supported_params(self) -> Collection[str]:
+        """Generation settings, in OpenAI's words."""
+        ...
 
     def complete(self, request: Request) -> Response:
         """One answer. Blocks."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from dspy.lm15 import StreamDeltaEvent, StreamEndEvent, StreamStartEvent, TextDelta, TextPart, ToolCallDelta
-
 from escalade.agents.transports import CHAT_PARAMS
+from escalade.agents.transports._pieces import pieces
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response
@@ -62,7 +60,7 @@ class Simulated:
         answer = world.answer(request)
         pause, seen = world.pause(request.model), 0
         try:
-            for event in _events(answer):
+            for event in pieces(answer, CHUNK):
                 if event.type == "end":
                     seen = -1
                 elif event.type == "delta":
@@ -79,7 +77,7 @@ class Simulated:
         answer = world.answer(request)
         pause, seen = world.pause(request.model), 0
         try:
-            for event in _events(answer):
+            for event in pieces(answer, CHUNK):
                 if event.type == "end":
                     seen = -1
                 elif event.type == "delta":
@@ -88,15 +86,3 @@ class Simulated:
                 yield event
         finally:
             world.finish(answer, seen=None if seen < 0 else seen)
-
-
-def _events(answer: Response) -> Iterator[Any]:
-    yield StreamStartEvent(id=answer.id, model=answer.model)
-    for index, part in enumerate(answer.message.parts):
-        if isinstance(part, TextPart):
-            for at in range(0, len(part.text), CHUNK):
-                yield StreamDeltaEvent(delta=TextDelta(text=part.text[at : at + CHUNK], part_index=index))
-        else:
-            call = ToolCallDelta(input=json.dumps(part.input), part_index=index, id=part.id, name=part.name)
-            yield StreamDeltaEvent(delta=call)
-    yield StreamEndEvent(finish_reason=answer.finish_reason, usage=answer.usage)
