@@ -110,11 +110,29 @@ def compare(
 
 
 @app.command(sort_key=2)
-def demo() -> int:
-    """Three agents, two governed tools, one budget: offline, in a few seconds."""
+def demo(
+    *,
+    seed: int = 7,
+    json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    fast: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    slow: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+) -> int:
+    """Three agents, a coordinator, governed tools, one budget: offline, in a few seconds.
+
+    Parameters
+    ----------
+    seed
+        Of the simulated models.
+    json
+        One JSON object instead of the show.
+    fast
+        The models answer at once.
+    slow
+        They take their time, to watch.
+    """
     from escalade.demo import main as run
 
-    return run() or OK
+    return run(seed=seed, json=json, fast=fast, slow=slow)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
