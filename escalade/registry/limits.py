@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from escalade.errors import BadInput
 
@@ -27,6 +28,10 @@ class RateLimit:
     calls: int
     seconds: float
 
+    def __post_init__(self) -> None:
+        if self.calls < 1 or not self.seconds > 0:
+            raise BadInput(f"a rate limit allows at least one use in some time, not {self.calls} in {self.seconds} s")
+
     def __str__(self) -> str:
         unit = next(
             (u for u, s in (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("day", 86400.0)) if s == self.seconds), None
@@ -34,8 +39,9 @@ class RateLimit:
         return f"{self.calls}/{unit}" if unit else f"{self.calls}/{self.seconds:g}s"
 
 
-def parse_limits(text: str | RateLimit | tuple[RateLimit, ...] | None) -> tuple[RateLimit, ...]:
-    """`"5/s, 100/min"`, `"10/30s"` -> RateLimits. Raises BadInput.
+def parse_limits(text: Any) -> tuple[RateLimit, ...]:
+    """`"5/s, 100/min"`, `"10/30s"` -> RateLimits; a RateLimit, a tuple of them and None for none as they are. Raises
+    BadInput.
 
     >>> parse_limits("5/s, 100/min")
     (RateLimit(calls=5, seconds=1.0), RateLimit(calls=100, seconds=60.0))
@@ -46,6 +52,8 @@ def parse_limits(text: str | RateLimit | tuple[RateLimit, ...] | None) -> tuple[
         return (text,)
     if isinstance(text, tuple):
         return text
+    if not isinstance(text, str):
+        raise BadInput(f"not a rate limit: {text!r}; write it like '5/s' or '5/s, 100/min'")
     return tuple(_parsed(part.strip()) for part in text.split(","))
 
 

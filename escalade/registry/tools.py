@@ -42,6 +42,11 @@ _TAKEN = {
 }
 
 
+def _limits(value: Any) -> Any:
+    """As people write them; a list is what a dumped spec has."""
+    return value if isinstance(value, list) else parse_limits(value)
+
+
 class ToolSpec(BaseModel):
     """All that is known of one version of a tool. Immutable: a change is a new version.
 
@@ -60,7 +65,7 @@ class ToolSpec(BaseModel):
     input_schema: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
     output_schema: dict[str, Any] | None = None
     cost: Annotated[Money | None, BeforeValidator(money_or_none)] = Money(0)
-    limits: Annotated[tuple[RateLimit, ...], BeforeValidator(parse_limits)] = ()
+    limits: Annotated[tuple[RateLimit, ...], BeforeValidator(_limits)] = ()
     limits_per: Literal["resource", "tenant", "user"] = "resource"
     permission: str = ""
     side_effects: SideEffects = "write"

@@ -42,6 +42,13 @@ def test_what_is_no_limit(text: str) -> None:
         parse_limits(text)
 
 
+@pytest.mark.parametrize("bad", [lambda: parse_limits(5), lambda: RateLimit(0, 1), lambda: RateLimit(1, float("nan"))])
+def test_limits_that_allow_nothing(bad) -> None:
+    """A number is no limit, and one that allows nothing at all, or has no time, is a mistake."""
+    with pytest.raises(BadInput):
+        bad()
+
+
 def test_limits_read_as_they_are_written() -> None:
     """A limit prints in the form that it is written in."""
     assert [str(limit) for limit in parse_limits("5/s, 100/min, 10/30s")] == ["5/s", "100/min", "10/30s"]
