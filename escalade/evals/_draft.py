@@ -258,6 +258,8 @@ def _order(draft: Draft, listed: list[Listed | None]) -> tuple[list[int], str]:
 def _price_notes(draft: Draft, listed: list[Listed | None]) -> list[str]:
     if (draft.cost != UNKNOWN).all():
         return ["costs are as recorded in the data"]
+    if np.isnan(draft.input_tokens).any() or np.isnan(draft.output_tokens).any():
+        return ["cost unknown: the data has neither costs nor the lengths of all prompts and answers"]
     by_source: dict[tuple[str, str], list[str]] = {}
     unknown = []
     for rung, found in zip(draft.rungs, listed, strict=True):
@@ -271,8 +273,6 @@ def _price_notes(draft: Draft, listed: list[Listed | None]) -> list[str]:
     ]
     if unknown:
         notes.append(f"price unknown: {_listed(unknown)}; set it with --price NAME=IN/OUT")
-    elif np.isnan(draft.output_tokens).any() or np.isnan(draft.input_tokens).any():
-        notes.append("cost unknown: the data has neither costs nor the lengths of prompts and answers")
     return notes
 
 

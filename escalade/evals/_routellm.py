@@ -56,7 +56,11 @@ def _draft(name: str, models: list[str], lines: list[Line]) -> Draft:
             draft.quality[i, rung] = verdict(file, line, model, cells.get(model, ""))
             if model + RESPONSE in cells:
                 draft.output_tokens[i, rung] = len(cells[model + RESPONSE])
-    notes = ["cost is estimated as characters / 4 per token"] if not np.isnan(draft.output_tokens).any() else []
+    notes = (
+        ["tokens are estimated as characters / 4; a prompt is the question alone"]
+        if not np.isnan(draft.output_tokens).any()
+        else []
+    )
     return _with(
         draft,
         output_tokens=tokens_of(draft.output_tokens),

@@ -165,6 +165,8 @@ def compare(
     lineup = Lineup(outcomes, margin=margin, seed=seed, per_request=request, per_run=run)
     entries = _entries(lineup, policies, folds)
     base = _baseline(lineup, entries, baseline)
+    if (request is not None or run is not None) and all(e.per_request is None for e in entries):
+        raise BadInput("a budget limits the +budget policies, and none is compared; name one, like agreement-3+budget")
     rows = _rows(entries, base, lineup, folds)
     told = [row.detectable for row in rows if not row.hindsight and row.detectable is not None]
     other, changed = _changed(rows, entries, base, lineup, folds)

@@ -149,7 +149,7 @@ class Lineup:
             yield MODELS
 
     def _known(self) -> list[str]:
-        return [*self.names(), "random", "random=0.5", "prompt-length", "threshold=0.8", "agreement=3"]
+        return list(dict.fromkeys([*self.names(), "random", "random=0.5", "threshold=0.8", "agreement=3"]))
 
     def _random(self, text: str) -> Entry:
         share = self._number("random", text, 0.5)
@@ -183,13 +183,12 @@ class Lineup:
             ladder = (self.cheap, self._above(FITTED))
             return Entry(FITTED, FittedThreshold(ladder, self.strong, self.margin, FITTED), routes=True)
         figure, _, rungs = text.partition("/")
-        threshold, size = self._number("threshold", figure, THRESHOLD), int(self._number("threshold", rungs, 2))
+        threshold, size = self._number("threshold", figure, THRESHOLD), self._size("threshold", rungs, 2)
         name = f"threshold-{threshold:g}" + (f"/{size}" if size != 2 else "")
         self._needs(name, self.sure, "a confidence")
         if not 2 <= size <= len(self.sure) + 1:
-            raise BadInput(
-                f"{name}: this ladder has {len(self.sure) + 1} rungs to climb by confidence, 2 are the least"
-            )
+            raise BadInput(f"{name}: it takes 2 rungs or more, and {len(self.sure) + 1} can be climbed by confidence")
+
         spread = np.linspace(0, len(self.sure) - 1, size - 1).round().astype(int).tolist() if size > 2 else [-1]
         climb: tuple[int, ...] = (*(self.sure[i] for i in spread), self._above(name))
         return Entry(name, Threshold(threshold, climb, name), routes=True)
@@ -199,13 +198,12 @@ class Lineup:
             members = self._one_of_each()
             self._needs(MODELS, members[1:], "answers of a second model")
             return Entry(MODELS, Agreement(tuple(members), self._above(MODELS), name=MODELS), routes=True)
-        size = int(self._number("agreement", text, 3))
+        size = self._size("agreement", text, 3)
         name = f"agreement-{size}"
         self._needs(name, self.voters, "answers to compare")
         if not 2 <= size <= len(self.voters):
-            raise BadInput(
-                f"{name}: below the strongest rung {len(self.voters)} have answers, 2 are the least to agree"
-            )
+            raise BadInput(f"{name}: it takes 2 or more to agree, and {len(self.voters)} rungs can vote on this data")
+
         return Entry(name, Agreement(tuple(self.voters[:size]), self._above(name), name=name), routes=True)
 
     def _one_of_each(self) -> list[int]:
@@ -261,7 +259,13 @@ class Lineup:
     def _unpriced(self) -> str:
         known = np.minimum(self.outcomes.cost, self.outcomes.ceiling).min(axis=0).tolist()
         names = [rung.name for rung, least in zip(self.outcomes.rungs, known, strict=True) if least < 0]
-        return f"and what {', '.join(names)} cost is unknown; set a price with --price NAME=IN/OUT"
+        told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return f"and what {told} cost is unknown: it takes lengths (or costs) in the data, and --price NAME=IN/OUT"
+
+    def _size(self, family: str, text: str, default: int) -> int:
+        if text and not (text.isascii() and text.isdigit()):
+            raise UnknownName("policy", f"{family}-{text}", self._known())
+        return int(text) if text else default
 
     def _number(self, family: str, text: str, default: float) -> float:
         if not text:

@@ -75,6 +75,8 @@ def closing(comparison: Comparison) -> str:
             f"With {n}, a true difference to {base} of {100 * comparison.detectable:.1f} points is found 4 times in 5 "
             f"({_range(comparison)}), smaller ones may stay hidden"
         )
+    if all(row.cost_per_1k_usd is None for row in comparison.rows):
+        return f"{told}; what the policies cost is unknown."
     best = comparison.cheapest_as_good
     margin = f"{100 * comparison.margin:g} points"
     if best is None:
@@ -198,7 +200,8 @@ class _Axis:
 
 def _legend(comparison: Comparison, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
     """(mark, what it means), and what every reader of such a table should know."""
-    yield "*", "no other policy is as good and cheaper, or as cheap and better"
+    if any(row.frontier for row in comparison.rows):
+        yield "*", "no other policy is as good and cheaper, or as cheap and better"
     if any(row.beats_random is False for row in comparison.rows):
         yield glyphs.dagger, "not shown to beat a random mix of its cheap and the strongest rung at the same cost"
     if any(row.hindsight for row in comparison.rows):
