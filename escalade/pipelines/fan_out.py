@@ -33,8 +33,8 @@ class FanOut(Pipeline):
     The first branch that fails cancels the others and is raised with its path; when that is out, no branch is alive.
 
     `branches`: a dict, or keywords. `concurrency`: how many run at once (default: all; those that block a thread: 64).
-    `timeout`, `timeouts`: seconds, for each branch or by name. `budgets`: by name, what a branch may spend, as in
-    `node`.
+    `timeout`, `timeouts`: seconds, for each branch or by name (`join` too). `budgets`: by name, what a branch may
+    spend, as in `node`.
 
     >>> async def shout(text: str) -> str:
     ...     return text.upper()
@@ -85,9 +85,9 @@ class FanOut(Pipeline):
         for name in (*timeouts, *budgets):
             if name not in self._options:
                 raise BadInput(f"no branch is named {name!r} (branches: {', '.join(self.branches)})")
-        for name in self.branches:
-            own = self._options[name]
-            seconds = timeouts.get(name, timeout if own.timeout is None else own.timeout)
+        for name, own in list(self._options.items()):
+            default = None if name == JOIN and self.join is not None else timeout
+            seconds = timeouts.get(name, default if own.timeout is None else own.timeout)
             given = _node.options(seconds, budgets.get(name), name)
             if name not in budgets:
                 given = replace(given, budget=own.budget, share=own.share)

@@ -160,6 +160,22 @@ def test_bootstrap_few_shot_optimises_every_node() -> None:
     assert demos[NAMES[3]][0] == {"search", "analysis", "question", "reasoning", "answer"}
 
 
+def test_gepa_runs_over_the_whole_pipeline() -> None:
+    """GEPA, which patches `forward` and reads the trace after it, compiles a nested pipeline."""
+
+    def metric(gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+        return dspy.Prediction(score=0.5, feedback="try harder")
+
+    rows = [dspy.Example(question=f"why {i}", answer="x").with_inputs("question") for i in range(3)]
+    with dspy.context(lm=offline_lm()):
+        optimiser = dspy.GEPA(
+            metric=metric, max_metric_calls=9, reflection_lm=offline_lm(lambda *_: "do it well"), num_threads=2
+        )
+        better = optimiser.compile(crew(), trainset=rows, valset=rows)
+        assert [name for name, _ in better.named_predictors()] == NAMES
+        assert better(question="why 9").answer.startswith("answer(")
+
+
 def test_usage_is_tracked_through_a_pipeline() -> None:
     """`track_usage` counts what all branches used, in threads too."""
     with dspy.context(lm=offline_lm(), track_usage=True):

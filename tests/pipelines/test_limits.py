@@ -63,6 +63,21 @@ async def test_a_nodes_timeout(make: Any) -> None:
     assert caught.value.path == "a"
 
 
+def test_the_join_has_options_of_its_own() -> None:
+    """`timeout` is for the branches; the join is limited by its own name or by `node`."""
+    slow = lambda: nap(0.2)  # noqa: E731
+    assert FanOut(a=lambda: 0, join=lambda a: slow(), timeout=0.1)().join == 0.2
+    for fan in (
+        FanOut(a=lambda: 0, join=lambda a: slow(), timeouts={"join": 0.02}),
+        FanOut(a=lambda: 0, join=node(lambda a: slow(), timeout=0.02)),
+    ):
+        with pytest.raises(NodeTimeout) as caught:
+            fan()
+        assert caught.value.path == "join"
+    with pytest.raises(BudgetExceeded), scope(budget="1.00"):
+        FanOut(a=lambda: 0, join=lambda a: spend(CENT)(), budgets={"join": "0.001"})()
+
+
 async def test_each_item_has_its_own_timeout() -> None:
     """A map's timeout counts from the start of each item, not of the map."""
     assert len((await Map(nap, over="xs", timeout=0.2, concurrency=1).acall(xs=[0.05] * 6)).results) == 6
