@@ -170,7 +170,8 @@ class Books:
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as numbers, for JSON."""
+        """The same as numbers, for JSON. `ledger_nanos`: of all tenants."""
+        spent = {account.name: account.settled + account.overrun for account in self.accounts}
         return {
             "calls": [
                 {**_names(e), "held_nanos": e.held, "cost_nanos": e.cost, "outcome": e.outcome} for e in self.calls
@@ -178,7 +179,8 @@ class Books:
             "denied": [{**_names(e), "rule": e.rule, "ran": self._ran[e.resource]} for e in self.denials],
             "total_nanos": int(self.total),
             "journal_nanos": int(self.journal),
-            "ledger_nanos": {account.name: account.settled + account.overrun for account in self.accounts},
+            "ledger_nanos": sum(nanos for name, nanos in spent.items() if name.startswith("tenant:")),
+            "accounts_nanos": spent,
         }
 
 

@@ -148,7 +148,7 @@ def main(
     console = console or Console()
     registry, journal = Registry([trains, forecast, hold, charge], name="demo"), Journal()
     ledger = Ledger([Budget("tenant:acme", "1.00", period="day"), Budget("user:ada", "0.25")])
-    gateway = Gateway(world(seed, pace=0.0 if fast else 1.0 if slow else 0.35).as_models(), name="demo")
+    gateway = Gateway(world(seed, pace=0.0 if fast else 1.0 if slow else 0.25).as_models(), name="demo")
     story = Story(TRIP["question"], console, quiet=json)
     with (
         story,
@@ -159,7 +159,8 @@ def main(
     books = Books(journal, ledger.accounts(), {usage.name: usage.calls for usage in registry.usage()})
     wrong = books.wrong()
     if json:
-        console.print_json(data={**dict(answer), "steps": story.as_dicts(), **books.as_dict()})
+        told = {"question": story.title, "answer": answer.plan, "found": answer.found, "climb": answer.climb}
+        console.print_json(data={**told, "steps": story.as_dicts(), **books.as_dict()})
     else:
         found = "\n".join(f"{agent}: {what}" for agent, what in answer.found.items())
         shown = f"\n[bold]{answer.plan}[/]\n[dim]{found}[/]\n", books.table(), books.verdict()
