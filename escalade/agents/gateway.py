@@ -16,12 +16,12 @@ The pair survives deepcopy and pickle by the gateway's name, so that budgets and
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from escalade.agents._route import Retry, Route, billed, blames, timed_out
 from escalade.agents.models import Model, prompt_size
@@ -34,6 +34,8 @@ from escalade.scopes import Scope, current
 if TYPE_CHECKING:
     import dspy
     from dspy.lm15 import Request, Response
+
+T = TypeVar("T")
 
 PREFIX = "escalade/"
 """What the model string of a governed LM begins with."""
@@ -181,15 +183,16 @@ class Engine(_Engine):
         raise AssertionError("a route ends by raising")
 
     def stream(self, request: Request) -> Iterator[Any]:
-        """Events of one answer. Falls back only before the first event: what was shown can't be taken back."""
+        """Events of one answer. Falls back only before anything was shown: that can't be taken back."""
         route, scope = self._gateway.route(request)
         for model in route:
             begun = False
             try:
                 with _metered(request, model, scope) as (meter, sent):
                     for event in model.transport.stream(sent):
-                        begun = meter.saw(event)
-                        yield event
+                        for shown in meter.saw(event):
+                            begun = True
+                            yield shown
                     return
             except BaseException as error:  # noqa: BLE001 - `_broke_off` raises what no other attempt can help
                 wait = _broke_off(error, route, begun=begun)
@@ -221,8 +224,9 @@ class AsyncEngine(_Engine):
             try:
                 with _metered(request, model, scope) as (meter, sent):
                     async for event in _events_in_time(model, scope, sent):
-                        begun = meter.saw(event)
-                        yield event
+                        for shown in meter.saw(event):
+                            begun = True
+                            yield shown
                     return
             except BaseException as error:  # noqa: BLE001 - `_broke_off` raises what no other attempt can help
                 wait = _broke_off(error, route, begun=begun)
@@ -265,8 +269,8 @@ def _sent(request: Request, model: Model) -> Request:
     config = request.config
     allowed = model.clamp(config.max_tokens)
     if config.max_tokens != allowed:
-        config = replace(config, max_tokens=allowed)
-    return replace(request, model=model.id, config=config)
+        config = _changed(config, max_tokens=allowed)
+    return _changed(request, model=model.id, config=config)
 
 
 async def _in_time(model: Model, scope: Scope, sent: Request) -> Response:
@@ -304,7 +308,15 @@ def _finished(model: Model, use: Admission, answer: Response, route: Route) -> R
     if answer.finish_reason == "length":
         use.scope.note_truncated()
     bill = {"model": model.name, "cost": use.cost, "attempts": route.attempts + 1}
-    return replace(answer, provider_data={**(answer.provider_data or {}), "escalade": bill})
+    return _changed(answer, provider_data={**(answer.provider_data or {}), "escalade": bill})
+
+
+def _changed(value: T, **changes: Any) -> T:
+    """`dataclasses.replace` without validating again what is valid: 3 us instead of 25 for a Request or a Response."""
+    twin = copy.copy(value)
+    for name, new in changes.items():
+        object.__setattr__(twin, name, new)
+    return twin
 
 
 def _bill(model: Model, use: Admission, answer: Response) -> int:
@@ -319,9 +331,13 @@ class _Meter:
         self._model, self._use = model, use
         self._size, self._seen = prompt_size(sent), 0
         self._usage: Any = None
+        self._waiting: tuple[Any, ...] = ()
 
-    def saw(self, event: Any) -> bool:
-        """Count it. Returns True: something was shown."""
+    def saw(self, event: Any) -> tuple[Any, ...]:
+        """Count it. Returns what to show now: the start waits for content, so that until then one may fall back."""
+        if event.type == "start":
+            self._waiting = (event,)
+            return ()
         if event.type == "delta":
             delta = event.delta
             self._seen += len((getattr(delta, "text", None) or getattr(delta, "input", None) or "").encode())
@@ -330,7 +346,8 @@ class _Meter:
         price = self._model.price
         if price is not None:
             self._use.cost = min(self._use.held, int(price.cost(self._model.bound(self._size), self._seen)))
-        return True
+        shown, self._waiting = (*self._waiting, event), ()
+        return shown
 
     def ended(self) -> None:
         """The stream came to its end: the provider's count, where it gave one."""

@@ -1,0 +1,85 @@
+"""What governing costs: one `Predict.acall` through the gateway against the same call on a bare engine.
+
+Both run the same simulated transport, in the same loop, interleaved; the gateway adds the guard (roles, breaker,
+reservation, record) and the fallback route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from typing import Any
+
+import dspy
+
+from escalade.agents.gateway import Gateway
+from escalade.agents.transports.simulated import Simulated
+from escalade.agents.world import World
+from escalade.registry.opening import scope
+
+CALLS, LIMIT = 200, 1.15
+
+
+class _Bare:
+    def __init__(self, carry: Simulated) -> None:
+        self._carry = carry
+        self.supports_function_calling = self.supports_response_schema = True
+        self.supports_reasoning = False
+        self.supported_params = carry.supported_params
+
+    def complete(self, request: Any) -> Any:
+        return self._carry.complete(request)
+
+
+class _AsyncBare(_Bare):
+    async def complete(self, request: Any) -> Any:
+        return await self._carry.acomplete(request)
+
+
+async def _one_after_the_other(lm: Any, predict: Any) -> float:
+    with dspy.context(lm=lm):
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            await predict.acall(question="How much is 17 + 25?")
+        return (time.perf_counter() - began) / CALLS
+
+
+async def _at_once(lm: Any, predict: Any) -> float:
+    with dspy.context(lm=lm):
+        began = time.perf_counter()
+        await asyncio.gather(*(predict.acall(question="How much is 17 + 25?") for _ in range(CALLS)))
+        return (time.perf_counter() - began) / CALLS
+
+
+async def _measure(repeats: int) -> list[dict[str, Any]]:
+    world = World()
+    carry = Simulated(world)
+    bare = dspy.LM("sim/small", engine=_Bare(carry), async_engine=_AsyncBare(carry), num_retries=0, cache=False)
+    governed = Gateway(world.as_models(), name="benchmark").lm("small")
+    predict = dspy.Predict("question -> answer")
+    figures = []
+    for name, way in (("one after the other", _one_after_the_other), (f"{CALLS} at once", _at_once)):
+        pairs = []
+        for _ in range(repeats + 1):  # the first warms up
+            base = await way(bare, predict)
+            with scope(budget="1000"):
+                pairs.append((base, await way(governed, predict)))
+        ratio = statistics.median(ours / base for base, ours in pairs[1:])
+        figures.append(
+            {
+                "name": f"gateway: Predict.acall, {name}",
+                "value": statistics.median(ours for _, ours in pairs[1:]) * 1e6,
+                "unit": "us",
+                "limit": f"<= {LIMIT:.2f}x the bare engine",
+                "ok": ratio <= LIMIT,
+                "ratio": ratio,
+                "note": f"bare {statistics.median(base for base, _ in pairs[1:]) * 1e6:.0f} us",
+            }
+        )
+    return figures
+
+
+def run(repeats: int = 5) -> list[dict[str, Any]]:
+    """Microseconds per governed call, and the ratio to the bare engine, medians of interleaved repeats."""
+    return asyncio.run(_measure(max(repeats, 7)))
