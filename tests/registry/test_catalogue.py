@@ -98,7 +98,7 @@ def test_versions_are_immutable() -> None:
 def test_tools_that_models_could_not_tell_apart() -> None:
     """`crm.search` and `crm_search` are one name to a model: the second is refused, and leaves no trace."""
     registry = versions("crm.search@1.0.0")
-    with pytest.raises(BadInput, match="models would call it 'crm_search', as they do 'crm.search'"):
+    with pytest.raises(BadInput, match=r"models would call it 'crm_search', as they do 'crm.search'"):
         registry.register(tool(name="crm_search")(say))
     assert [spec.name for spec in registry.specs()] == ["crm.search"]
 

@@ -1,0 +1,262 @@
+"""Every way by which DSPy reaches a tool x everything that can refuse it: the tool never runs, each denial is
+recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+import pytest
+
+import escalade
+from escalade import GovernedTool, Principal, Registry, Roles, tool
+from escalade.errors import BudgetExceeded, EscaladeError
+from escalade.registry.journal import Journal
+from tests.registry.helpers import react_script, scripted_lm
+
+ran: list[str] = []
+
+
+def book(city: str) -> str:
+    """Books a flight."""
+    ran.append(city)
+    return f"booked {city}"
+
+
+async def abook(city: str) -> str:
+    """Books a flight."""
+    ran.append(city)
+    return f"booked {city}"
+
+
+# --------------------------------------------------------------------------------------------------------------- the
+# ways
+
+SUBMIT = [("submit", {"answer": "42"})]
+
+
+def seen_in(trajectory: Any) -> str:
+    """What the model was shown as the tool's result."""
+    return str(trajectory["observation_0"])
+
+
+def react(governed: GovernedTool, args: dict[str, Any]) -> str:
+    agent = dspy.ReAct("question -> answer", tools=[governed], max_iters=2)
+    with dspy.context(lm=scripted_lm(*react_script("trip_book", args))):
+        return seen_in(agent(question="?").trajectory)
+
+
+def react_async(governed: GovernedTool, args: dict[str, Any]) -> str:
+    agent = dspy.ReAct("question -> answer", tools=[governed], max_iters=2)
+    with dspy.context(lm=scripted_lm(*react_script("trip_book", args))):
+        return seen_in(asyncio.run(agent.acall(question="?")).trajectory)
+
+
+def shown(history: dspy.History) -> str:
+    return str(history.messages[0]["tool_calls"].tool_call_results.tool_call_results[0].value)
+
+
+def react_v2(governed: GovernedTool, args: dict[str, Any]) -> str:
+    agent = dspy.ReActV2("question -> answer", tools=[governed])
+    adapter = dspy.ChatAdapter(use_native_function_calling=True)
+    with dspy.context(lm=scripted_lm([("trip_book", args)], SUBMIT), adapter=adapter):
+        return shown(agent(question="?").history)
+
+
+def react_v2_async(governed: GovernedTool, args: dict[str, Any]) -> str:
+    agent = dspy.ReActV2("question -> answer", tools=[governed])
+    adapter = dspy.ChatAdapter(use_native_function_calling=True)
+    with dspy.context(lm=scripted_lm([("trip_book", args)], SUBMIT), adapter=adapter):
+        return shown(asyncio.run(agent.acall(question="?")).history)
+
+
+class Native(dspy.Signature):
+    """Answer, perhaps by tools."""
+
+    question: str = dspy.InputField()
+    tools: list[dspy.Tool] = dspy.InputField()
+    outputs: dspy.ToolCalls = dspy.OutputField()
+
+
+def native(governed: GovernedTool, args: dict[str, Any]) -> str:
+    adapter = dspy.ChatAdapter(use_native_function_calling=True)
+    with dspy.context(lm=scripted_lm([("trip_book", args)]), adapter=adapter):
+        prediction = dspy.Predict(Native)(question="?", tools=[governed])
+    (call,) = prediction.outputs.tool_calls
+    return str(settled(call.execute([governed])))
+
+
+def execute(governed: GovernedTool, args: dict[str, Any]) -> str:
+    return str(settled(dspy.ToolCalls.ToolCall(name="trip_book", args=args).execute([governed])))
+
+
+def execute_by_name(governed: GovernedTool, args: dict[str, Any]) -> str:
+    return str(dspy.ToolCalls.ToolCall(name="trip_book", args=args).execute({"trip_book": governed}))
+
+
+def func(governed: GovernedTool, args: dict[str, Any]) -> str:
+    return str(settled(governed.func(**args)))
+
+
+def call(governed: GovernedTool, args: dict[str, Any]) -> str:
+    return str(governed(**args))
+
+
+def acall(governed: GovernedTool, args: dict[str, Any]) -> str:
+    return str(asyncio.run(governed.acall(**args)))
+
+
+def rewrapped(governed: GovernedTool, args: dict[str, Any]) -> str:
+    return str(settled(asyncio.run(dspy.Tool(governed.func).acall(**args))))
+
+
+def settled(result: Any) -> Any:
+    """The result of an async tool's `func` is a coroutine, as for any dspy.Tool."""
+
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait()) if asyncio.iscoroutine(result) else result
+
+
+WAYS: list[Callable[[GovernedTool, dict[str, Any]], str]] = [
+    react, react_async, react_v2, react_v2_async, native, execute, execute_by_name, func, call, acall, rewrapped,
+]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- the
+# refusals
+
+
+@dataclass
+class Refusal:
+    """A situation in which the tool is refused, and what the model is shown of it."""
+
+    name: str
+    error: str
+    shows: str
+    options: dict[str, Any] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=lambda: {"city": "Rome"})
+    exit: bool = False
+    scope: bool = True
+
+
+GUEST = {"principal": Principal("ana", roles=frozenset({"guest"})), "access": Roles({"guest": ["model.*:call"]})}
+POOR = {"budget": "1"}
+REFUSALS = [
+    Refusal("denied", "PermissionDenied", "'ana' may not use tool 'trip.book': nothing grants 'trip.book:call'", GUEST),
+    Refusal("no scope", "NoScope", "using tool 'trip.book@1.0.0' needs a scope", scope=False),
+    Refusal("rate limited", "RateLimited", "limited to 1/h; try again in", said={"limits": "1/h"}),
+    Refusal("over budget", "BudgetExceeded", "may cost up to $2; budget 'run' of $1", POOR, {"cost": "2"}, exit=True),
+    Refusal("unpriced", "UnknownPrice", "has no known price and the scope has a budget", POOR, {"cost": None}),
+    Refusal("bad arguments", "InvalidArguments", "argument 'city': 3 is not of type", args={"city": 3}),
+    Refusal("missing arguments", "InvalidArguments", "missing argument 'city'", args={}),
+    Refusal("unknown arguments", "InvalidArguments", "unknown argument 'town'", args={"town": "Rome"}),
+    Refusal("open circuit", "CircuitOpen", "failed too often and is left alone for"),
+]  # fmt: skip
+
+
+CASES = [
+    (way, refusal)
+    for way in WAYS
+    for refusal in REFUSALS
+    # a plain dspy.Tool around our function refuses these itself, before it comes to us
+    if way is not rewrapped or refusal.name not in {"bad arguments", "unknown arguments"}
+]
+
+
+def prepared(function: Any, refusal: Refusal) -> GovernedTool:
+    governed = Registry([tool(name="trip.book", **refusal.said)(function)]).get_tool("trip.book")
+    resource = governed._registered.resource
+    if refusal.name == "rate limited":
+        resource.limiter.take("trip.book@1.0.0", resource.limits)
+    if refusal.name == "open circuit":
+        for _ in range(5):
+            resource.breaker.failure(resource.breaker.allow())
+    return governed
+
+
+@pytest.mark.filterwarnings("ignore:.*ReActV2.*experimental:Warning")
+@pytest.mark.parametrize("function", [book, abook], ids=["sync tool", "async tool"])
+@pytest.mark.parametrize(("way", "refusal"), CASES, ids=lambda one: getattr(one, "__name__", None) or one.name)
+def test_a_refused_tool_never_runs(way: Any, refusal: Refusal, function: Any) -> None:
+    """Whoever reaches it by whatever way: the tool's own code doesn't run, nothing is paid, the denial is recorded, and
+    an agent is told why in one line without a traceback; a refusal for money also comes out of the scope, whoever
+    swallowed it.
+    """
+    ran.clear()
+    journal = Journal()
+    governed = prepared(function, refusal)
+    scope = escalade.scope(recorder=journal, **refusal.options) if refusal.scope else nullcontext()
+    on_exit = pytest.raises(BudgetExceeded) if refusal.exit else nullcontext()
+    with on_exit, scope:
+        try:
+            said = way(governed, refusal.args)
+        except EscaladeError as error:
+            said = f"{type(error).__name__}: {error}"
+        except RuntimeError as error:  # of ToolCall.execute, which wraps whatever comes
+            assert isinstance(error.__cause__, EscaladeError)
+            said = f"{type(error.__cause__).__name__}: {error}"
+    assert refusal.error in said
+    assert refusal.shows in said
+    assert "Traceback" not in said
+    assert 'File "' not in said
+    assert len(said.strip().splitlines()) <= 2, "DSPy's own words, a line break, and our one line"
+    assert ran == []
+    assert journal.entries() == []
+    assert journal.settled == 0
+    denials = [denial.outcome for denial in journal.denials()]
+    assert denials == ([refusal.error] if refusal.scope else [])
+
+
+@pytest.mark.filterwarnings("ignore:.*ReActV2.*experimental:Warning")
+@pytest.mark.parametrize("function", [book, abook], ids=["sync tool", "async tool"])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_an_allowed_tool_runs_once(way: Any, function: Any) -> None:
+    """The same ways, allowed: the tool runs once, is paid once, and the agent sees its result (so that the test above
+    means something).
+    """
+    ran.clear()
+    journal = Journal()
+    governed = prepared(function, Refusal("none", "", "", said={"cost": "0.5"}))
+    with escalade.scope(recorder=journal, budget="1") as scope:
+        assert way(governed, {"city": "Rome"}) == "booked Rome"
+    assert ran == ["Rome"]
+    assert [(entry.resource, entry.outcome) for entry in journal.entries()] == [("trip.book", "ok")]
+    assert scope.spent == escalade.Money.of("0.5")
+
+
+def test_what_an_agent_reads_of_a_denial() -> None:
+    """ReAct shows an exception with its traceback; of ours the model reads one line: what was refused, and why."""
+    with escalade.scope(**GUEST):
+        said = react(prepared(book, REFUSALS[0]), {"city": "Rome"})
+    assert re.fullmatch(r"Execution error in trip_book: \nescalade.errors.PermissionDenied: 'ana' may not use .*", said)
+
+
+def test_an_agent_that_goes_on_without_money() -> None:
+    """ReAct swallows BudgetExceeded out of a tool and answers as if nothing was; the scope raises it on the way out."""
+    governed = prepared(book, Refusal("", "", "", said={"cost": "2"}))
+    answers = []
+    with pytest.raises(BudgetExceeded, match=r"trip\.book"), escalade.scope(budget="1"):
+        agent = dspy.ReAct("question -> answer", tools=[governed], max_iters=2)
+        with dspy.context(lm=scripted_lm(*react_script("trip_book", {"city": "Rome"}))):
+            answers.append(agent(question="?").answer)
+    assert answers == ["42"]
+
+
+def test_an_agent_may_keep_on_trying() -> None:
+    """An agent that asks for a denied tool again and again is denied again and again."""
+    ran.clear()
+    journal = Journal()
+    script = react_script("trip_book", {"city": "Rome"})
+    with escalade.scope(recorder=journal, **GUEST), dspy.context(lm=scripted_lm(*script[:1] * 5, *script[1:])):
+        dspy.ReAct("question -> answer", tools=[prepared(book, REFUSALS[0])], max_iters=6)(question="?")
+    assert ran == []
+    assert len(journal.denials()) == 5
