@@ -63,7 +63,7 @@ def propose(current: str, evidence: str, hints: Mapping[str, float], seed: objec
 def describe(name: str, inputs: Mapping[str, str]) -> str:
     """Prose for an optimiser that asks what a task, a program or a data set is about."""
     about = ", ".join(inputs) or "the task"
-    return f"The {name.replace('_', ' ')} from {about}: questions that are answered one by one, with one right answer each."
+    return f"The {name.replace('_', ' ')} from {about}: questions with one right answer each, answered one by one."
 
 
 def _sentence(hint: str) -> str:

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 Taken = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 """Arguments of a tool, or a function from the question to them."""
 
+SHOWN_BY_TOOL = 0.98
+"""How likely a model is right at least, when a tool has shown it the answer."""
+
 INKLING = 1.5
-"""How well a model feels whether it is right: the distance, in standard deviations, of its feeling when right and when wrong."""
+"""How well a model feels whether it is right: how far apart, in deviations, when right and when wrong."""
 
 FINISH = frozenset({"finish", "submit"})
 """Tools that end a loop; they are called when every other one was."""
@@ -95,8 +98,9 @@ class Mind:
         shown = known is not None and _shows(prompt.seen, known.answer)
         hard = known.difficulty if known else unit("unknown", asked)
         reasons = not _REASONING.isdisjoint(form.outputs)
-        p = world.chance(sim, hard, reasons, prompt.demos, _author.help_of(form.instructions, world.hints))
-        p = max(p, 0.98) if shown else p
+        hints = _author.help_of(form.instructions, world.hints)
+        p = world.chance(sim, hard, reasoning=reasons, demos=prompt.demos, hints=hints)
+        p = max(p, SHOWN_BY_TOOL) if shown else p
         draw = (world.seed, model, asked, sample)
         right = unit("right", *draw) < p
         x = normal("inkling", *draw) + (INKLING / 2 if right else -INKLING / 2)
@@ -109,7 +113,9 @@ class Mind:
 
     def _asked(self, prompt: Prompt) -> tuple[str, Question | None]:
         """What is asked, and what the world knows about it: the first input that is a question of its own."""
-        inputs = {k: v for k, v in prompt.inputs.items() if k in prompt.form.inputs and k not in {"trajectory", "tools"}}
+        inputs = {
+            k: v for k, v in prompt.inputs.items() if k in prompt.form.inputs and k not in {"trajectory", "tools"}
+        }
         for value in inputs.values():
             known = self._world.question(value)
             if known is not None:
@@ -208,10 +214,12 @@ class Mind:
         tool = left[0]
         schema = getattr(tool, "parameters", None) or {}
         turn = len(prompt.called) + 1
-        return ToolCallPart(id=f"call_{turn}_{tool.name}", name=tool.name, input=self._arguments(tool.name, schema, thought))
+        return ToolCallPart(
+            id=f"call_{turn}_{tool.name}", name=tool.name, input=self._arguments(tool.name, schema, thought)
+        )
 
     def _arguments(self, tool: str, schema: Schema, thought: Thought) -> dict[str, Any]:
-        """Arguments that fit the tool's schema: yours, the model's answer for a tool that ends the loop, else from the question."""
+        """Arguments that fit the tool's schema: yours; for one that ends a loop, the answer; else by the question."""
         given = self._tool_args.get(tool)
         if given is not None:
             return dict(given(thought.asked) if callable(given) else given)
@@ -228,7 +236,9 @@ class Mind:
             answer = thought.answer if name == holder else None
             if answer is None and wanted.get("type") in {"integer", "number"}:
                 answer = next(numbers, None)
-            arguments[name] = fill(wanted, name, thought.seed, lambda of: _argument(of, thought), answer, schema.get("$defs"))
+            arguments[name] = fill(
+                wanted, name, thought.seed, lambda of: _argument(of, thought), answer, schema.get("$defs")
+            )
         return arguments
 
 

@@ -1,7 +1,7 @@
 """What DSPy's adapters wrote: the rendered prompt read back into fields, and values rendered as an answer.
 
 It reads Chat, JSON and XML prompts of DSPy 3.4, any signature: names and types of inputs and outputs, instructions,
-demonstrations, the tools that a ReAct prompt lists. The system message, which is the same for every question, is read once.
+demonstrations, the tools that a ReAct prompt lists. The system message is the same for every question, and read once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from escalade.agents._sampling import Schema
@@ -49,7 +49,7 @@ _SCALARS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a system message asks for: names of inputs, JSON schema and annotation of each output, instructions, tools."""
+    """What a system message asks for: inputs by name, outputs with JSON schema and annotation, instructions, tools."""
 
     inputs: tuple[str, ...]
     outputs: Mapping[str, Schema]
@@ -191,7 +191,7 @@ def _xml(tag: str, value: Any) -> str:
 
 
 def _notes(system: str) -> Iterator[tuple[str, str]]:
-    """Name and "must …" of each output. JSONAdapter writes its structure as JSON, so that quotes are escaped there."""
+    """Name and "must …" of each output. JSONAdapter writes its structure as JSON: quotes are escaped there."""
     for raw in system.splitlines():
         if "# note: the value you produce must" not in raw:
             continue
@@ -213,16 +213,20 @@ def _schema(annotation: str, note: str, skeleton: str | None) -> Schema:
     if annotation.startswith("Literal["):
         return {"enum": _literals(annotation)}
     if note.startswith("adhere to the JSON schema: "):
-        try:
-            loaded: dict[str, Any] = json.loads(note.removeprefix("adhere to the JSON schema: "))
-        except ValueError:
-            return {"type": "string"}
-        return loaded
+        return _loaded(note.removeprefix("adhere to the JSON schema: "))
     if note.startswith("be one of: "):
         return {"enum": note.removeprefix("be one of: ").split("; ")}
     if annotation.startswith("list[") and annotation[5:-1] in _SCALARS:
         return {"type": "array", "items": _SCALARS[annotation[5:-1]]}
-    return _skeleton_schema(ElementTree.fromstring(skeleton)) if skeleton else {"type": "string"}  # noqa: S314 - our own prompt
+    return _skeleton_schema(ET.fromstring(skeleton)) if skeleton else _SCALARS["str"]  # noqa: S314 - DSPy wrote it
+
+
+def _loaded(schema: str) -> Schema:
+    try:
+        loaded: Schema = json.loads(schema)
+    except ValueError:
+        return _SCALARS["str"]
+    return loaded
 
 
 def _literals(annotation: str) -> list[Any]:
@@ -232,7 +236,7 @@ def _literals(annotation: str) -> list[Any]:
         return [annotation]
 
 
-def _skeleton_schema(element: ElementTree.Element) -> Schema:
+def _skeleton_schema(element: ET.Element) -> Schema:
     """XML prompts show nested types as a skeleton without leaf types: "1" is read as text, number and truth alike."""
     children = list(element)
     if [child.tag for child in children] == ["item"]:
@@ -258,7 +262,7 @@ def _style(form: Form, text: str, request: Request) -> str:
 
 
 def _inputs(form: Form, style: str, texts: list[str]) -> dict[str, str]:
-    """The fields of the last message; those that it lacks from the nearest one before (a later turn of a conversation)."""
+    """The fields of the last message; what it lacks, in a later turn of a conversation, from the nearest before."""
     pattern = _TAG if style == XML else _SECTION
     found: dict[str, str] = {}
     for text in reversed(texts):

@@ -71,13 +71,15 @@ _TEMPLATES = (
         lambda n: n["b"] * n["c"] - n["d"],
     ),
     _Template(
-        "A shop sells {b} {things} at {c} dollars each and {e} chairs at {d} dollars each. How many dollars does it take?",
+        "A shop sells {b} {things} at {c} dollars each and {e} chairs at {d} dollars each. "
+        "How many dollars does it take?",
         3,
         "{b} * {c} + {e} * {d}",
         lambda n: n["b"] * n["c"] + n["e"] * n["d"],
     ),
     _Template(
-        "A train has {c} cars with {b} seats each. {e} people get on, then {d} of them get off. How many seats are free?",
+        "A train has {c} cars with {b} seats each. {e} people get on, then {d} of them get off. "
+        "How many seats are free?",
         3,
         "{c} * {b} - ({e} - {d})",
         lambda n: n["c"] * n["b"] - (n["e"] - n["d"]),
@@ -101,7 +103,8 @@ _TEMPLATES = (
 
 def generate(n: int, seed: int) -> list[Question]:
     """N different questions, from easy to hard in equal shares, shuffled by the seed."""
-    chance, questions = random.Random(seed), {}
+    chance = random.Random(seed)
+    questions: dict[str, None] = {}
     while len(questions) < n:
         template = _TEMPLATES[len(questions) % len(_TEMPLATES)]
         text = _written(template, chance)

@@ -50,7 +50,7 @@ def logit(p: float) -> float:
 def fit(answer: str, schema: Schema, defs: Schema | None = None) -> Any:
     """The answer in the type that a schema asks for; None where it doesn't fit it at all.
 
-    Lists hold the answer as their only item; objects hold it in the property `answer`, or else in the first that it fits.
+    A list holds the answer as its only item. What is inside of objects is up to `fill`.
     """
     schema, defs = _resolved(schema, defs)
     if "enum" in schema or "const" in schema:

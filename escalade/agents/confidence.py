@@ -44,7 +44,7 @@ WORDS = {
     "certain": 0.99,
     "absolutely certain": 0.99,
 }
-"""What a word on its own counts as. The steps follow the verbal scales in Tian et al. 2023, "Just ask for calibration"."""
+"""What a word on its own counts as: a scale of ours, coarse, in the order that people give these words."""
 
 _PHRASE = "|".join(sorted((re.escape(w) for w in WORDS), key=len, reverse=True))
 _SAID = re.compile(
@@ -80,6 +80,10 @@ class Confidence(float):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Confidence, (float(self),)
+
+    def toDict(self) -> float | None:  # noqa: N802 - DSPy's hook
+        """A plain number, None for unknown: DSPy asks for it when a demonstration is saved, and JSON knows no subclass."""
+        return float(self) if self.known else None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

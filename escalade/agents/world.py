@@ -4,16 +4,16 @@
     gateway = Gateway(world.as_models())
     train, test = world.task(50, seed=1), world.task(200, seed=2)
 
-It answers real DSPy signatures through the real adapters, needs no key and no network, and is the same on every run. It is
-there to try out programs, policies and optimisers, and to test escalade itself; it says nothing about real models.
+It answers real DSPy signatures through the real adapters, needs no key and no network, and is the same on every run.
+It is there to try out programs, policies and optimisers, and to test escalade; it says nothing about real models.
 
 **Who is right.** A model is right with probability
 
     p = logistic(logit(skill) + 4 * (1/2 - difficulty) + help)
 
-the one-parameter item response model (Rasch 1960): `skill` is its share of right answers at difficulty 1/2. `help` in
-logits: 0.8 where it reasons first (`ChainOfThought`), 0.25 per demonstration up to four, and the worth of each hint that the
-instructions contain (`World.hints`, what optimisers can discover). Where a tool has shown the right answer, p is at least
+the one-parameter item response model (Rasch 1960): `skill` is its share of right answers at difficulty 1/2. `help`, in
+logits: 0.8 where it reasons first (`ChainOfThought`), 0.25 per demonstration up to four, and the worth of each hint
+in the instructions (`hints`, what optimisers can discover). Where a tool has shown the right answer, p is at least
 0.98. One draw per question and model decides against p, so that help never turns a right answer into a wrong one.
 
 **How sure it says it is.** It has an inkling x of whether it is right, normal around +0.75 or -0.75. An honest model
@@ -23,7 +23,11 @@ says logistic(logit(p) + 1.5 x), which is exactly the posterior: calibrated by c
 **Samples.** At temperature 0, or None, the same question gets the same draw. At temperature t each further identical
 request is, with probability min(t, 1), a fresh draw; a `seed` in the request picks the draw by number instead.
 
-**Tokens** are ceil(characters / 4), of everything that is sent (texts, tool calls, tool and response schemas) and of the answer.
+**Tokens** are ceil(characters / 4): of everything that is sent (texts, tool calls, tool and response schemas), and of
+the answer.
+
+**What it can't.** XML prompts show nested types without the types of their leaves, so that an Enum, a Literal or a date
+inside of a list or a model may not parse there. Images and other media are not looked at.
 """
 
 from __future__ import annotations
@@ -53,8 +57,8 @@ if TYPE_CHECKING:
 CALIBRATIONS = {"calibrated": 0.0, "overconfident": 1.5, "underconfident": -1.5}
 """Shifts of the stated confidence, in logits."""
 
-REASONING_HELP, DEMO_HELP, DEMOS_THAT_HELP, SLOPE, SHOWN_BY_TOOL = 0.8, 0.25, 4, 4.0, 0.98
-"""The figures of the model above: logits, logits, count, logits over the whole range of difficulty, a probability."""
+REASONING_HELP, DEMO_HELP, DEMOS_THAT_HELP, SLOPE = 0.8, 0.25, 4, 4.0
+"""The figures of the formula above: logits, logits, a count, logits over the whole range of difficulty."""
 
 Faults = Callable[[int], BaseException | None]
 """Number of the call to this model, from 1 -> what it fails with, or None."""
@@ -64,10 +68,10 @@ Faults = Callable[[int], BaseException | None]
 class SimModel:
     """A simulated model.
 
-    `skill`: share of right answers at difficulty 1/2 without any help; 0 is never right, 1 always. `price_in`, `price_out`:
-    dollars per million tokens. `latency`: seconds per call; `per_token`: seconds per streamed token on top. `calibration`:
-    a word of `CALIBRATIONS` or a shift in logits. `fail_every`: every how many calls it fails, with `error` (an exception
-    or a function that makes one, a 500 by default); `faults`: any other pattern. Raises BadInput.
+    `skill`: share of right answers at difficulty 1/2 without any help; 0 is never right, 1 always. `price_in`,
+    `price_out`: dollars per million tokens. `latency`: seconds per call; `per_token`: seconds per streamed token.
+    `calibration`: a word of `CALIBRATIONS` or a shift in logits. `fail_every`: every how many calls it fails, with
+    `error` (an exception or a function that makes one, a 500 by default); `faults`: any other pattern. Raises BadInput.
     """
 
     skill: float = 0.6
@@ -84,7 +88,9 @@ class SimModel:
 
     def __post_init__(self) -> None:
         if not 0 <= self.skill <= 1 or min(self.latency, self.per_token) < 0 or (self.fail_every or 1) < 1:
-            raise BadInput(f"a simulated model needs a skill in 0..1, times of 0 or more, fail_every of 1 or more: {self}")
+            raise BadInput(
+                f"a simulated model needs a skill in 0..1, times of 0 or more, fail_every of 1 or more: {self}"
+            )
         if isinstance(self.calibration, str) and self.calibration not in CALIBRATIONS:
             raise UnknownName("calibration", self.calibration, list(CALIBRATIONS))
         shift = CALIBRATIONS[self.calibration] if isinstance(self.calibration, str) else float(self.calibration)
@@ -100,7 +106,8 @@ class SimModel:
         if self.error is None:
             from dspy import lm15
 
-            return lm15.ServerError("simulated failure", provider="simulated", status=500)
+            failure: BaseException = lm15.ServerError("simulated failure", provider="simulated", status=500)
+            return failure
         return self.error if isinstance(self.error, BaseException) else self.error()
 
 
@@ -115,12 +122,13 @@ LADDER: Mapping[str, SimModel] = {
 class World:
     """Simulated models and the questions that they are asked; see the module for how they answer.
 
-    `models`: by name (default `LADDER`). `seed`: all of its chance. `tasks`: questions of yours that it knows the answer to,
-    `{question: answer}` or `{question: (answer, difficulty)}`; difficulty 0..1, 1/2 if not said. `hints`: phrases that
-    help in instructions, and their worth in logits. `tool_args`: arguments that the models call a tool with, by tool: a dict,
-    or a function of the question; otherwise they make some up that fit its schema.
+    `models`: by name (default `LADDER`). `seed`: all of its chance. `tasks`: questions of yours that it knows the
+    answer to, `{question: answer}` or `{question: (answer, difficulty)}`; difficulty 0..1, 1/2 if not said. `hints`:
+    phrases that help in instructions, and their worth in logits. `tool_args`: arguments that the models call a tool
+    with, by tool: a dict, or a function of the question; otherwise they make some up that fit its schema.
 
-    Thread-safe. A world is never copied, so that its counts are never split: `copy` and `deepcopy` return it. Raises BadInput.
+    Thread-safe. A world is never copied, so that its counts are never split: `copy` and `deepcopy` return it. Raises
+    BadInput.
     """
 
     def __init__(
@@ -151,7 +159,7 @@ class World:
     # -- the questions
 
     def task(self, n: int, seed: int = 0) -> list[dspy.Example]:
-        """n different arithmetic word problems, as examples with the input `question` and the gold `answer`, a text."""
+        """Examples of `n` different arithmetic word problems: input `question`, gold `answer` as text."""
         import dspy
 
         return [dspy.Example(question=q.text, answer=q.answer).with_inputs("question") for q in generate(n, seed)]
@@ -174,21 +182,23 @@ class World:
         known = self.question(str(example.question))
         how = f" It is {known.expression}." if known and known.expression else ""
         hint = list(self.hints)[number("hint", example.question) % len(self.hints)] if self.hints else ""
-        told = "Right." if score else f"Wrong: the answer is {example.answer}.{how}" + (f" It helps to {hint}." if hint else "")
+        lesson = f" It helps to {hint}." if hint else ""
+        told = "Right." if score else f"Wrong: the answer is {example.answer}.{how}{lesson}"
         return dspy.Prediction(score=score, feedback=told)
 
     def probability(
         self, model: str, question: str, *, reasoning: bool = False, demos: int = 0, instructions: str = ""
     ) -> float:
-        """The true p of the formula: how likely the model is right on this question, asked like this. Raises UnknownName."""
+        """The true p of the formula: how likely the model is right, asked like this. Raises UnknownName."""
         from escalade.agents._author import help_of
 
         known = self.question(question)
         hard = known.difficulty if known else unit("unknown", question)
-        return self.chance(self.sim(model), hard, reasoning, demos, help_of(instructions, self.hints))
+        hints = help_of(instructions, self.hints)
+        return self.chance(self.sim(model), hard, reasoning=reasoning, demos=demos, hints=hints)
 
     @staticmethod
-    def chance(sim: SimModel, difficulty: float, reasoning: bool, demos: int, hints: float) -> float:
+    def chance(sim: SimModel, difficulty: float, *, reasoning: bool, demos: int, hints: float) -> float:
         """The formula."""
         if sim.skill in (0, 1):
             return float(sim.skill)
@@ -239,7 +249,7 @@ class World:
         return self._mind.answer(request, self.sim(request.model), self._sample(request))
 
     def finish(self, answer: Response, *, seen: int | None = None) -> Response:
-        """Count the answer's tokens: all of them, or those of the first `seen` characters. The same answer, for chaining."""
+        """Count the answer's tokens: all, or those of the first `seen` characters. Returns the same answer."""
         usage, name = answer.usage, answer.model.rsplit("/", 1)[-1]
         given = usage.input_tokens or 0
         made = (usage.output_tokens or 0) if seen is None else min(-(-seen // 4), usage.output_tokens or 0)
@@ -261,7 +271,7 @@ class World:
             self._drawn: Counter[tuple[object, ...]] = Counter()
 
     def cost(self, model: str | None = None) -> Money:
-        """What a provider would have billed for one model, or for all: call by call, each rounded up to a nano-dollar."""
+        """What a provider would have billed, for one model or for all: per call, rounded up to a nano-dollar."""
         with self._lock:
             return Money(sum(self._cost.values()) if model is None else self._cost[model])
 
@@ -271,7 +281,7 @@ class World:
         if not config.temperature:
             return 0
         if config.seed is not None:
-            return 1 + config.seed
+            return 1 + int(config.seed)
         asked = (request.model, text_of(request.system), text_of(request.messages[-1].parts), len(request.messages))
         with self._lock:
             self._drawn[asked] += 1

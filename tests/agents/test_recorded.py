@@ -66,7 +66,7 @@ def test_one_too_many(path):
     Recorded(path, Scripted(["a"]), "record").complete(asking())
     replay = Recorded(path)
     replay.complete(asking())
-    with pytest.raises(NotRecorded, match="has 1 answers .* number 2"):
+    with pytest.raises(NotRecorded, match=r"has 1 answers .* number 2"):
         replay.complete(asking())
     replay.rewind()
     assert replay.complete(asking()).text == "a"

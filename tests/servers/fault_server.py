@@ -15,8 +15,8 @@
     silent              a stream that ends properly and doesn't say what it used
     slowstream:50       50 ms between the pieces of a stream
 
-It counts calls and tokens by itself, by model: what it says is what a provider would bill. A name without a known prefix
-answers, too.
+It counts calls and tokens by itself, by model: what it says is what a provider would bill. A name without a known
+prefix answers, too.
 
     with FaultServer() as server:
         server.base            # http://127.0.0.1:<port>/v1

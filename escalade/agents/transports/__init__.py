@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ class Transport(Protocol):
         """One answer. Safe on any number of event loops; cancelling it closes the connection."""
         ...
 
-    def stream(self, request: Request) -> Iterator[Any]:
+    def stream(self, request: Request) -> Generator[Any, None, None]:
         """The `dspy.lm15` stream events of one answer. Closing the iterator early closes the connection."""
         ...
 
-    def astream(self, request: Request) -> AsyncIterator[Any]:
+    def astream(self, request: Request) -> AsyncGenerator[Any, None]:
         """As `stream`."""
         ...
 

@@ -11,7 +11,7 @@ This is the only file that uses private helpers of DSPy's litellm engine. A cont
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -53,11 +53,11 @@ _UNREADABLE = frozenset({"JSONDecodeError", "APIResponseValidationError"})
 class LiteLLM:
     """One attempt per call through litellm.
 
-    `api_key`: a key or `"env:NAME"`; None leaves it to litellm, which reads the provider's own variable. `api_base`: the
-    URL of the API. `timeout`: seconds for an answer, or for each next piece of a stream. `extra`: other arguments of
+    `api_key`: a key or `"env:NAME"`; None leaves it to litellm, which reads the provider's own variable. `api_base`:
+    the URL of the API. `timeout`: seconds for an answer, or for each next piece of a stream. `extra`: more arguments of
     `litellm.completion`, like `api_version` or `extra_headers`.
 
-    litellm takes seconds to import. It is imported by the first call, which on an event loop would stall everything: the
+    litellm takes seconds to import. It is imported by the first call, which on an event loop would stall everything:
     async calls import it in a thread, and `preload()` does so ahead of time.
     """
 
@@ -87,7 +87,7 @@ class LiteLLM:
         litellm = self._litellm()
         arguments = self._arguments(request)
         with _errors(request):
-            return response_value(litellm.completion(**arguments), "chat", request)  # type: ignore[no-any-return]
+            return response_value(litellm.completion(**arguments), "chat", request)
 
     async def acomplete(self, request: Request) -> Response:
         """One answer."""
@@ -95,9 +95,9 @@ class LiteLLM:
         arguments = self._arguments(request)
         with _errors(request):
             raw = await litellm.acompletion(**arguments)
-            return response_value(raw, "chat", request)  # type: ignore[no-any-return]
+            return response_value(raw, "chat", request)
 
-    def stream(self, request: Request) -> Iterator[Any]:
+    def stream(self, request: Request) -> Generator[Any, None, None]:
         """The events of one answer. Raises `lm15.StreamAssemblyError` when it breaks off without a finish reason."""
         litellm = self._litellm()
         arguments = self._arguments(request, stream=True)
@@ -109,7 +109,7 @@ class LiteLLM:
                 yield from codec.feed(chunk)
             yield _end(codec, source, litellm)
 
-    async def astream(self, request: Request) -> AsyncIterator[Any]:
+    async def astream(self, request: Request) -> AsyncGenerator[Any, None]:
         """As `stream`."""
         litellm = await self._alitellm()
         arguments = self._arguments(request, stream=True)
@@ -185,7 +185,7 @@ def _errors(request: Request) -> Iterator[None]:
         raise mapped from error
 
 
-def _mapped(error: Exception, model: str) -> Exception:
+def _mapped(error: Exception, model: str) -> Any:
     """What happened, by the causes below litellm's own class where that class is known to be wrong."""
     chain = list(_causes(error))
     names = {type(e).__name__ for e in chain}
@@ -198,7 +198,7 @@ def _mapped(error: Exception, model: str) -> Exception:
         return lm15.TransportError(said, provider=provider)
     if names & _UNREADABLE:
         return lm15.ProviderError(said, provider=provider)
-    mapped: Exception = to_lm15_error(error, model=model, provider=provider)
+    mapped = to_lm15_error(error, model=model, provider=provider)
     if isinstance(mapped, lm15.LM15Error) and mapped.retry_after is None:
         mapped.retry_after = _retry_after(chain)
     return mapped
@@ -209,7 +209,7 @@ def _retry_after(chain: list[BaseException]) -> float | None:
     for error in chain:
         for holder in (error, getattr(error, "response", None)):
             for name in ("litellm_response_headers", "headers"):
-                headers = getattr(holder, name, None)
+                headers: Any = getattr(holder, name, None)
                 for key, value in headers.items() if hasattr(headers, "items") else ():
                     if str(key).lower() == "retry-after" and (seconds := retry_after_seconds(value)) is not None:
                         return float(seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ _REASONING_APART = frozenset({"gemini", "vertex", "vertex-express", "xai"})
 class LM15:
     """One attempt per call through lm15.
 
-    `api_key`: a key or `"env:NAME"`; None leaves it to lm15, which reads the provider's own variable. `api_base`: the URL
-    of the API. `timeout`: seconds to wait for a connection, and for each next piece of the answer.
+    `api_key`: a key or `"env:NAME"`; None leaves it to lm15, which reads the provider's own variable. `api_base`: the
+    URL of the API. `timeout`: seconds to wait for a connection, and for each next piece of the answer.
 
     Sync calls share one connection pool; each event loop has one of its own, which dies with the loop.
     """
@@ -65,14 +65,14 @@ class LM15:
         with _timeouts():
             return _normalised(await engine.complete(request), provider)
 
-    def stream(self, request: Request) -> Iterator[Any]:
+    def stream(self, request: Request) -> Generator[Any, None, None]:
         """The events of one answer."""
         engine, provider = self._engine(request.model)
         with _timeouts(), closing(engine.stream(request)) as events:
             for event in events:
                 yield _normalised_end(event, provider)
 
-    async def astream(self, request: Request) -> AsyncIterator[Any]:
+    async def astream(self, request: Request) -> AsyncGenerator[Any, None]:
         """The events of one answer."""
         engine, provider = self._async_engine(request.model)
         async with aclosing(engine.stream(request)) as events:
@@ -121,7 +121,7 @@ def _provider(model: str) -> str:
 
 @contextmanager
 def _timeouts() -> Iterator[None]:
-    """A timeout of the client is a timeout, not a broken connection. One while connecting sent nothing, and stays apart."""
+    """A timeout of the client is a timeout, no broken connection. One while connecting sent nothing: it stays apart."""
     try:
         yield
     except lm15.TransportError as error:
@@ -148,7 +148,7 @@ def _normalised_end(event: Any, provider: str) -> Any:
 
 
 def _usage(usage: Any, provider: str) -> Any:
-    """In OpenAI's convention: input includes cached tokens, output includes reasoning (DSPy does this for its own routes)."""
+    """In OpenAI's convention: input includes cached tokens, output reasoning. DSPy does so for its own routes."""
     given, made = usage.input_tokens, usage.output_tokens
     if "anthropic" in provider and given is not None:
         given += (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)

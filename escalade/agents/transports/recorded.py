@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -49,7 +49,7 @@ class NotRecorded(lm15.InvalidRequestError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recorded attempt. `answer` or `error` as JSON, the other is None. `latency`: seconds, of a stream to its end."""
+    """One recorded attempt: `answer` or `error` as JSON, the other None; `latency`: seconds, of a stream to its end."""
 
     answer: dict[str, Any] | None
     error: dict[str, Any] | None
@@ -59,7 +59,7 @@ class Entry:
         """The answer. Raises the error where it was one."""
         if self.error is not None:
             raise _error(self.error)
-        return response_from_dict(self.answer)  # type: ignore[no-any-return]  # dspy has no types
+        return response_from_dict(self.answer or {})
 
 
 class Recording:
@@ -161,15 +161,21 @@ class Recorded:
         pace: float = 0.0,
     ) -> None:
         if mode not in {"replay", "record", "fill"} or pace < 0 or (mode != "replay" and inner is None):
-            raise BadInput(f"mode {mode!r}: expected 'replay', or 'record' or 'fill' with an inner transport; pace >= 0")
+            raise BadInput(
+                f"mode {mode!r}: expected 'replay', or 'record' or 'fill' with an inner transport; pace >= 0"
+            )
         self.recording = recording if isinstance(recording, Recording) else Recording(recording)
         if mode == "replay" and self.recording.path is not None and not self.recording.path.exists():
-            raise DataError(f"no recording at {self.recording.path}; make one with mode='record' and an inner transport")
+            raise DataError(
+                f"no recording at {self.recording.path}; make one with mode='record' and an inner transport"
+            )
         self._inner, self._mode, self._pace = inner, mode, pace
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         if inner is not None:
-            self.recording.describe({**{h: getattr(inner, h) for h in _HINTS}, "params": sorted(inner.supported_params)})
+            self.recording.describe(
+                {**{h: getattr(inner, h) for h in _HINTS}, "params": sorted(inner.supported_params)}
+            )
 
     @property
     def name(self) -> str:
@@ -226,7 +232,7 @@ class Recorded:
         self._add(key, request, answer, began)
         return answer
 
-    def stream(self, request: Request) -> Iterator[Any]:
+    def stream(self, request: Request) -> Generator[Any, None, None]:
         """As `complete`, in pieces. A stream that was left early is not recorded, one that broke off is its error."""
         key, entry = self._look(request)
         if entry is not None:
@@ -243,7 +249,7 @@ class Recorded:
             raise
         self._add(key, request, lm15.materialize_response(iter(events), request), began)
 
-    async def astream(self, request: Request) -> AsyncIterator[Any]:
+    async def astream(self, request: Request) -> AsyncGenerator[Any, None]:
         """As `stream`."""
         key, entry = self._look(request)
         if entry is not None:
@@ -253,7 +259,7 @@ class Recorded:
             return
         began, events = time.perf_counter(), []
         try:
-            async with aclosing(self._asked().astream(request)) as source:  # type: ignore[type-var]
+            async with aclosing(self._asked().astream(request)) as source:
                 async for event in source:
                     events.append(event)
                     yield event
@@ -301,13 +307,17 @@ def _not_recorded(recording: Recording, key: str, model: str, turn: int) -> NotR
     where = recording.path or "the recording"
     had = recording.count(key)
     if had:
-        said = f"{where} has {had} answers to this request to {model!r}, and this is number {turn + 1}; rewind() begins again"
+        said = (
+            f"{where} has {had} answers to this request to {model!r}, this is number {turn + 1}; rewind() begins again"
+        )
     else:
-        said = f"{where} has no answer to this request to {model!r} ({len(recording)} others); record it with mode='fill'"
+        said = (
+            f"{where} has no answer to this request to {model!r} ({len(recording)} others); record it with mode='fill'"
+        )
     return NotRecorded(said, provider="recorded")
 
 
 def _error(told: dict[str, Any]) -> lm15.LM15Error:
     """The error as it was raised, less its causes."""
     known = {name: told[name] for name in ("status", "retry_after", "provider", "provider_code") if name in told}
-    return error_class_for_code(told["code"])(told["message"], **known)  # type: ignore[no-any-return]
+    return error_class_for_code(told["code"])(told["message"], **known)

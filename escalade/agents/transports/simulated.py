@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.transports import CHAT_PARAMS
@@ -53,7 +53,7 @@ class Simulated:
             await asyncio.sleep(wait)
         return world.finish(world.answer(request))
 
-    def stream(self, request: Request) -> Iterator[Any]:
+    def stream(self, request: Request) -> Generator[Any, None, None]:
         """The events of one answer, `CHUNK` characters at a time."""
         world = self.world
         time.sleep(world.begin(request))
@@ -70,7 +70,7 @@ class Simulated:
         finally:
             world.finish(answer, seen=None if seen < 0 else seen)
 
-    async def astream(self, request: Request) -> AsyncIterator[Any]:
+    async def astream(self, request: Request) -> AsyncGenerator[Any, None]:
         """As `stream`."""
         world = self.world
         await asyncio.sleep(world.begin(request))
