@@ -1,0 +1,63 @@
+"""What the examples print, beyond that they run (`test_docs.py` runs each as it is)."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests._house import ROOT
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs an example by name; its variables and what it printed."""
+
+    def running(name: str) -> tuple[dict[str, Any], str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setattr(sys, "argv", [name])
+        names = runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        return names, capsys.readouterr().out
+
+    return running
+
+
+def test_cost_aware_agent(run: Any) -> None:
+    """It escalates some questions and not others, stays within its budget, and says why it climbed."""
+    names, text = run("cost_aware_agent.py")
+    assert 0 < names["escalated"] < len(names["questions"])
+    assert names["right"] > names["alone"]
+    assert 0 < names["scope"].spent <= 50_000_000
+    assert re.search(r"confidence 0\.\d\d < 0\.80", text)
+    assert f"{names['scope'].spent} spent" in text
+
+
+def test_cost_aware_agent_keeps_each_request_within_its_budget(run: Any) -> None:
+    """No request costs more than its own budget, and one that is too small for the dear rung is answered cheaply."""
+    names, text = run("cost_aware_agent.py")
+    assert names["dearest"] <= 15_000_000
+    assert "doesn't fit" in text
+
+
+def test_parallel_agents(run: Any) -> None:
+    """The branches wait side by side: two models deep takes two waits, not three; eight plans take no longer."""
+    names, text = run("parallel_agents.py")
+    assert names["result"].plan == "Take the 9:12; room 12 is yours."
+    assert len(names["results"]) == 8
+    assert names["world"].calls["small"] == 3 + 8 * 3
+    assert names["scope"].spent == names["world"].cost()
+    assert "8 plans" in text
+
+
+def test_record_and_replay(run: Any) -> None:
+    """Only the recording pays; the replay compares four policies with the strongest rung."""
+    names, text = run("record_and_replay.py")
+    assert names["world"].calls.total() == names["outcomes"].n * names["outcomes"].k == 600
+    for name in ("large", "two must agree", "threshold 0.8", "threshold, 1 cent", "small alone"):
+        assert name in text
+    assert "a true difference to large" in text
