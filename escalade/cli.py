@@ -20,6 +20,7 @@ app = App(
     help="DSPy agents that climb to a dearer rung only when it pays.",
     version=f"escalade {escalade.__version__}",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

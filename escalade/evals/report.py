@@ -116,7 +116,7 @@ def _table(comparison: Comparison, width: int, glyphs: Glyphs) -> Table:
     heads = {"": "left", "policy": "left", "quality": "right", "bar": "left", "$/1k": "right", DIFF: "right"}
     heads |= {"cost": "right"} if wide else {}
     heads |= {"verdict": "left"} | ({"err": "right"} if errors else {}) | ({"over": "right"} if violations else {})
-    fixed = {name: max(len(name), *(c[name].cell_len for c in cells)) for name in heads if name != "bar"}
+    fixed = {name: max(1, len(name), *(c[name].cell_len for c in cells)) for name in heads if name != "bar"}
     spare = width - sum(fixed.values()) - len(fixed)
     bar = min(MOST_BAR, max(LEAST_BAR, spare))
     fixed["policy"] = max(12, fixed["policy"] + min(0, spare - bar))

@@ -1,0 +1,123 @@
+"""Bad input in the terminal: one clear line on stderr, exit code 2, no traceback, nothing half-printed."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from escalade.cli import main
+
+HOLES = "question_id,model,correct\n1,a,1\n1,b,0\n2,a,1\n3,a,0\n3,b,1\n"
+FILES = {
+    "holes.csv": HOLES,
+    "empty.csv": "",
+    "header.csv": "prompt,a,b\n",
+    "strange.csv": "x,y\n1,2\n",
+    "ragged.csv": "prompt,a,b\nq,1\n",
+    "verdict.csv": "prompt,a,b\nq,1,maybe\n",
+    "outside.csv": "prompt,a,b\nq,1,7\n",
+    "alone.csv": "prompt\nq\n",
+    "twice.csv": "question_id,model,correct\n1,a,1\n1,a,0\n",
+    "nameless.csv": "question_id,model,correct\n,a,1\n",
+    "cost.csv": "question_id,model,correct,cost\n1,a,1,cheap\n",
+    "minus.csv": "question_id,model,correct,cost\n1,a,1,-1\n",
+    "confidence.csv": "question_id,model,correct,confidence\n1,a,1,80\n",
+    "status.csv": "question_id,model,correct,status\n1,a,1,great\n",
+    "column.csv": "question_id,model,right\n1,a,1\n",
+    "same.csv": "prompt,a,a\nq,1,1\n",
+    "empty.jsonl": "\n",
+    "list.jsonl": "[1]\n",
+    "unpriced.csv": "prompt,a,b\n" + "".join(f"q{i},1,0\n" for i in range(9)),
+    "prices.json": "[]",
+    "broken.toml": "a = ",
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder of bad files, to be in."""
+    for name, text in FILES.items():
+        tmp_path.joinpath(name).write_text(text, "utf-8")
+    tmp_path.joinpath("latin.csv").write_bytes(b"prompt,a,b\n\xe9,1,0\n")
+    tmp_path.joinpath("cut.csv.gz").write_bytes(gzip.compress(b"prompt,a,b\nq,1,0\n")[:-9])
+    tmp_path.joinpath("folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--policies", "treshold"], "unknown policy 'treshold'; did you mean 'threshold"),
+        (["--baseline", "gpt4"], "unknown policy 'gpt4'"),
+        (["--data", "nowhere.csv"], "no such data file: nowhere.csv"),
+        (["--data", "csv:holes.csv"], "unknown loader 'csv'"),
+        (["--data", "strange.csv"], "expected the columns question_id, model, correct"),
+        (["--data", "long:column.csv"], "unknown column of column.csv: 'correct'"),
+        (["--data", "routellm:holes.csv"], "unknown column of holes.csv: 'prompt'"),
+        (["--data", "empty.csv"], "an empty data set"),
+        (["--data", "header.csv"], "an empty data set"),
+        (["--data", "empty.jsonl"], "an empty data set"),
+        (["--data", "folder"], "no CSV file in this folder"),
+        (["--data", "jsonl:folder"], "folder"),
+        (["--data", "list.jsonl"], "line 1"),
+        (["--data", "ragged.csv"], "line 2: 2 cells under 3 columns"),
+        (["--data", "verdict.csv"], "line 2: column 'b' has 'maybe'"),
+        (["--data", "outside.csv"], "a verdict lies between 0 and 1"),
+        (["--data", "alone.csv"], "no column with the verdicts of a model"),
+        (["--data", "same.csv"], "two columns are called 'a'"),
+        (["--data", "twice.csv"], "line 3: question '1' has two lines for 'a'"),
+        (["--data", "nameless.csv"], "line 2: a question_id and a model are needed"),
+        (["--data", "cost.csv"], "line 2: column 'cost'"),
+        (["--data", "minus.csv"], "a cost isn't negative"),
+        (["--data", "confidence.csv"], "'confidence' has 80, outside 0 to 1"),
+        (["--data", "status.csv"], "column 'status' has 'great'"),
+        (["--data", "latin.csv"], "not a text in UTF-8"),
+        (["--data", "cut.csv.gz"], "a damaged gzip file"),
+        (["--data", "holes.csv"], "1 of 3 questions without an outcome on every rung (b lacks 1)"),
+        (["--data", "unpriced.csv", "--labels", "regraded"], "it has no re-graded labels"),
+        (["--data", "unpriced.csv", "--per-request", "1"], "a budget needs prices, and what b, a cost is unknown"),
+        (["--data", "unpriced.csv", "--policies", "threshold"], "it needs a confidence"),
+        (["--data", "unpriced.csv", "--policies", "agreement"], "it needs answers to compare"),
+        (["--per-request", "0.0000001"], "no rung fits a budget of $0.0000001 per request"),
+        (["--per-run", "0.0000001"], "no rung fits a budget of $0.0000001 per run"),
+        (["--per-request", "cheap"], "not an amount of dollars"),
+        (["--price", "gpt-4-1106"], "write NAME=IN/OUT"),
+        (["--price", "gpt=1/2"], "unknown rung to price 'gpt'"),
+        (["--price", "gpt-4-1106=-1/2"], "can't be below zero"),
+        (["--prices", "nowhere.json"], "price file nowhere.json"),
+        (["--prices", "prices.json"], "expected an object of prices"),
+        (["--prices", "broken.toml"], "price file broken.toml"),
+        (["--margin", "2"], "a margin is a difference in quality"),
+        (["--limit", "0"], "a limit of questions is 1 or more"),
+        (["--folds", "1"], "2 folds or more"),
+        (["--labels", "best"], "--labels"),
+        (["--seed", "x"], "--seed"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_one_line_and_exit_code_2(files, capsys, arguments, told) -> None:
+    """Each kind of bad input: one line that says what, exit code 2, and nothing on stdout."""
+    before = sorted(files.rglob("*"))
+    assert main(["compare", *arguments, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert told in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not out
+    assert sorted(files.rglob("*")) == before
+
+
+def test_missing_outcomes_can_be_dropped(files, capsys) -> None:
+    """`--missing drop` leaves the questions out and says how many."""
+    assert main(["compare", "--data", "holes.csv", "--missing", "drop"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 questions" in text
+    assert "1 of 3 questions without an outcome on every rung (b lacks 1) are dropped" in text
+
+
+def test_unknown_command(capsys) -> None:
+    """A command that doesn't exist is bad input too."""
+    assert main(["compere"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

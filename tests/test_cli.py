@@ -1,0 +1,114 @@
+"""The command: thin, quick, and well-behaved in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import escalade
+from escalade import cli
+from escalade.errors import BudgetExceeded
+from tests._house import ROOT
+
+
+def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the repository, with its output in pipes."""
+    command = [sys.executable, *arguments]
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=kept | env, encoding="utf-8"
+    )
+
+
+def test_json_is_json(capsys) -> None:
+    """`--json` prints one object and nothing else."""
+    assert cli.main(["compare", "--limit", "80", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["dataset"] == {"name": "gsm8k-ladder", "n": 80}
+
+
+def test_options_arrive(capsys) -> None:
+    """What is asked for on the command line is what is compared."""
+    options = ["--policies", "agreement=2+budget, random=0.3", "--baseline", "mixtral-8x7b", "--per-request", "0.05"]
+    options += ["--price", "gpt-4-1106=5/15", "--price", "mixtral-8x7b=1", "--labels", "regraded", "--margin", "0.05"]
+    assert cli.main(["compare", "--limit", "80", "--seed", "3", *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in found["policies"]} == {"agreement-2+budget", "random-0.3", "mixtral-8x7b"}
+    assert (found["labels"], found["baseline"], found["margin"], found["seed"]) == ("regraded", "mixtral-8x7b", 0.05, 3)
+    assert any("gpt-4-1106: $5 in, $15 out (yours)" in note for note in found["notes"])
+
+
+def test_prices_from_a_file(tmp_path, capsys) -> None:
+    """`--prices` reads a file that may know more models than the data has."""
+    path = tmp_path / "prices.toml"
+    path.write_text('gpt-4-1106 = "1/1"\nother = "2/2"\n')
+    assert cli.main(["compare", "--limit", "40", "--prices", str(path), "--json"]) == 0
+    assert "gpt-4-1106: $1 in, $1 out (prices.toml)" in capsys.readouterr().out
+
+
+def test_two_runs_print_the_same_bytes() -> None:
+    """In two processes with other hash seeds the report is the same to the byte."""
+    one, two = (python("-m", "escalade", "compare", PYTHONHASHSEED=seed) for seed in ("1", "2"))
+    assert one.returncode == two.returncode == 0, one.stderr
+    assert one.stdout == two.stdout
+    assert max(map(len, one.stdout.splitlines())) <= 100
+
+
+def test_compare_needs_no_dspy() -> None:
+    """Comparing imports neither DSPy nor litellm, and help not even numpy."""
+    heavy = "print([m for m in {} if m in sys.modules], file=sys.stderr)"
+    run = "import sys; from escalade.cli import main; main({}); " + heavy
+    assert python("-c", run.format(["compare", "--limit", "20"], ("dspy", "litellm"))).stderr.strip() == "[]"
+    assert python("-c", run.format(["compare", "--help"], ("dspy", "litellm", "numpy"))).stderr.strip() == "[]"
+
+
+def test_compare_is_quick() -> None:
+    """The whole command, with the start of Python, takes less than 5 s; the better of two."""
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        python("-m", "escalade", "compare")
+        return time.perf_counter() - began
+
+    assert min(seconds(), seconds()) < 5
+
+
+def test_version_and_help(capsys) -> None:
+    """`--version` and `--help` answer and leave with 0."""
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"escalade {escalade.__version__}"
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "compare" in text
+    assert "demo" in text
+
+
+def test_closed_pipe() -> None:
+    """A reader that stops reading (`| head -1`) causes no traceback."""
+    command = [sys.executable, "-m", "escalade", "compare"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        run.stdout.close()
+        assert not run.stderr.read()
+        assert run.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [(BudgetExceeded("used up"), 1, "error: used up\n"), (KeyboardInterrupt(), 130, "error: interrupted\n")],
+)
+def test_other_failures(monkeypatch, capsys, error, code, told) -> None:
+    """A failure that isn't bad input leaves with 1, an interruption with 130: one line each."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("escalade.evals.loaders.load_outcomes", failing)
+    assert cli.main(["compare"]) == code
+    assert capsys.readouterr().err == told
