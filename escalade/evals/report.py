@@ -87,11 +87,18 @@ def closing(comparison: Comparison) -> str:
     return f"{told}; {by}the cheapest policy that is as good within {margin} is {name}, at {ratio}."
 
 
+class _Terminal(Console):
+    """Leaves it to the command what a reader that stops reading means; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    console = Console(highlight=False)
+    console = _Terminal(highlight=False)
     if console.is_terminal or "COLUMNS" in console._environ:
         return console
-    return Console(highlight=False, width=WIDE)
+    return _Terminal(highlight=False, width=WIDE)
 
 
 def _can_draw(console: Console) -> bool:
@@ -117,9 +124,9 @@ def _table(comparison: Comparison, width: int, glyphs: Glyphs) -> Table:
     heads |= {"cost": "right"} if wide else {}
     heads |= {"verdict": "left"} | ({"err": "right"} if errors else {}) | ({"over": "right"} if violations else {})
     fixed = {name: max(1, len(name), *(c[name].cell_len for c in cells)) for name in heads if name != "bar"}
-    spare = width - sum(fixed.values()) - len(fixed)
+    spare = width - sum(fixed.values()) - len(heads)
     bar = min(MOST_BAR, max(LEAST_BAR, spare))
-    fixed["policy"] = max(12, fixed["policy"] + min(0, spare - bar))
+    fixed["policy"] = min(fixed["policy"], max(12, fixed["policy"] + min(0, spare - bar)))
     axis = _Axis.over(comparison.rows, bar)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
     for name, justify in heads.items():
