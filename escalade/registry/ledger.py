@@ -22,6 +22,7 @@ the same `Purse` protocol over a store.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ Period = Literal["none", "day", "month"]
 Level = Literal["warn", "brake", "exhausted", "overrun"]
 
 logger = logging.getLogger(__name__)
+
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,8 @@ class Account:
     """One node of the tree. Only the ledger changes it, under the ledger's lock."""
 
     __slots__ = (
-        "_brake_at", "_warn_at", "brake", "exhausted", "held", "limit", "marks", "name", "optional", "overrun",
-        "period", "settled", "sticky", "turn", "warn",
+        "_brake_at", "_warn_at", "brake", "ends", "exhausted", "held", "limit", "marks", "name", "optional", "overrun",
+        "period", "settled", "sticky", "warn",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +102,7 @@ class Account:
         self.settled = self.held = self.overrun = 0
         self.exhausted: BudgetExceeded | None = None
         self.marks: set[Level] = set()
-        self.turn = ""
+        self.ends = math.inf
         self.set_marks(limit, warn, brake)
 
     def set_marks(self, limit: int | None, warn: float, brake: float) -> None:
@@ -243,9 +246,8 @@ class Ledger:
             account = self._named.get(budget.account)
             if account is None:
                 account = self._named[budget.account] = Account(budget.account, None, sticky=False)
-                account.turn = self._turn(budget.period)
             if account.period != budget.period:
-                account.period, account.turn = budget.period, self._turn(budget.period)
+                account.period, account.ends = budget.period, _end(budget.period, self._now())
             account.set_marks(limit, budget.warn, budget.brake)
 
     def purse(self, principal: Principal | None = None, *, limit: int | None = None, name: str = "run") -> LedgerPurse:
@@ -375,16 +377,11 @@ class Ledger:
 
         Only forward: a clock that is set back must not open yesterday's budget again, and today's after it.
         """
-        turn = self._turn(account.period)
-        if account.turn < turn:
-            account.turn, account.settled, account.overrun = turn, 0, 0
+        now = self._now()
+        if now >= account.ends:
+            account.ends = _end(account.period, now)
+            account.settled = account.overrun = 0
             account.marks.clear()
-
-    def _turn(self, period: Period) -> str:
-        if period == "none":
-            return ""
-        today = datetime.fromtimestamp(self._now(), UTC)
-        return today.strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
 
     @staticmethod
     def _exhaust(path: tuple[Account, ...], refusing: Account, refusal: BudgetExceeded) -> None:
@@ -410,6 +407,17 @@ class Ledger:
                 asked=actual,
             )
         return _mark(account, crossed, "overrun")
+
+
+def _end(period: Period, now: float) -> float:
+    """When the period that `now` is in ends (UTC), in seconds since the epoch."""
+    if period == "none":
+        return math.inf
+    if period == "day":
+        return (now // _DAY + 1) * _DAY
+    today = datetime.fromtimestamp(now, UTC)
+    months = today.year * 12 + today.month  # the next month, counted from 0
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC).timestamp()
 
 
 def _share(limit: int, share: float) -> int:

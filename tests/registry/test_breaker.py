@@ -168,4 +168,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreakerMachine = BreakerMachine.TestCase
-TestBreakerMachine.settings = settings(max_examples=200, stateful_step_count=40)
+TestBreakerMachine.settings = settings(max_examples=80, stateful_step_count=40)

@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.primitives.local_interpreter import LocalInterpreter
 
 import escalade
 from escalade import GovernedTool, Principal, Registry, Roles, tool
@@ -260,3 +261,36 @@ def test_an_agent_may_keep_on_trying() -> None:
         dspy.ReAct("question -> answer", tools=[prepared(book, REFUSALS[0])], max_iters=6)(question="?")
     assert ran == []
     assert len(journal.denials()) == 5
+
+
+CODE = """```python
+try:
+    print(trip_book({args}))
+except Exception as error:
+    print(type(error).__name__, error)
+```"""
+
+
+def rlm(governed: GovernedTool, args: dict[str, Any]) -> str:
+    """Python code of a model calls the tool, from a process of its own."""
+    code = CODE.format(args=", ".join(f"{name}={value!r}" for name, value in args.items()))
+    lm = scripted_lm(
+        {"reasoning": "so", "code": code}, {"reasoning": "so", "code": "```python\nSUBMIT(answer='42')\n```"}
+    )
+    agent = dspy.RLM("question -> answer", tools=[governed], interpreter_factory=LocalInterpreter, max_iters=3)
+    with dspy.context(lm=lm):
+        return str(agent(question="?").trajectory[0]["output"])
+
+
+@pytest.mark.parametrize("function", [book, abook], ids=["sync tool", "async tool"])
+def test_code_that_calls_tools(function: Any) -> None:
+    """RLM, whose code runs in a process of its own: allowed, it gets the result; refused, one line, and nothing ran."""
+    ran.clear()
+    with escalade.scope() as scope:
+        assert rlm(prepared(function, Refusal("", "", "")), {"city": "Rome"}) == "booked Rome"
+        said = rlm(prepared(function, Refusal("", "", "")), {"city": 3})
+        assert said == "RuntimeError InvalidArguments: trip_book: argument 'city': 3 is not of type \"string\""
+        assert len(scope.recorder.entries()) == len(scope.recorder.denials()) == 1  # type: ignore[attr-defined]
+    with escalade.scope(**GUEST):
+        assert "PermissionDenied: 'ana' may not use tool" in rlm(prepared(function, REFUSALS[0]), {"city": "Rome"})
+    assert ran == ["Rome"]
