@@ -141,7 +141,9 @@ class Books:
         found += [f"{account.name} still holds {Money(account.held)}" for account in self.accounts if account.held]
         found += [f"the journal has {self.journal}, the calls came to {self.total}"] * (self.journal != self.total)
         found += [f"{_label(entry)} has not ended" for entry in self.running]
-        return found + [f"{_label(entry)} was denied and ran" for entry in self.denials if self._ran[entry.resource]]
+        return found + [
+            f"{_label(entry)} was denied and ran" for entry in self.denials if self._ran.get(entry.resource)
+        ]
 
     def table(self) -> Table:
         """Every use: who, what, the upper bound that was reserved, what it came to."""
@@ -164,7 +166,7 @@ class Books:
             lines.append(f"ledger   {account.name}: {Money(account.settled)} settled{left}")
         lines.append(f"journal  {self.journal} in {len(self.calls)} calls")
         for entry in self.denials:
-            ran = "[red]ran all the same[/]" if self._ran[entry.resource] else "never ran"
+            ran = "[red]ran all the same[/]" if self._ran.get(entry.resource) else "never ran"
             lines.append(f"denied   {_label(entry)} to {_who(entry)}, {ran}: {entry.rule}")
         lines.append("[red]they differ[/]" if self.wrong() else "[green]equal to the nano-dollar[/]")
         return "\n".join(lines)
@@ -176,7 +178,7 @@ class Books:
             "calls": [
                 {**_names(e), "held_nanos": e.held, "cost_nanos": e.cost, "outcome": e.outcome} for e in self.calls
             ],
-            "denied": [{**_names(e), "rule": e.rule, "ran": self._ran[e.resource]} for e in self.denials],
+            "denied": [{**_names(e), "rule": e.rule, "ran": self._ran.get(e.resource, 0)} for e in self.denials],
             "total_nanos": int(self.total),
             "journal_nanos": int(self.journal),
             "ledger_nanos": sum(nanos for name, nanos in spent.items() if name.startswith("tenant:")),
