@@ -57,12 +57,19 @@ async def _tick(waits: list[float]) -> None:
             await asyncio.sleep(_TICK)
         finally:  # a test that ends right after it blocked cancels this tick
             if len(sys.modules) - modules < _MANY_IMPORTS:
-                waits.append(time.perf_counter() - began - _TICK - (_stolen() - stolen))
+                waits.append(time.perf_counter() - began - _TICK - max(0.0, _stolen() - stolen))
 
 
 def _stolen() -> float:
-    """Seconds that this thread was ready to run and another process ran instead; 0 where that isn't known."""
+    """Seconds that our threads were ready to run and another process ran instead; 0 where that isn't known.
+
+    All threads, since one that was put aside may have held the lock that the loop's thread waits for.
+    """
+    return sum(map(_waited, Path("/proc/self/task").glob("*/schedstat"))) / 1e9
+
+
+def _waited(schedstat: Path) -> int:
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
+        return int(schedstat.read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # the thread has just ended, or the kernel keeps no account
+        return 0
