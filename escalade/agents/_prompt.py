@@ -216,9 +216,16 @@ def _schema(annotation: str, note: str, skeleton: str | None) -> Schema:
         return _loaded(note.removeprefix("adhere to the JSON schema: "))
     if note.startswith("be one of: "):
         return {"enum": note.removeprefix("be one of: ").split("; ")}
+    return _nested(annotation, skeleton) if skeleton else _SCALARS["str"]
+
+
+def _nested(annotation: str, skeleton: str) -> Schema:
+    """XML prompts show nested types as a skeleton, without notes."""
+    if annotation.startswith("dict["):
+        return {"type": "object"}
     if annotation.startswith("list[") and annotation[5:-1] in _SCALARS:
         return {"type": "array", "items": _SCALARS[annotation[5:-1]]}
-    return _skeleton_schema(ET.fromstring(skeleton)) if skeleton else _SCALARS["str"]  # noqa: S314 - DSPy wrote it
+    return _skeleton_schema(ET.fromstring(skeleton))  # noqa: S314 - DSPy wrote it
 
 
 def _loaded(schema: str) -> Schema:
@@ -237,7 +244,7 @@ def _literals(annotation: str) -> list[Any]:
 
 
 def _skeleton_schema(element: ET.Element) -> Schema:
-    """XML prompts show nested types as a skeleton without leaf types: "1" is read as text, number and truth alike."""
+    """A skeleton has no types at its leaves: "1" is read as text, number and truth alike."""
     children = list(element)
     if [child.tag for child in children] == ["item"]:
         return {"type": "array", "items": _skeleton_schema(children[0])}

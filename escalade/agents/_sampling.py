@@ -119,6 +119,8 @@ class _Filler:
         return {p: values[p] for p in properties if p in values}
 
     def _inner(self, schema: Schema, defs: Schema, name: str, depth: int) -> Any:
+        if depth > 1 and {"type": "null"} in schema.get("anyOf", ()):
+            return None  # a person's boss's boss need not have one
         return self.value(*_resolved(schema, defs), name, depth + 1)
 
     def _scalar(self, kind: Any, schema: Schema, name: str) -> Any:

@@ -82,7 +82,7 @@ class Confidence(float):
         return Confidence, (float(self),)
 
     def toDict(self) -> float | None:  # noqa: N802 - DSPy's hook
-        """A plain number, None for unknown: DSPy asks for it when a demonstration is saved, and JSON knows no subclass."""
+        """A plain number, None for unknown: what DSPy saves in a demonstration, since its JSON knows no subclass."""
         return float(self) if self.known else None
 
     @classmethod

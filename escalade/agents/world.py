@@ -83,11 +83,15 @@ class SimModel:
     fail_every: int | None = None
     error: BaseException | Callable[[], BaseException] | None = None
     faults: Faults | None = None
-    price: Price = field(init=False)
-    shift: float = field(init=False)
+    price: Price = field(init=False, repr=False)
+    shift: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.skill <= 1 or min(self.latency, self.per_token) < 0 or (self.fail_every or 1) < 1:
+        if (
+            not 0 <= self.skill <= 1
+            or min(self.latency, self.per_token) < 0
+            or (1 if self.fail_every is None else self.fail_every) < 1
+        ):
             raise BadInput(
                 f"a simulated model needs a skill in 0..1, times of 0 or more, fail_every of 1 or more: {self}"
             )

@@ -160,10 +160,10 @@ def test_is_a_float():
     assert value + 0.1 == pytest.approx(0.9)
     assert value > 0.5
     assert repr(value) == "Confidence(0.8)"
-    for twin in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), copy.copy(value)):  # noqa: S301 - our own
+    for twin in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), copy.copy(value)):
         assert type(twin) is Confidence
         assert twin == value
-    assert not pickle.loads(pickle.dumps(Confidence(""))).known  # noqa: S301 - our own
+    assert not pickle.loads(pickle.dumps(Confidence(""))).known
 
 
 class Answer(pydantic.BaseModel):
