@@ -82,21 +82,24 @@ def outcomes(draw: st.DrawFn, *, priced: bool = False) -> Outcomes:
     )
 
 
-def policies(k: int, *, deep: int = 2) -> st.SearchStrategy[Policy]:
-    """Random policies for a ladder of k rungs, budgets nested up to `deep` times."""
+KINDS = (Constant, Threshold, Agreement, RandomMix, PromptLength)
+
+
+def policies(k: int, *, kinds: Sequence[type] = KINDS, deep: int = 2) -> st.SearchStrategy[Policy]:
+    """Random policies for a ladder of k rungs, of these kinds, with budgets nested up to `deep` times."""
     rung = st.one_of(st.integers(0, k - 1), st.integers(0, k - 1).map(lambda i: f"r{i}"))
     ladder = st.lists(rung, min_size=1, max_size=4).map(tuple)
     members = st.permutations(range(k)).flatmap(lambda p: st.integers(1, k).map(lambda m: tuple(p[:m])))
-    plain = st.one_of(
-        st.builds(Constant, rung),
-        st.builds(Threshold, st.sampled_from([0.0, 0.5, 0.8, 1.0]), st.none() | ladder),
-        members.flatmap(
-            lambda m: st.builds(Agreement, st.just(m), rung, st.none() | st.integers(1, len(m)))  # then may be one of m
+    plain = {
+        Constant: st.builds(Constant, rung),
+        Threshold: st.builds(Threshold, st.sampled_from([0.0, 0.5, 0.8, 1.0]), st.none() | ladder),
+        Agreement: members.flatmap(  # `then` may be one of them
+            lambda m: st.builds(Agreement, st.just(m), rung, st.none() | st.integers(1, len(m)))
         ),
-        st.builds(RandomMix, st.sampled_from([0.0, 0.4, 1.0]), rung, rung, st.integers(0, 3)),
-        st.builds(PromptLength, st.integers(0, 9), rung, rung),
-    )
-    if not deep:
-        return plain
-    per_request = st.none() | st.integers(0, 30).map(Money)
-    return st.one_of(plain, st.builds(Budgeted, policies(k, deep=deep - 1), per_request))
+        RandomMix: st.builds(RandomMix, st.sampled_from([0.0, 0.4, 1.0]), rung, rung, st.integers(0, 3)),
+        PromptLength: st.builds(PromptLength, st.integers(0, 9), rung, rung),
+    }
+    policy: st.SearchStrategy[Policy] = st.one_of([plain[kind] for kind in kinds])
+    for _ in range(deep):
+        policy = st.one_of(policy, st.builds(Budgeted, policy, st.none() | st.integers(0, 30).map(Money)))
+    return policy

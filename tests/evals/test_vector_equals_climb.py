@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escalade.agents.climb import Policy
-from escalade.agents.policies import Constant, Threshold
+from escalade.agents.climb import Policy, Rung
+from escalade.agents.policies import Agreement, Budgeted, Constant, Threshold
 from escalade.evals._vector import vectorised
 from escalade.evals.folds import ByFold
 from escalade.evals.outcomes import UNKNOWN, Outcomes
 from escalade.evals.replay import replay, replay_one
-from tests.evals._tables import outcomes, policies
+from escalade.money import Money
+from tests.evals._tables import KINDS, outcomes, policies, table
 
 
 def check(policy: Policy, data: Outcomes, per_run: int | None) -> None:
@@ -34,21 +36,41 @@ def check(policy: Policy, data: Outcomes, per_run: int | None) -> None:
         assert found.latency[i] == seconds or np.isnan(found.latency[i]) == np.isnan(seconds) == True  # noqa: E712
 
 
-@settings(max_examples=400)
-@given(st.data())
-def test_vectorised_is_the_climb(data: st.DataObject) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_vectorised_is_the_climb(kind: type, data: st.DataObject) -> None:
     """For random tables, policies and run budgets: same rungs tried, same answer, same nano-dollars, same errors."""
     found = data.draw(outcomes())
-    policy = data.draw(policies(found.k))
-    check(policy, found, data.draw(st.none() | st.integers(0, 120)))
+    check(data.draw(policies(found.k, kinds=[kind])), found, data.draw(st.none() | st.integers(0, 120)))
 
 
-@settings(max_examples=150)
-@given(st.data())
-def test_run_budget_binds_anywhere(data: st.DataObject) -> None:
-    """With all prices known and a run budget that ends in the middle, still row by row the same."""
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_budgets_bind_anywhere(kind: type, data: st.DataObject) -> None:
+    """With all prices known, under budgets of the request that end in the middle of a climb, and one of the run."""
     found = data.draw(outcomes(priced=True))
-    check(data.draw(policies(found.k)), found, data.draw(st.integers(0, 60)))
+    inner = data.draw(policies(found.k, kinds=[kind]))
+    policy = Budgeted(inner, Money(data.draw(st.integers(0, 40))))
+    check(policy, found, data.draw(st.none() | st.integers(0, 100)))
+
+
+def test_a_tie_of_members_is_decided_alike() -> None:
+    """Among groups of the same size the one that ends last answers, where the judge isn't affordable."""
+    data = table(quality=[[0, 1, 0]], answer=[[0, 1, 2]], cost=[1, 1, 9])
+    assert replay(Agreement((0, 1), 2), data, per_run=5).chosen.tolist() == [1]
+    check(Agreement((0, 1), 2), data, 5)
+
+
+def test_nested_budgets_within_a_run() -> None:
+    """A budget inside a budget, each tighter in turn, while the run's own runs out: still row by row the same."""
+    rng = np.random.default_rng(3)
+    cost = rng.integers(1, 30, (300, 4))
+    data = table(quality=[[1, 1, 1, 1]] * 300, cost=cost, ceiling=cost + rng.integers(0, 5, (300, 4)))
+    for inner, outer in ((8, 20), (20, 8), (25, 25)):
+        for plain in (Constant(3), Threshold(0.8, (3, 2))):
+            check(Budgeted(Budgeted(plain, Money(inner)), Money(outer)), data, 1500)
 
 
 @settings(max_examples=100)
@@ -68,7 +90,7 @@ def test_long_runs_in_blocks() -> None:
     cost = rng.integers(1, 50, (n, k)) * np.array([1, 3, 10, 100])
     data = Outcomes(
         name="long",
-        rungs=tuple(_rungs(k)),
+        rungs=tuple(Rung(f"r{i}") for i in range(k)),
         keys=tuple(map(str, range(n))),
         features={"prompt_chars": rng.integers(1, 500, n)},
         quality=rng.integers(0, 2, (n, k)).astype(np.float64),
@@ -95,7 +117,8 @@ def test_subclasses_are_not_vectorised() -> None:
     assert not vectorised(Mine(0))
 
 
-def _rungs(k: int) -> list:
-    from escalade.agents.climb import Rung
-
-    return [Rung(f"r{i}") for i in range(k)]
+def test_an_unknown_cost_neither_spends_nor_refunds() -> None:
+    """Under a run budget, an attempt of unknown cost leaves what is left as it was, to the nano-dollar."""
+    data = table(quality=[[1], [1], [1]], cost=[UNKNOWN], ceiling=[[5], [6], [5]])
+    assert replay(Constant(0), data, per_run=5).chosen.tolist() == [0, -1, 0]
+    check(Constant(0), data, 5)
