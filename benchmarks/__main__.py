@@ -30,6 +30,11 @@ def measured(module: Any, name: str, repeats: int | None) -> list[dict[str, Any]
         return [failed]
 
 
+def figure(value: float) -> str:
+    """Four digits, and no powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def show(results: list[dict[str, Any]]) -> None:
     """Print them as a table."""
     from rich.console import Console
@@ -39,7 +44,7 @@ def show(results: list[dict[str, Any]]) -> None:
     for column in table.columns[2:5]:
         column.justify, column.no_wrap = "right", True
     for one in results:
-        value = "failed" if one["value"] is None else f"{one['value']:,.4g} {one['unit']}"
+        value = "failed" if one["value"] is None else f"{figure(one['value'])} {one['unit']}"
         ratio = "" if one.get("ratio") is None else f"{one['ratio']:.2f}x"
         mark = "[green]ok[/]" if one["ok"] else "[red]MISS[/]"
         table.add_row(mark, one["name"], value, one["limit"], ratio, one.get("note") or "")
