@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis.strategies as st
@@ -100,11 +101,17 @@ def test_nonsense_is_refused(bad: dict[str, float]) -> None:
         Breaker(**bad)  # type: ignore[arg-type]
 
 
-def test_exactly_one_probe_under_concurrency() -> None:
+def test_exactly_one_probe_under_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 32 threads that come when the cooldown is over, one gets to try; and so again, after its failure."""
     clock = Clock()
+
+    class Slow(Pass):
+        def __init__(self) -> None:
+            time.sleep(0)  # another thread runs between the decision to let one through and the note that it was
+
+    monkeypatch.setattr("escalade.registry.breaker.Pass", Slow)
     breaker = Breaker(failures=1, now=clock)
-    fail(breaker, 1)
+    breaker.failure(breaker.allow())  # type: ignore[arg-type]
     for _ in range(20):
         clock.forward(30)
         start = threading.Barrier(32)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from escalade.errors import BudgetExceeded
-from escalade.registry.ledger import Budget, Ledger, LedgerPurse
+from escalade.registry.ledger import Account, Budget, Ledger, LedgerPurse
 from escalade.scopes import Principal
 
 THREADS, EACH, LIMIT = 64, 1_000, 1_500_000
@@ -143,3 +143,48 @@ def test_the_last_nano_dollar_is_sold_once() -> None:
         with ThreadPoolExecutor(THREADS) as pool:
             purses = [top.child("racer", None, optional=True) for _ in range(THREADS)]
             assert sum(pool.map(grab, purses)) == 1
+
+
+class Yielding(Account):
+    """An account that lets another thread run whenever it is looked at."""
+
+    __slots__ = ("_held",)
+
+    @property
+    def held(self) -> int:  # type: ignore[override]
+        """As of now, and a chance for everybody else."""
+        time.sleep(0)
+        return self._held
+
+    @held.setter
+    def held(self, amount: int) -> None:
+        self._held = amount
+
+
+def test_switches_in_the_middle_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thread switch at each look at an account, no limit is passed and no amount is lost."""
+    monkeypatch.setattr("escalade.registry.ledger.Account", Yielding)
+    top = Ledger().purse(limit=1_000)
+    account = top.account
+
+    def work(seed: int) -> int:
+        purse, spent = top.child("child", None, optional=True), 0
+        for _ in range(40):
+            try:
+                hold = purse.reserve(100)
+            except BudgetExceeded:
+                purse = top.child("child", None, optional=True)
+                continue
+            with top.ledger._lock:
+                assert account.settled + account.held <= 1_000
+            ends = [threading.Thread(target=hold.settle, args=(2,)) for _ in range(2)]
+            for end in ends:
+                end.start()
+            for end in ends:
+                end.join()
+            spent += 2
+        return spent
+
+    with ThreadPoolExecutor(16) as pool:
+        spent = sum(pool.map(work, range(16)))
+    assert (top.spent, top.held) == (spent, 0)
