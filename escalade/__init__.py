@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from escalade.agents.gateway import Gateway
     from escalade.agents.models import Model
     from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
+    from escalade.agents.transports import LM15, LiteLLM, Recorded, Simulated
     from escalade.agents.world import SimModel, World
     from escalade.errors import (
         BadInput,
@@ -49,10 +50,12 @@ if TYPE_CHECKING:
     from escalade.evals.compare import compare
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
+    from escalade.evals.record import record
     from escalade.money import Money
     from escalade.pipelines.chain import Chain
     from escalade.pipelines.fan_out import FanOut
     from escalade.pipelines.map import Map
+    from escalade.pipelines.node import node
     from escalade.registry.access import Roles
     from escalade.registry.catalogue import Registry
     from escalade.registry.governed import GovernedTool
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LM15",
     "Agreement",
     "Attempt",
     "BadInput",
@@ -89,6 +93,7 @@ __all__ = [
     "InvalidArguments",
     "Journal",
     "Ledger",
+    "LiteLLM",
     "Map",
     "Model",
     "Money",
@@ -104,6 +109,7 @@ __all__ = [
     "PromptLength",
     "RandomMix",
     "RateLimited",
+    "Recorded",
     "Refused",
     "Registry",
     "Roles",
@@ -112,6 +118,7 @@ __all__ = [
     "ScopeClosed",
     "ScopeError",
     "SimModel",
+    "Simulated",
     "Stop",
     "Threshold",
     "ToolError",
@@ -126,6 +133,8 @@ __all__ = [
     "compare",
     "configure",
     "load_outcomes",
+    "node",
+    "record",
     "scope",
     "tool",
 ]
@@ -137,14 +146,17 @@ _MODULES = {
     "agents.gateway": ("Gateway",),
     "agents.models": ("Model",),
     "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
+    "agents.transports": ("LM15", "LiteLLM", "Recorded", "Simulated"),
     "agents.world": ("SimModel", "World"),
     "evals.compare": ("compare",),
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),
+    "evals.record": ("record",),
     "money": ("Money",),
     "pipelines.chain": ("Chain",),
     "pipelines.fan_out": ("FanOut",),
     "pipelines.map": ("Map",),
+    "pipelines.node": ("node",),
     "registry.access": ("Roles",),
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),

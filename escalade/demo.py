@@ -27,13 +27,14 @@ from escalade import (
     Principal,
     Registry,
     Roles,
+    SimModel,
     Threshold,
     World,
+    node,
     scope,
     tool,
 )
 from escalade._demo_view import Books, Story
-from escalade.agents.world import SimModel
 
 # What is asked. Each agent takes the field that its signature names.
 
@@ -87,17 +88,9 @@ ROLES = Roles(
 ADA = Principal(user="ada", tenant="acme", roles=frozenset({"traveller"}))
 
 
-class Agent(dspy.Module):
-    """Work that is done in an agent's own name: a nested scope narrows what it may do."""
-
-    def __init__(self, work: Any, name: str, role: str) -> None:
-        super().__init__()
-        self.work, self.signature = work, work.signature
-        self.principal = Principal(user=name, tenant="acme", roles=frozenset({role}))
-
-    async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        async with scope(principal=self.principal):
-            return await self.work.acall(**inputs)
+def agent(name: str, role: str) -> Principal:
+    """In whose name a branch works."""
+    return Principal(user=name, tenant="acme", roles=frozenset({role}))
 
 
 def office(gateway: Gateway, registry: Registry) -> Chain:
@@ -113,9 +106,9 @@ def office(gateway: Gateway, registry: Registry) -> Chain:
     coordinator = dspy.ChainOfThought("question, search, booking, analysis -> plan")
     coordinator.set_lm(gateway.lm("large"))  # all others use the LM of the context
     agents = FanOut(
-        search=Agent(search, "search", role="researcher"),
-        booking=Agent(booking, "booking", role="clerk"),
-        analysis=Agent(analysis, "analysis", role="analyst"),
+        search=node(search, principal=agent("search", "researcher")),
+        booking=node(booking, principal=agent("booking", "clerk")),
+        analysis=node(analysis, principal=agent("analysis", "analyst")),
     )
     return Chain(agents=agents, coordinator=coordinator, summary=summary)
 

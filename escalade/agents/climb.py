@@ -114,10 +114,14 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Answer with attempt number `attempt` (index into `View.attempts`; -1 is the last); `why` is shown to people."""
+    """Answer with attempt number `attempt` (index into `View.attempts`; -1 is the last); `why` is shown to people.
+
+    `wanted`: the rung that would have been next, had there been money and time for it.
+    """
 
     attempt: int = -1
     why: str = ""
+    wanted: int | None = None
 
 
 Decision = Try | Stop
@@ -170,17 +174,19 @@ class Climb:
     def path(self) -> tuple[int, ...]:
         return tuple(a.rung for a in self.attempts)
 
-    def explain(self) -> str:
-        """One line per step: what was tried, what it gave, why the climb went on or stopped."""
-        lines = []
-        for step in self.steps:
-            did = f"try rung {step.decision.rung}" if isinstance(step.decision, Try) else "stop"
-            got = ""
-            if step.attempt is not None:
-                known = "unknown" if math.isnan(step.attempt.confidence) else f"{step.attempt.confidence:.2f}"
-                got = f" -> {step.attempt.status}, confidence {known}"
-            lines.append(f"{did}{got}: {step.decision.why}".rstrip(": "))
-        return "\n".join(lines)
+    def explain(self, rungs: Sequence[Rung] = ()) -> str:
+        """One line per step: why it was taken, what came of it and what it cost. `rungs` gives them their names."""
+        return "\n".join(_told(step, rungs) for step in self.steps)
+
+
+def _told(step: Step, rungs: Sequence[Rung]) -> str:
+    attempt = step.attempt
+    if attempt is None:
+        return f"stop: {step.decision.why}"
+    name = rungs[attempt.rung].name if rungs else f"rung {attempt.rung}"
+    known = "confidence unknown" if math.isnan(attempt.confidence) else f"confidence {attempt.confidence:.2f}"
+    gave = known if attempt.ok else attempt.status
+    return f"{name}: {step.decision.why} -> {gave}, {Money(attempt.cost)}"
 
 
 Climbing = Generator[int, Attempt, Climb]
@@ -198,7 +204,7 @@ def climbing(policy: Policy, view: View | Callable[[tuple[Attempt, ...]], View])
     while True:
         decision = policy.decide(now)
         if isinstance(decision, Stop):
-            return _stopped(now, steps, decision, None)
+            return _stopped(now, steps, decision, decision.wanted)
         if not 0 <= decision.rung < len(now.rungs):
             raise BadInput(
                 f"policy {policy.name!r} asked for rung {decision.rung}; the ladder has 0..{len(now.rungs) - 1}"

@@ -92,9 +92,8 @@ class Escalated(dspy.Prediction):
         return len(self.climb.attempts) > 1
 
     def explain(self) -> str:
-        """One line per step: what was tried, what it gave, why it went on or stopped."""
-        lines = [f"{self._rungs[s.attempt.rung].name}: " if s.attempt else "" for s in self.climb.steps]
-        return "\n".join(name + line for name, line in zip(lines, self.climb.explain().splitlines(), strict=True))
+        """One line per step: why it was taken, what came of it, what it cost."""
+        return self.climb.explain(self._rungs)
 
 
 class Escalate(dspy.Module):
@@ -126,7 +125,7 @@ class Escalate(dspy.Module):
         built = [_built(rung, asked, gateway) for rung in rungs]
         self.rungs: tuple[Rung, ...] = tuple(rung for rung, _ in built)
         self.programs: list[dspy.Module] = [program for _, program in built]
-        self._lms = _Shared(gateway.lm(rung.model) for rung in self.rungs)
+        self._lms = _Shared(gateway.lm(rung.model or "") for rung in self.rungs)
         self._gateway, self._outputs = gateway, tuple(self.signature.output_fields)
         self._answer = answer or self._usual_answer
         if len({rung.name for rung in self.rungs}) < len(self.rungs):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import blake2b
 from typing import ClassVar
 
@@ -234,7 +235,7 @@ class Budgeted(Saved):
 
     kind: ClassVar[str] = "budgeted"
     policy: Policy
-    per_request: Money | None = None
+    per_request: Money | Decimal | str | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -251,7 +252,8 @@ class Budgeted(Saved):
         if any(a.ok for a in view.attempts):
             if isinstance(decision, Stop):
                 return decision
-            return Stop(best_attempt(view.attempts), f"{view.rungs[decision.rung].name} doesn't fit {_left(narrow)}")
+            why = f"{view.rungs[decision.rung].name} doesn't fit {_left(narrow)}"
+            return Stop(best_attempt(view.attempts), why, wanted=decision.rung)
         wanted = decision if isinstance(decision, Try) else self.policy.decide(_with_budget(view, None))
         if isinstance(wanted, Stop) or narrow.fits(wanted.rung):
             return decision
@@ -260,7 +262,7 @@ class Budgeted(Saved):
     def _left(self, view: View) -> int | None:
         if self.per_request is None:
             return view.budget_left
-        left = int(self.per_request) - sum(a.cost for a in view.attempts)
+        left = int(Money.of(self.per_request)) - sum(a.cost for a in view.attempts)
         return left if view.budget_left is None else min(left, view.budget_left)
 
     def _degrade(self, view: View, wanted: int) -> Decision:
@@ -273,7 +275,8 @@ class Budgeted(Saved):
                 rung, price = i, expected or 0
         name = view.rungs[wanted].name
         if rung < 0:
-            return Stop(best_attempt(view.attempts), f"neither {name} nor any cheaper rung fits {_left(view)}")
+            why = f"neither {name} nor any cheaper rung fits {_left(view)}"
+            return Stop(best_attempt(view.attempts), why, wanted=wanted)
         return Try(rung, f"{name} doesn't fit {_left(view)}: the dearest that does, at {usd(price)}")
 
 
@@ -296,8 +299,8 @@ def _escalate(view: View, rung: int | None, signal: str, best: int) -> Decision:
     if view.braked and any(a.ok for a in view.attempts):
         return Stop(best, f"{signal}; the budget is nearly used up")
     if not view.fits(rung):
-        return Stop(best, f"{signal}; {view.rungs[rung].name} doesn't fit {_left(view)}")
-    return Try(rung, f"{signal}; next {view.rungs[rung].name} at {usd(view.prices[rung])}")
+        return Stop(best, f"{signal}; {view.rungs[rung].name} doesn't fit {_left(view)}", wanted=rung)
+    return Try(rung, f"{signal}; expected at {usd(view.prices[rung])}")
 
 
 def _largest_group(view: View, members: list[int]) -> tuple[int, int]:

@@ -19,21 +19,28 @@ import dspy
 from escalade.errors import BadInput
 from escalade.money import Money
 from escalade.pipelines._bridge import in_thread
+from escalade.scopes import Principal
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How one node is run. `timeout`: seconds. `budget`: nano-dollars, or `share` of what the scope has left (0 to
-    1).
+    1). `principal`: in whose name.
     """
 
     timeout: float | None = None
     budget: Money | None = None
     share: float | None = None
+    principal: Principal | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Does it need a scope of its own?"""
+        return self.budget is not None or self.share is not None or self.principal is not None
 
     @property
     def empty(self) -> bool:
-        return self.timeout is None and self.budget is None and self.share is None
+        return self.timeout is None and not self.narrows
 
 
 NO_OPTIONS = Options()
@@ -54,17 +61,19 @@ def node(
     name: str | None = None,
     timeout: float | None = None,
     budget: str | Decimal | Money | float | None = None,
+    principal: Principal | None = None,
 ) -> Node:
     """`target`, a module or function, with options, to be put into a pipeline.
 
     `name`: its name in paths and, in a `Chain`, the field that takes a bare value. `timeout`: seconds from its start,
     then `NodeTimeout`; the scope's deadline holds besides. `budget`: what it may spend, as dollars (`"0.05"`) or as a
-    float share of what the scope has left when it starts (`0.25`). Raises BadInput.
+    float share of what the scope has left when it starts (`0.25`). `principal`: whose agent it is; it may do what both
+    the caller and the principal may. Raises BadInput.
 
     >>> node(len, timeout=2.0).options.timeout
     2.0
     """
-    return Node(target, name, options(timeout, budget, name or "node"))
+    return Node(target, name, replace(options(timeout, budget, name or "node"), principal=principal))
 
 
 def options(timeout: float | None, budget: object, name: str) -> Options:

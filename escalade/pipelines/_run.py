@@ -128,8 +128,7 @@ async def supervise(
         scope = _narrowed(prepared, frame, path)
         if scope is not None:
             # Closed when the node ends, so that a thread that outlives its timeout can't spend any more.
-            limited = prepared.options.budget is not None or prepared.options.share is not None
-            stack.enter_context(scopes.Entered(lambda: scope, check=limited))
+            stack.enter_context(scopes.Entered(lambda: scope, check=prepared.options.narrows))
         if frame.listeners:
             call, here = frame.place
             changes[events.PLACE] = (call, _errors.join(here, path))
@@ -150,21 +149,21 @@ async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: 
 
 
 def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
-    """A scope for the node alone, where it has a budget, a thread, or a listener who wants to know its cost."""
+    """A scope for the node alone: it has a budget or a principal, runs in a thread, or a listener asks for its cost."""
     options, scope = prepared.options, frame.scope
-    limited = options.budget is not None or options.share is not None
     if scope is None:
-        if limited:
-            raise NoScope(f"node {path!r} with a budget")
+        if options.narrows:
+            raise NoScope(f"node {path!r} with a budget or a principal")
         return None
-    if not (limited or prepared.threaded or frame.listeners):
+    if not (options.narrows or prepared.threaded or frame.listeners):
         return None
     budget = options.budget
     left = scope.left
     if options.share is not None and left is not None:
         budget = left.__class__(int(left * options.share))
     # A thread can't be cancelled: give what it uses the node's timeout as deadline.
-    return scope.narrow(name=path, budget=budget, deadline=options.timeout if prepared.threaded else None)
+    deadline = options.timeout if prepared.threaded else None
+    return scope.narrow(name=path, budget=budget, deadline=deadline, principal=options.principal)
 
 
 async def _timed(prepared: Prepared, fields: dict[str, Any], frame: Frame) -> Any:

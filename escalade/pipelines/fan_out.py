@@ -89,9 +89,8 @@ class FanOut(Pipeline):
             default = None if name == JOIN and self.join is not None else timeout
             seconds = timeouts.get(name, default if own.timeout is None else own.timeout)
             given = _node.options(seconds, budgets.get(name), name)
-            if name not in budgets:
-                given = replace(given, budget=own.budget, share=own.share)
-            self._options[name] = given
+            budget = given if name in budgets else own
+            self._options[name] = replace(own, timeout=given.timeout, budget=budget.budget, share=budget.share)
 
     def _targets(self) -> Mapping[str, Any]:
         branches: dict[str, Any] = self.branches

@@ -127,7 +127,7 @@ def test_threshold_stops_at_a_confident_answer() -> None:
 def test_threshold_escalates_below_and_says_the_next_price() -> None:
     """The reason names signal, threshold, next rung and its price."""
     decision = Threshold(0.8).decide(view(said(0, 0.5), prices=(1, 2_000_000, None)))
-    assert decision == Try(1, "confidence 0.50 < 0.80; next medium at $0.002")
+    assert decision == Try(1, "confidence 0.50 < 0.80; expected at $0.002")
 
 
 def test_threshold_climbs_only_its_ladder() -> None:
@@ -148,10 +148,10 @@ def test_threshold_answers_with_the_last_good_attempt() -> None:
 
 
 def test_threshold_stays_within_the_budget() -> None:
-    """The next rung isn't tried when it doesn't fit; the stop says so and nothing is held back by the loop."""
+    """The next rung isn't tried when it doesn't fit; the stop says so and the climb knows which it was."""
     climb = climb_sync(Threshold(0.8, (0, 2)), {0: said(0, 0.1)}.__getitem__, view(left=100))
     assert climb.path == (0,)
-    assert climb.held_back is None
+    assert climb.held_back == 2
     assert "large doesn't fit the $9.9e-08 left" in climb.explain()
 
 
@@ -216,7 +216,7 @@ def test_agreement_within_a_budget_answers_with_the_majority() -> None:
     rungs = tuple(Rung(f"r{i}") for i in range(4))
     attempts = tuple(Attempt(i, answer=a, cost=1) for i, a in enumerate("aab"))
     three = View("q", {}, rungs, (1, 1, 1, 9), (1, 1, 1, 9), attempts, budget_left=5)
-    assert Agreement((0, 1, 2), 3).decide(three) == Stop(1, "2 of 3 agree; r3 doesn't fit the $5e-09 left")
+    assert Agreement((0, 1, 2), 3).decide(three) == Stop(1, "2 of 3 agree; r3 doesn't fit the $5e-09 left", wanted=3)
 
 
 # ---------------------------------------------------------------------------------------------------------- budgeted

@@ -11,13 +11,15 @@ import dspy
 import pytest
 
 from escalade import scopes
-from escalade.errors import BudgetExceeded, DeadlineExceeded, NodeError, NodeTimeout, NoScope, ScopeClosed
+from escalade.errors import BudgetExceeded, DeadlineExceeded, NodeError, NodeTimeout, NoScope, ScopeClosed, UnknownName
 from escalade.money import Money
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
 from escalade.pipelines.node import node
+from escalade.registry.access import Roles
 from escalade.registry.opening import scope
+from escalade.scopes import Principal, require
 from tests.pipelines.offline import no_task_left
 
 CENT = 10_000_000
@@ -250,3 +252,37 @@ def test_spending_of_all_branches_meets_in_the_scope() -> None:
         FanOut({f"b{i}": spend(CENT) for i in range(51)})()
     assert outer.spent <= Money.of("0.50")
     assert outer.purse.held == 0
+
+
+def test_a_node_acts_in_its_principals_name() -> None:
+    """A branch with a principal may do what both the caller and that principal may, in threads and coroutines alike."""
+    roles = Roles({"boss": ["*"], "clerk": ["crm.*:call"]})
+
+    def allowed() -> list[bool]:
+        return [require().permits(p).allowed for p in ("crm.read:call", "mail.send:call")]
+
+    async def aallowed() -> list[bool]:
+        return allowed()
+
+    clerk = Principal("clara", roles=frozenset({"clerk"}))
+    team = FanOut(free=aallowed, bound=node(aallowed, principal=clerk), thread=node(allowed, principal=clerk))
+    with scope(principal=Principal("bob", roles=frozenset({"boss"})), access=roles) as outer:
+        done = team()
+        assert (done.free, done.bound, done.thread) == ([True, True], [True, False], [True, False])
+        assert outer.principal.user == "bob"
+
+
+def test_a_principal_of_a_role_that_does_not_exist_is_refused() -> None:
+    """A mistyped role of a node is an error that names it, not a node without rights."""
+    ghost = node(lambda: 0, principal=Principal("x", roles=frozenset({"clrk"})))
+    with (
+        scope(principal=Principal("bob", roles=frozenset({"clerk"})), access=Roles({"clerk": ["*"]})),
+        pytest.raises(UnknownName, match="unknown role 'clrk'"),
+    ):
+        FanOut(a=ghost)()
+
+
+def test_a_principal_needs_a_scope() -> None:
+    """Without a scope there is nothing to narrow."""
+    with pytest.raises(NoScope):
+        FanOut(a=node(lambda: 0, principal=Principal("x")))()

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 import escalade
 from escalade import (
+    LM15,
     Agreement,
     Attempt,
     Budget,
@@ -26,6 +27,7 @@ from escalade import (
     GovernedTool,
     Journal,
     Ledger,
+    LiteLLM,
     Map,
     Model,
     Money,
@@ -38,18 +40,21 @@ from escalade import (
     PromptLength,
     RandomMix,
     RateLimited,
+    Recorded,
     Refused,
     Registry,
     Roles,
     Rung,
     Scope,
     SimModel,
+    Simulated,
     Stop,
     Threshold,
     ToolSpec,
     Try,
     View,
     World,
+    node,
     tool,
 )
 from escalade.agents.transports import Transport
@@ -124,6 +129,8 @@ def models(transport: Transport) -> None:
     assert_type(table.get("mine/small"), Price | None)
     small = Model("small", "openai/gpt-4o-mini", transport, price=table.get("mine/small"), fallbacks=("big",))
     gateway = Gateway([small, Model("big", "openai/gpt-4o", transport)])
+    Gateway([Model("a", "openai/a", LM15(api_key="env:KEY")), Model("b", "openai/b", LiteLLM(timeout=30.0))])
+    Gateway([Model("c", "openai/c", Recorded("answers.jsonl")), Model("d", "sim/d", Simulated(World()))])
     gateway.lm("small", temperature=0.7)
 
 
@@ -186,7 +193,7 @@ def registry() -> None:
 def pipelines() -> None:
     """Graphs of modules are modules."""
     fan = FanOut(short=Escalate("question -> answer", rungs=[Rung("cheap", "Predict", "small")], policy=Constant(0)))
-    Chain(fan, Map(lambda item: {"doubled": item * 2}, over="items"))
+    Chain(fan, node(Map(lambda item: {"doubled": item * 2}, over="items"), principal=Principal("ana"), budget="0.10"))
 
 
 def world() -> Gateway:
@@ -204,10 +211,16 @@ def confidence() -> None:
     assert_type(said < Confidence(0.9), bool)
 
 
+def world_metric(example: Any, prediction: Any) -> float:
+    """A metric, as DSPy's."""
+    return float(example.a == prediction.a)
+
+
 def evals() -> None:
     """Outcomes are columns; a comparison is rows and JSON."""
     recorded = escalade.load_outcomes("long:answers.csv", limit=100, prices={"gpt-4": Price.of("10", "30")})
     assert_type(recorded, Outcomes)
+    assert_type(escalade.record(Escalate("q -> a", rungs=["small"], policy=Constant(0)), [], world_metric), Outcomes)
     compared = escalade.compare(recorded, [*policies(), "oracle"], baseline="gpt-4", per_request="0.02", seed=1)
     assert_type(compared.to_json(), dict[str, Any])
     assert_type(recorded.n, int)

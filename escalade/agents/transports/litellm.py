@@ -10,6 +10,7 @@ This is the only file that uses private helpers of DSPy's litellm engine. A cont
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,8 @@ class LiteLLM:
 
 
 def _load() -> Any:
+    # Or the import fetches a price map from GitHub, and waits for it. Prices are the registry's, and frozen.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     return get_litellm(feature="the litellm transport")
 
 
