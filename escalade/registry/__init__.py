@@ -1,6 +1,8 @@
 """What may be used, by whom, at what price, how often, and the record of it.
 
     tools, catalogue, governed   a tool, its versions, and the tool that DSPy agents are handed
+    schema, versions, usage      its input schema, ranges of versions, what it was used for
+    calling, workers             from a call to the function, in this thread or one of ours
     guard                        the one door that every use of a tool or a model goes through
     access, limits, breaker      who may, how often, and when to leave it alone
     ledger, prices, journal      budgets, prices, the record of every use

@@ -52,9 +52,10 @@ class ToolSpec(BaseModel):
 
     `name`: dotted, lower-case, like "crm.search". `version`: semantic, without build metadata. `input_schema`: JSON
     schema of the arguments, an object. `output_schema`: of the result, None when it isn't known. `cost`: dollars per
-    call; 0 is free, None is unknown, and then refused under a budget. `limits`: rate limits, all of them at once;
-    `limits_per`: whether each tenant or user has his own. `permission`: what a role must grant, "<name>:call" by
-    default. `side_effects`: "write" unless said otherwise, the careful assumption. `timeout`: seconds, None for none.
+    call, also of one that failed; 0 is free, None is unknown, and then refused under a budget. `limits`: rate limits,
+    all of them at once; `limits_per`: whether each tenant or user has his own. `permission`: what a role must grant,
+    "<name>:call" by default. `side_effects`: "write" unless said otherwise, the careful assumption. `timeout`: seconds,
+    None for none; the scope's deadline holds besides.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -5,6 +5,7 @@ recorded.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -294,3 +295,10 @@ def test_code_that_calls_tools(function: Any) -> None:
     with escalade.scope(**GUEST):
         assert "PermissionDenied: 'ana' may not use tool" in rlm(prepared(function, REFUSALS[0]), {"city": "Rome"})
     assert ran == ["Rome"]
+
+
+def test_code_act_gets_no_source() -> None:
+    """CodeAct copies the source of a tool into its sandbox, where no guard is: what it gets of ours is the door alone."""
+    source = inspect.getsource(prepared(book, Refusal("", "", "")).func)
+    assert "ran.append" not in source
+    assert "registered.call" in source
