@@ -298,7 +298,7 @@ def test_code_that_calls_tools(function: Any) -> None:
 
 
 def test_code_act_gets_no_source() -> None:
-    """CodeAct copies the source of a tool into its sandbox, where no guard is: what it gets of ours is the door alone."""
+    """CodeAct copies a tool's source into its sandbox, where no guard is: of ours it gets the door and nothing behind it."""
     source = inspect.getsource(prepared(book, Refusal("", "", "")).func)
     assert "ran.append" not in source
     assert "registered.call" in source
