@@ -298,7 +298,7 @@ def test_code_that_calls_tools(function: Any) -> None:
 
 
 def test_code_act_gets_no_source() -> None:
-    """CodeAct copies a tool's source into its sandbox, where no guard is: of ours it gets the door and nothing behind it."""
+    """CodeAct copies a tool's source into its sandbox, where no guard is: of ours it gets the door alone."""
     source = inspect.getsource(prepared(book, Refusal("", "", "")).func)
     assert "ran.append" not in source
     assert "registered.call" in source
