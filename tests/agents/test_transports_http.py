@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from dspy import lm15
 from dspy.lm15 import Config, FunctionTool, Message, Request, Usage
 
+from escalade.agents._route import billed
 from escalade.agents.transports import LM15, LiteLLM, resolve_secret
 from escalade.agents.transports.lm15 import _usage
 from tests.agents.bare import bare_lm
@@ -61,6 +63,8 @@ def server():
 @pytest.fixture(autouse=True)
 def _fresh(server):
     server.reset()
+    # litellm's sync calls ask asyncio for a loop, which makes one that nobody closes; told of none, it won't.
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,6 +128,16 @@ class TestStreamFaults:
             await all_events(make(base_for(kind, server)), asking(kind))
         assert type(caught.value) is error
         assert server.calls[kind] == (kind != "refused")
+
+
+@pytest.mark.parametrize(
+    ("kind", "billed_at"), [("refused", 0), ("e500", 0), ("e429", 0), ("drop", 100), ("slow:2", 100), ("badjson", 100)]
+)
+def test_what_a_failure_is_billed_at(server, make, kind, billed_at):
+    """The gateway gives money back exactly where nothing can have been billed: its causes are still to be seen."""
+    with pytest.raises(lm15.LM15Error) as caught:
+        make(base_for(kind, server)).complete(asking(kind))
+    assert billed(caught.value, 100) == billed_at
 
 
 class TestAnswers:
@@ -285,6 +299,37 @@ class TestNormalising:
     def test_unknown_stays_unknown(self):
         """What was not reported is None, not 0."""
         assert _usage(Usage(), "anthropic") == Usage()
+
+
+def test_top_k_reaches_litellm(server):
+    """`top_k`, which OpenAI's dialect doesn't have, is handed on: servers behind litellm may take it."""
+    LiteLLM(api_key="k", api_base=server.base).complete(asking("ok", top_k=5))
+    assert server.requests[0]["body"]["top_k"] == 5
+
+
+def test_litellm_stays_at_home():
+    """Left alone, litellm asks GitHub for its price map when it is imported; the transport's import of it doesn't."""
+    code = (
+        "import socket\n"
+        "def no(*a, **k): raise SystemExit('asked the network for ' + repr(a))\n"
+        "socket.getaddrinfo = no\n"
+        "from escalade.agents.transports import LiteLLM\n"
+        "LiteLLM.preload().join()\n"
+        "import litellm, time; time.sleep(0.5)\n"
+        "print('quiet')"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "LITELLM_LOCAL_MODEL_COST_MAP"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "quiet"
+    assert "asked the network" not in done.stderr
+
+
+def test_lm15_closes(server):
+    """Closing drops the connections; the next call opens new ones."""
+    transport = LM15(api_key="k", api_base=server.base)
+    transport.complete(asking("ok"))
+    transport.close()
+    assert transport.complete(asking("ok")).finish_reason == "stop"
 
 
 def test_unknown_provider_on_lm15(server):

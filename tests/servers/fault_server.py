@@ -105,6 +105,7 @@ class _Quiet(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or head and body of an answer are 40 ms apart
     fault_server: FaultServer
 
     def log_message(self, *args: Any) -> None:
