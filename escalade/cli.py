@@ -114,22 +114,22 @@ def compare(
 def demo(
     *,
     seed: int = 7,
-    json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     fast: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     slow: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
-    """Three agents, a coordinator, governed tools, one budget: offline, in a few seconds.
+    """Three agents, two governed tools, one budget: offline, in a few seconds.
 
     Parameters
     ----------
     seed
-        Of the simulated models.
+        Of the simulated world.
+    fast
+        Models answer at once.
+    slow
+        Models take their time.
     json
         One JSON object instead of the show.
-    fast
-        The models answer at once.
-    slow
-        They take their time, to watch.
     """
     from escalade.demo import main as run
 

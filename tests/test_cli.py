@@ -88,6 +88,12 @@ def test_version_and_help(capsys) -> None:
     assert "demo" in text
 
 
+def test_demo_runs(capsys) -> None:
+    """`escalade demo` hands its options on and its exit code back."""
+    assert cli.main(["demo", "--fast", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
 def test_closed_pipe() -> None:
     """A reader that stops reading (`| head -1`) causes no traceback."""
     command = [sys.executable, "-m", "escalade", "compare"]
