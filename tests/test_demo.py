@@ -184,5 +184,6 @@ def test_wrong_books_exit_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_held_money_is_wrong() -> None:
     """Money that is still held when all is over is not in order either."""
     ledger = Ledger([Budget("tenant:acme", "1.00")])
-    ledger.purse(demo.ADA).reserve(7)
+    hold = ledger.purse(demo.ADA).reserve(7)
     assert Books(Journal(), ledger.accounts(), {}).wrong() == ["tenant:acme still holds $0.000000007"]
+    hold.release()

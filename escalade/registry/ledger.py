@@ -134,13 +134,22 @@ class Account:
 
 
 class Reservation:
-    """Money set aside on a path of accounts; a `Hold`."""
+    """Money set aside on a path of accounts; a `Hold`.
+
+    One that is lost before it could be settled (Ctrl-C between reserving and using) frees itself when it is collected.
+    """
 
     __slots__ = ("_ledger", "_open", "_path", "amount", "what")
 
-    def __init__(self, ledger: Ledger, path: tuple[Account, ...], amount: int, what: str) -> None:
-        self._ledger, self._path, self.amount, self.what = ledger, path, amount, what
+    def __init__(self, ledger: Ledger, amount: int, what: str) -> None:
+        self._ledger, self.amount, self.what = ledger, amount, what
+        self._path: list[Account] = []
+        """The accounts that hold it."""
         self._open = True
+
+    def __del__(self) -> None:
+        if self._open:
+            self.release()
 
     @property
     def open(self) -> bool:
@@ -281,6 +290,7 @@ class Ledger:
     def _reserve(self, path: tuple[Account, ...], amount: int, what: str) -> Reservation:
         if amount < 0:
             raise BadInput(f"can't reserve a negative amount: {amount}")
+        reservation = Reservation(self, amount, what)
         refusal: BudgetExceeded | None = None
         crossed: list[Crossing] | None = None
         with self._lock:
@@ -291,21 +301,23 @@ class Ledger:
                     refusal = account.exhausted.again()
                     self._exhaust(path, account, refusal)
                     break
+                # Nothing may come between looking and holding, not even a finalizer that settles another use.
                 if account.limit is not None and account.settled + account.held + amount > account.limit:
                     refusal = _refusal(account, amount, what)
                     self._exhaust(path, account, refusal)
                     crossed = _mark(account, None, "exhausted")
                     break
+                account.held += amount
+                reservation._path.append(account)
+            if refusal is None:
+                crossed = _marked(path)
             else:
-                for account in path:
-                    account.held += amount
-                    if account.limit is not None and account.level() is not None:
-                        crossed = _mark(account, crossed)
+                _withdraw(reservation)
         if crossed is not None:
             self._tell(crossed)
         if refusal is not None:
             raise refusal
-        return Reservation(self, path, amount, what)
+        return reservation
 
     def _settle(self, reservation: Reservation, actual: int) -> None:
         if actual < 0:
@@ -409,6 +421,13 @@ class Ledger:
         return _mark(account, crossed, "overrun")
 
 
+def _withdraw(reservation: Reservation) -> None:
+    """It was refused further up: no account holds it any more."""
+    reservation._open = False
+    for account in reservation._path:
+        account.held -= reservation.amount
+
+
 def _end(period: Period, now: float) -> float:
     """When the period that `now` is in ends (UTC), in seconds since the epoch."""
     if period == "none":
@@ -423,6 +442,14 @@ def _end(period: Period, now: float) -> float:
 def _share(limit: int, share: float) -> int:
     """`share` of `limit`, rounded up, without floats of nano-dollars."""
     return -(-limit * round(share * 1_000_000) // 1_000_000)
+
+
+def _marked(path: tuple[Account, ...]) -> list[Crossing] | None:
+    crossed: list[Crossing] | None = None
+    for account in path:
+        if account.limit is not None and account.level() is not None:
+            crossed = _mark(account, crossed)
+    return crossed
 
 
 def _mark(account: Account, crossed: list[Crossing] | None, level: Level | None = None) -> list[Crossing] | None:

@@ -117,7 +117,7 @@ GATES: list[tuple[str, type[Exception], Callable[[Setup, Scope], None]]] = [
     ("roles", PermissionDenied, lambda setup, scope: setattr(setup.resource, "permission", "t:other")),
     ("limits", RateLimited, lambda setup, scope: [setup.limiter.take("t@1.0.0", setup.resource.limits) for _ in "123"]),
     ("breaker", CircuitOpen, lambda setup, scope: setup.breaker.failure(setup.breaker.allow())),
-    ("budget", BudgetExceeded, lambda setup, scope: scope.purse.reserve(70)),
+    ("budget", BudgetExceeded, lambda setup, scope: setattr(setup, "other", scope.purse.reserve(70))),
 ]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money
-from escalade.registry.ledger import Budget, Crossing, Ledger
+from escalade.registry.ledger import Budget, Crossing, Ledger, Reservation
 from escalade.scopes import Principal
 from tests.registry.helpers import Clock, purse
 
@@ -59,8 +59,8 @@ def test_left_is_the_tightest_level() -> None:
     top = purse(100)
     child = top.child("child", 30)
     assert child.left() == 30
-    top.reserve(90)
-    assert child.left() == 10
+    hold = top.reserve(90)
+    assert (child.left(), hold.open) == (10, True)
     with pytest.raises(BudgetExceeded):
         child.reserve(11)
     assert child.left() == 0
@@ -298,6 +298,45 @@ def test_bad_amounts_and_budgets(bad, message: str) -> None:
     """What can't be a budget or an amount is refused by name."""
     with pytest.raises(BadInput, match=message):
         bad()
+
+
+def test_a_lost_reservation_frees_itself() -> None:
+    """Ctrl-C between reserving and using leaves a reservation that nobody can settle: collected, it frees its money."""
+    top = purse(100)
+    child = top.child("child", None)
+    hold = child.reserve(60)
+    assert top.held == 60
+    del hold
+    assert (child.held, top.held, top.left()) == (0, 0, 100)
+
+
+def test_a_listener_that_ends_the_program_keeps_no_money() -> None:
+    """What a listener raises to get out (Ctrl-C, an exit) passes; what it was told about is not held for ever."""
+
+    def leave(crossing: Crossing) -> None:
+        raise KeyboardInterrupt
+
+    run = Ledger(listen=leave).purse(limit=100)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run.reserve(90)
+    assert run.held == 90
+    del caught
+    assert run.held == 0
+
+
+def test_nothing_comes_between_looking_and_holding() -> None:
+    """A finalizer may settle another use in the middle of a reservation; even its overrun leaves room for none."""
+    settling: list[Reservation] = []
+
+    def now() -> float:  # called in the middle of a reservation, as a garbage collection could be
+        while settling:
+            settling.pop().settle(100)
+        return 0.0
+
+    run = Ledger([Budget("everything", "1", period="day")], now=now).purse(limit=100)
+    settling.append(run.reserve(10))
+    hold = run.reserve(90)
+    assert (run.account.settled, run.held, run.account.overrun) == (10, hold.amount, 90)
 
 
 def test_nothing_costs_nothing() -> None:

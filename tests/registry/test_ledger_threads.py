@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from escalade.errors import BudgetExceeded
-from escalade.registry.ledger import Account, Budget, Ledger, LedgerPurse
+from escalade.registry.ledger import Account, Budget, Ledger, LedgerPurse, Reservation
 from escalade.scopes import Principal
 
 THREADS, EACH, LIMIT = 64, 1_000, 1_500_000
@@ -132,17 +132,16 @@ def test_the_last_nano_dollar_is_sold_once() -> None:
         top = Ledger().purse(limit=1)
         start = threading.Barrier(THREADS)
 
-        def grab(purse: LedgerPurse, start: threading.Barrier = start) -> int:
+        def grab(purse: LedgerPurse, start: threading.Barrier = start) -> Reservation | None:
             start.wait()
             try:
-                purse.reserve(1)
+                return purse.reserve(1)
             except BudgetExceeded:
-                return 0
-            return 1
+                return None
 
         with ThreadPoolExecutor(THREADS) as pool:
             purses = [top.child("racer", None, optional=True) for _ in range(THREADS)]
-            assert sum(pool.map(grab, purses)) == 1
+            assert sum(hold is not None for hold in pool.map(grab, purses)) == 1
 
 
 class Yielding(Account):
