@@ -73,19 +73,21 @@ class Resource:
 
 
 class Admission:
-    """One admitted use, as a context manager. Set `cost` as soon as it is known (nano-dollars; below 0 counts as
-    unknown).
+    """One admitted use, as a context manager. Set `cost` as soon as it is known: nano-dollars; below 0, and what is no
+    int, count as unknown.
 
-    `blame`: did the resource fail? None leaves it to the kind of the exception. `held`: what was reserved.
+    `blame`: did the resource fail? None leaves it to the kind of the exception. `held`: what was reserved. One that is
+    lost before it was entered (Ctrl-C came between) used nothing: collected, it ends as cancelled and costs nothing.
     """
 
-    __slots__ = ("_hold", "_pass", "blame", "cost", "entry", "resource", "scope", "started")
+    __slots__ = ("_entered", "_hold", "_open", "_pass", "blame", "cost", "entry", "resource", "scope", "started")
 
     def __init__(self, scope: Scope, resource: Resource, hold: Hold, used: Pass | None, entry: Entry) -> None:
         self.scope, self.resource, self.entry = scope, resource, entry
         self._hold, self._pass = hold, used
         self.cost: int | None = None
         self.blame: bool | None = None
+        self._entered, self._open = False, True
         self.started = time.perf_counter()
 
     @property
@@ -93,15 +95,25 @@ class Admission:
         return self._hold.amount
 
     def __enter__(self) -> Admission:
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._open:
+            self._end(error)
+
+    def __del__(self) -> None:
+        if self._open:
+            self.cost = self.cost if self._entered else 0
+            self._end(asyncio.CancelledError())
+
+    def _end(self, error: BaseException | None) -> None:
         entry = self.entry
-        known = self.cost is not None and self.cost >= 0
-        cost = self.cost if known and self.cost is not None else self._hold.amount
+        cost = self.cost if isinstance(self.cost, int) and self.cost >= 0 else self._hold.amount
         self._hold.settle(cost)
+        self._open = False
         entry.priced = entry.priced or cost > 0
         entry.seconds = time.perf_counter() - self.started
         entry.cost = cost

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -278,6 +279,41 @@ def test_a_price_that_can_not_be_told_is_the_reservation() -> None:
             use(setup.resource, setup.body, ceiling=30, cost=lambda _: 1 // 0)
         assert use(setup.resource, setup.body, ceiling=30, cost=lambda _: None) == "done"
         assert scope.spent == 60
+
+
+@pytest.mark.parametrize("told", ["0.05", 3.7, float("nan"), Decimal("3.5"), [], -1])
+def test_a_price_that_is_no_price_is_the_reservation(told: Any) -> None:
+    """What a cost function returns is settled only if it is an amount; no float ever gets into the ledger."""
+    setup = Setup()
+    with setup.scope() as scope:
+        assert use(setup.resource, setup.body, ceiling=60, cost=lambda _: told) == "done"
+        assert (scope.spent, scope.purse.held, type(scope.purse.spent)) == (60, 0, int)
+    assert setup.breaker.state == "closed"
+
+
+def test_an_admission_that_is_lost_gives_everything_back() -> None:
+    """Ctrl-C between admitting and entering: no money stays held, the probe may be taken again, the record is closed."""
+    setup = Setup()
+    with setup.scope() as scope:
+        setup.breaker.failure(setup.breaker.allow())
+        setup.clock.forward(30)
+        lost = admit(setup.resource, ceiling=60)
+        assert (scope.purse.held, setup.breaker.allow()) == (60, 1.0)
+        del lost
+        assert (scope.spent, scope.purse.held, setup.journal.running()) == (0, 0, [])
+        assert use(setup.resource, setup.body, ceiling=60, cost=len) == "done"
+    assert [(entry.outcome, entry.cost) for entry in setup.observed] == [("cancelled", 0), ("ok", 4)]
+
+
+def test_an_admission_ends_once() -> None:
+    """Entered a second time, it is neither settled nor recorded again."""
+    setup = Setup()
+    with setup.scope() as scope:
+        admission = admit(setup.resource, ceiling=60)
+        for _ in range(2):
+            with admission:
+                admission.cost = 10
+        assert (scope.spent, setup.journal.settled, len(setup.observed)) == (10, 10, 1)
 
 
 def test_a_generator_that_is_left_settles() -> None:
