@@ -134,7 +134,9 @@ class Entry:
 
     `held` and `cost`: nano-dollars. `started`: wall clock, seconds. `seconds`: duration. `outcome`: "" while it runs,
     then ok, failed, cancelled, or the class name of the refusal. `priced`: False when neither a price nor a bill was
-    known: its `cost` of 0 means unknown.
+    known: its `cost` of 0 means unknown. What follows is for the audit, "" where nobody filled it in: `side_effects`
+    of a tool (read, write, irreversible); the permission that was asked for; digests that stand for schema, arguments,
+    result and policy (never the things themselves); `approval_id`; `redactions`: how often which kind was redacted.
     """
 
     call_id: str
@@ -151,6 +153,14 @@ class Entry:
     outcome: str = ""
     error: str = ""
     priced: bool = True
+    side_effects: str = ""
+    permission: str = ""
+    schema_digest: str = ""
+    args_digest: str = ""
+    result_digest: str = ""
+    policy_digest: str = ""
+    approval_id: str = ""
+    redactions: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
