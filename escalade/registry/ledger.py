@@ -139,10 +139,12 @@ class Reservation:
     One that is lost before it could be settled (Ctrl-C between reserving and using) frees itself when it is collected.
     """
 
-    __slots__ = ("_ledger", "_open", "_path", "amount", "what")
+    __slots__ = ("_ledger", "_open", "_path", "amount", "key", "run", "what")
 
-    def __init__(self, ledger: Ledger, amount: int, what: str) -> None:
-        self._ledger, self.amount, self.what = ledger, amount, what
+    def __init__(self, ledger: Ledger, amount: int, what: str, run: str = "") -> None:
+        self._ledger, self.amount, self.what, self.run = ledger, amount, what, run
+        self.key: str | None = None
+        """Its name in a store that processes share."""
         self._path: list[Account] = []
         """The accounts that hold it."""
         self._open = True
@@ -168,15 +170,15 @@ class Reservation:
 class LedgerPurse:
     """An account with the accounts above it; a `Purse`."""
 
-    __slots__ = ("_has_limit", "ledger", "path")
+    __slots__ = ("_has_limit", "ledger", "path", "run")
 
-    def __init__(self, ledger: Ledger, path: tuple[Account, ...]) -> None:
-        self.ledger, self.path = ledger, path
+    def __init__(self, ledger: Ledger, path: tuple[Account, ...], run: str = "") -> None:
+        self.ledger, self.path, self.run = ledger, path, run
         self._has_limit = any(a.limit is not None for a in path)
 
     def reserve(self, amount: int, what: str = "") -> Reservation:
         """Set `amount` nano-dollars aside on every level or on none. Raises BudgetExceeded, BadInput if negative."""
-        return self.ledger._reserve(self.path, amount, what)
+        return self.ledger._reserve(self.path, amount, what, self.run)
 
     def child(
         self, name: str, limit: int | None, *, optional: bool = False, principal: Principal | None = None
@@ -188,7 +190,7 @@ class LedgerPurse:
             raise BadInput(f"budget of {name!r}: expected 0 or more, got {Money(limit)}")
         own = Account(name, limit, optional=optional)
         named = () if principal is None else self.ledger.named(user=principal.user, tenant=principal.tenant)
-        return LedgerPurse(self.ledger, (own, *(a for a in named if a not in self.path), *self.path))
+        return LedgerPurse(self.ledger, (own, *(a for a in named if a not in self.path), *self.path), self.run)
 
     def exhaust(self, refusal: BudgetExceeded) -> None:
         """Make a refusal stick here, as if a reservation had been refused: something gave up for want of money."""
@@ -256,19 +258,23 @@ class Ledger:
             if account is None:
                 account = self._named[budget.account] = Account(budget.account, None, sticky=False)
             if account.period != budget.period:
-                account.period, account.ends = budget.period, _end(budget.period, self._now())
+                account.period, account.ends = budget.period, period_end(budget.period, self._now())
             account.set_marks(limit, budget.warn, budget.brake)
 
-    def purse(self, principal: Principal | None = None, *, limit: int | None = None, name: str = "run") -> LedgerPurse:
+    def purse(
+        self, principal: Principal | None = None, *, limit: int | None = None, name: str = "run", run: str = ""
+    ) -> LedgerPurse:
         """A purse for a new run: its own account under those of the principal, his tenant and everything that have a
-        budget.
+        budget. `run`: the id of the run, for those who look at what is held.
         """
-        everything = self._named.get("everything")
-        return LedgerPurse(self, () if everything is None else (everything,)).child(name, limit, principal=principal)
+        return LedgerPurse(self, self._budgeted("everything"), run).child(name, limit, principal=principal)
 
     def named(self, *, user: str, tenant: str) -> tuple[Account, ...]:
         """The accounts of a user and his tenant that have a budget, the narrower first."""
-        return tuple(self._named[key] for key in (f"user:{user}", f"tenant:{tenant}") if key in self._named)
+        return self._budgeted(f"user:{user}", f"tenant:{tenant}")
+
+    def _budgeted(self, *names: str) -> tuple[Account, ...]:
+        return tuple(self._named[name] for name in names if name in self._named)
 
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""
@@ -287,32 +293,12 @@ class Ledger:
 
     # -- the three transactions; everything else is reading
 
-    def _reserve(self, path: tuple[Account, ...], amount: int, what: str) -> Reservation:
+    def _reserve(self, path: tuple[Account, ...], amount: int, what: str, run: str = "") -> Reservation:
         if amount < 0:
             raise BadInput(f"can't reserve a negative amount: {amount}")
-        reservation = Reservation(self, amount, what)
-        refusal: BudgetExceeded | None = None
-        crossed: list[Crossing] | None = None
+        reservation = Reservation(self, amount, what, run)
         with self._lock:
-            for account in path:
-                if account.period != "none":
-                    self._roll(account)
-                if account.exhausted is not None:
-                    refusal = account.exhausted.again()
-                    self._exhaust(path, account, refusal)
-                    break
-                # Nothing may come between looking and holding, not even a finalizer that settles another use.
-                if account.limit is not None and account.settled + account.held + amount > account.limit:
-                    refusal = _refusal(account, amount, what)
-                    self._exhaust(path, account, refusal)
-                    crossed = _mark(account, None, "exhausted")
-                    break
-                account.held += amount
-                reservation._path.append(account)
-            if refusal is None:
-                crossed = _marked(path)
-            else:
-                _withdraw(reservation)
+            refusal, crossed = self._hold(path, reservation)
         if crossed is not None:
             self._tell(crossed)
         if refusal is not None:
@@ -322,25 +308,11 @@ class Ledger:
     def _settle(self, reservation: Reservation, actual: int) -> None:
         if actual < 0:
             raise BadInput(f"can't settle a negative amount: {actual}")
-        crossed: list[Crossing] | None = None
         with self._lock:
             if not reservation._open:
                 return
             reservation._open = False
-            amount = reservation.amount
-            for account in reservation._path:
-                if account.period != "none":
-                    self._roll(account)
-                account.held -= amount
-                fits = actual
-                if account.limit is not None and actual > amount:
-                    fits = max(min(actual, account.limit - account.settled - account.held), 0)
-                account.settled += fits
-                if fits < actual:
-                    account.overrun += actual - fits
-                    crossed = self._overran(account, actual, reservation.what, crossed)
-                if account.limit is not None and account.level() is not None:
-                    crossed = _mark(account, crossed)
+            crossed = self._book(reservation, actual)
         if crossed is not None:
             self._tell(crossed)
 
@@ -358,12 +330,8 @@ class Ledger:
 
     def _braked(self, path: tuple[Account, ...]) -> bool:
         with self._lock:
-            for account in path:
-                if account.period != "none":
-                    self._roll(account)
-                if account.braked:
-                    return True
-        return False
+            self._refresh(path)
+            return any(account.braked for account in path)
 
     def _stick(self, path: tuple[Account, ...], refusal: BudgetExceeded) -> None:
         with self._lock:
@@ -372,17 +340,68 @@ class Ledger:
 
     def _left(self, path: tuple[Account, ...]) -> int | None:
         with self._lock:
-            lefts = []
-            for account in path:
-                if account.period != "none":
-                    self._roll(account)
-                if account.exhausted is not None:
-                    return 0
-                if account.limit is not None:
-                    lefts.append(max(0, account.limit - account.settled - account.held))
+            self._refresh(path)
+            if any(account.exhausted is not None for account in path):
+                return 0
+            lefts = [max(0, a.limit - a.settled - a.held) for a in path if a.limit is not None]
         return min(lefts) if lefts else None
 
     # -- helpers, all called under the lock
+
+    def _hold(
+        self, path: tuple[Account, ...], reservation: Reservation
+    ) -> tuple[BudgetExceeded | None, list[Crossing] | None]:
+        """Hold it on every account of the path or on none: the refusal, if any, and the marks that were crossed."""
+        amount, what = reservation.amount, reservation.what
+        refusal: BudgetExceeded | None = None
+        crossed: list[Crossing] | None = None
+        for account in path:
+            if account.period != "none":
+                self._roll(account)
+            if account.exhausted is not None:
+                refusal = account.exhausted.again()
+                self._exhaust(path, account, refusal)
+                break
+            # Nothing may come between looking and holding, not even a finalizer that settles another use.
+            if account.limit is not None and account.settled + account.held + amount > account.limit:
+                refusal = _refusal(account, amount, what)
+                self._exhaust(path, account, refusal)
+                crossed = _mark(account, None, "exhausted")
+                break
+            account.held += amount
+            reservation._path.append(account)
+        else:
+            for account in path:
+                if account.limit is not None and account.level() is not None:
+                    crossed = _mark(account, crossed)
+        if refusal is not None:
+            _withdraw(reservation)
+        return refusal, crossed
+
+    def _book(self, reservation: Reservation, actual: int) -> list[Crossing] | None:
+        """Settle it on each account that holds it: the marks that were crossed."""
+        crossed: list[Crossing] | None = None
+        amount = reservation.amount
+        for account in reservation._path:
+            if account.period != "none":
+                self._roll(account)
+            account.held -= amount
+            fits = actual
+            if account.limit is not None and actual > amount:
+                fits = max(min(actual, account.limit - account.settled - account.held), 0)
+            account.settled += fits
+            if fits < actual:
+                account.overrun += actual - fits
+                crossed = self._overran(account, actual, reservation.what, crossed)
+            if account.limit is not None and account.level() is not None:
+                crossed = _mark(account, crossed)
+        return crossed
+
+    def _refresh(self, path: tuple[Account, ...]) -> None:
+        """Make the accounts what they are now."""
+        for account in path:
+            if account.period != "none":
+                self._roll(account)
 
     def _roll(self, account: Account) -> None:
         """Begin a new period. What is still held counts against the new one, where it will be settled.
@@ -391,7 +410,7 @@ class Ledger:
         """
         now = self._now()
         if now >= account.ends:
-            account.ends = _end(account.period, now)
+            account.ends = period_end(account.period, now)
             account.settled = account.overrun = 0
             account.marks.clear()
 
@@ -428,7 +447,7 @@ def _withdraw(reservation: Reservation) -> None:
         account.held -= reservation.amount
 
 
-def _end(period: Period, now: float) -> float:
+def period_end(period: Period, now: float) -> float:
     """When the period that `now` is in ends (UTC), in seconds since the epoch."""
     if period == "none":
         return math.inf

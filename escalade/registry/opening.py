@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from escalade.errors import BadInput
+from escalade.events import new_run_id
 from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
 from escalade.registry.journal import Journal
@@ -105,12 +106,14 @@ def _root(
         access.check_roles(principal.roles)
     book = Ledger() if ledger is None else ledger
     until = float("inf") if deadline is None else time.monotonic() + deadline
+    run_id = new_run_id()
     return Scope(
         principals=() if principal is None else (principal,),
-        purse=book.purse(principal, limit=limit, name=name),
+        purse=book.purse(principal, limit=limit, name=name, run=run_id),
         access=access,
         recorder=Journal() if recorder is None else recorder,
         deadline=until,
+        run_id=run_id,
         listeners=listeners,
     )
 
