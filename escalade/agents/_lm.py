@@ -22,6 +22,13 @@ class GatewayLM(dspy.LM):
         self._check_candidates(prompt, messages, kwargs)
         return await super().acall(prompt, messages=messages, **kwargs)
 
+    def _get_initial_kwargs(self, **options: Any) -> dict[str, Any]:
+        """The settings as they are: `dspy.LM` wants others for a model called "gpt-5" or "o3", but here that is an
+        alias and the transport knows what its provider wants.
+        """
+        given: dict[str, Any] = dspy.BaseLM._get_initial_kwargs(self, **options)
+        return {name: value for name, value in given.items() if name != "rollout_id" or value is not None}
+
     def update_history(self, entry: dict[str, Any]) -> None:
         """Put the gateway's bill into the entry; a cache hit costs nothing now."""
         entry = {**entry, "cost": _bill(entry.get("response"), hit=entry.get("usage") == {})}
@@ -29,11 +36,11 @@ class GatewayLM(dspy.LM):
 
     def _check_candidates(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> None:
         n = kwargs.get("n") or self.kwargs.get("n") or 1
-        if isinstance(n, int) and n > 1:
-            engine: Any = self._engine_spec
+        gateway = getattr(self._engine_spec, "gateway", None)  # None: a copy on another engine
+        if isinstance(n, int) and n > 1 and gateway is not None:
             size = len(repr(messages if prompt is None else prompt).encode()) + 64
             limit = kwargs.get("max_tokens") or self.kwargs.get("max_tokens")
-            engine.gateway.check_affordable(engine.dump_state()["model"], size, n, limit)
+            gateway.check_affordable(self.model, size, n, limit)
 
 
 def _bill(response: Any, *, hit: bool) -> float | None:

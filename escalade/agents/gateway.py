@@ -21,10 +21,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from escalade.agents._bounds import check_bounded
 from escalade.agents._route import Retry, Route, billed, blames, timed_out
-from escalade.agents.models import Model, prompt_size
+from escalade.agents.models import Model
 from escalade.errors import BadInput, BudgetExceeded, NoScope, UnknownName
 from escalade.registry.dspy_errors import for_dspy
 from escalade.registry.guard import Admission, admit
@@ -238,8 +240,8 @@ class AsyncEngine(_Engine):
 def _admitted(request: Request, model: Model, scope: Scope) -> Iterator[tuple[Admission, Request]]:
     """One attempt behind the guard: it and the request as sent; books what a failure costs and whom it blames."""
     sent = _sent(request, model)
-    ceiling = None if model.price is None else model.ceiling(prompt_size(sent), sent.config.max_tokens)
-    with admit(model.resource, ceiling=ceiling, scope=scope) as use:
+    check = partial(check_bounded, sent, model, scope)
+    with admit(model.resource, ceiling=model.most(sent), scope=scope, check=check) as use:
         try:
             yield use, sent
         except BaseException as error:
@@ -329,7 +331,7 @@ class _Meter:
 
     def __init__(self, model: Model, use: Admission, sent: Request) -> None:
         self._model, self._use = model, use
-        self._size, self._seen = prompt_size(sent), 0
+        self._given, self._seen = model.input_bound(sent), 0
         self._usage: Any = None
         self._waiting: tuple[Any, ...] = ()
 
@@ -345,7 +347,7 @@ class _Meter:
             self._usage = event.usage
         price = self._model.price
         if price is not None:
-            self._use.cost = min(self._use.held, int(price.cost(self._model.bound(self._size), self._seen)))
+            self._use.cost = min(self._use.held, int(price.cost(self._given, self._seen)))
         shown, self._waiting = (*self._waiting, event), ()
         return shown
 

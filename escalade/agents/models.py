@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from escalade.agents._bounds import media, open_ended, thinking
 from escalade.errors import BadInput
 from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
@@ -40,7 +41,8 @@ class Model:
     answer may have; a request for more is clamped, since the reservation counts on it. `timeout`: seconds for one
     attempt, for a stream between two events. `fallbacks`: aliases to try when this one fails. `limits`: rate limits, as
     in "60/min". `permission`: what a role must grant. `expected_output`: tokens of a usual answer, for the expected
-    price. `bound`: how many tokens a prompt can have.
+    price. `bound`: how many tokens a prompt can have. `media_tokens`: how many an image, recording or document can
+    have; None is unknown, and they are then refused under a budget.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Model:
     permission: str = ""
     expected_output: int = 200
     bound: Bound = hard_bound
+    media_tokens: int | None = None
     breaker: Breaker = field(default_factory=Breaker)
     resource: Resource = field(init=False, repr=False)
 
@@ -81,6 +84,17 @@ class Model:
             return None
         return int(self.price.cost(self.bound(size), self.clamp(max_tokens)))
 
+    def most(self, request: Request) -> int | None:
+        """Upper bound of the price of a request as it is sent, nano-dollars; None when unpriced or open-ended."""
+        if self.price is None or open_ended(request, self):
+            return None
+        output = self.clamp(request.config.max_tokens) + thinking(request)
+        return int(self.price.cost(self.input_bound(request), output))
+
+    def input_bound(self, request: Request) -> int:
+        """How many tokens the provider may count as input."""
+        return self.bound(prompt_size(request)) + media(request) * (self.media_tokens or 0)
+
     def expected(self, size: int) -> int | None:
         """Expected price of one call, nano-dollars: four bytes per token, a usual answer; None when unpriced."""
         return None if self.price is None else int(self.price.cost(-(-size // 4), self.expected_output))
@@ -91,10 +105,10 @@ class Model:
 
     def bill(self, usage: Usage | None) -> int | None:
         """What a call cost by the provider's own count, nano-dollars; None when it did not say or has no price."""
-        if self.price is None or usage is None or usage.input_tokens is None:
+        if self.price is None or usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return None
         cached = min(usage.cache_read_tokens or 0, usage.input_tokens)
-        return int(self.price.cost(usage.input_tokens, usage.output_tokens or 0, cached))
+        return int(self.price.cost(usage.input_tokens, usage.output_tokens, cached))
 
 
 def prompt_size(request: Request) -> int:

@@ -21,12 +21,14 @@ from escalade.errors import (
     BudgetExceeded,
     CircuitOpen,
     DeadlineExceeded,
+    ForeignModel,
     NoScope,
     PermissionDenied,
     RateLimited,
     UnknownName,
     UnknownPrice,
 )
+from escalade.money import Money
 from escalade.registry.access import Roles
 from escalade.registry.breaker import Breaker
 from escalade.registry.journal import Journal
@@ -247,6 +249,93 @@ def test_usage_that_is_missing_settles_the_reservation():
         ask(gateway, "sync", "x")
     (entry,) = journal.entries()
     assert entry.cost == entry.held > 0
+
+
+def test_usage_by_half_settles_the_reservation():
+    """A provider that counts the prompt and not the answer has not told the price: unknown output is not free."""
+    model = Model("x", "sim/x", Scripted(), price=CHEAP)
+    assert model.bill(lm15.Usage(input_tokens=5)) is None
+    assert model.bill(lm15.Usage(output_tokens=5)) is None
+    assert model.bill(lm15.Usage(input_tokens=5, output_tokens=0)) == CHEAP.cost(5, 0)
+
+
+def asked(text="hi", *, tools=(), parts=None, **config):
+    """A request as one may build it by hand, for the model `x` of a gateway."""
+    message = lm15.Message.user(parts or text)
+    settings = lm15.Config(max_tokens=10, **config)
+    return lm15.Request(model="escalade/x", messages=(message,), tools=tuple(tools), config=settings)
+
+
+PICTURE = lm15.ImagePart(url="https://example.com/huge.png")
+UNBOUNDED = {
+    "setting 'max_completion_tokens'": asked(extensions={"max_completion_tokens": 10**6}),
+    "setting 'best_of'": asked(extensions={"verbosity": "low", "best_of": 20}),
+    "tool that the provider runs": asked(tools=[lm15.BuiltinTool("web_search")]),
+    "service tier 'priority'": asked(service_tier="priority"),
+    "image": asked(parts=[PICTURE]),
+}
+
+
+@pytest.mark.parametrize("what", UNBOUNDED)
+def test_what_nothing_bounds_is_refused_under_a_budget(what):
+    """What could cost more than any reservation is not sent under a budget, and billed as counted without one."""
+    gateway = Gateway([Model("x", "sim/x", transport := Scripted(), price=CHEAP)])
+    with scope(budget="1.00"), pytest.raises(UnknownPrice, match=what):
+        gateway.lm("x")(UNBOUNDED[what])
+    assert transport.requests == []
+    with scope() as free:
+        gateway.lm("x")(UNBOUNDED[what])
+        assert free.spent == COST
+
+
+def test_a_known_bound_of_media_is_reserved():
+    """Whoever says how many tokens an image has at most, may send images under a budget."""
+    gateway = Gateway([Model("x", "sim/x", Scripted(), price=CHEAP, media_tokens=5_000)])
+    with scope(budget="1.00", recorder=(journal := Journal())):
+        for n in range(3):
+            gateway.lm("x")(asked(parts=[lm15.TextPart("hi"), *[PICTURE] * n]))
+    none, one, two = (entry.held for entry in journal.entries())
+    assert two - one >= one - none >= CHEAP.cost(5_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "reasoning", "more"),
+    [
+        ("sim/x", lm15.Reasoning(effort="high", thinking_budget=60_000), 60_000),
+        ("anthropic/claude-haiku-4-5", lm15.Reasoning(effort="high"), 16_384),
+        ("anthropic/claude-haiku-4-5", lm15.Reasoning(effort="off"), 0),
+        ("openai/o3", lm15.Reasoning(effort="high"), 0),
+    ],
+)
+def test_thinking_beside_the_answer_is_reserved(model, reasoning, more):
+    """Where a route adds the budget for thinking to max_tokens, the reservation has it too."""
+    gateway = Gateway([Model("x", model, Scripted(), price=CHEAP)])
+    with scope(budget="1.00", recorder=(journal := Journal())):
+        gateway.lm("x")(asked())
+        gateway.lm("x")(asked(reasoning=reasoning))
+    plain, thoughtful = (entry.held for entry in journal.entries())
+    assert thoughtful - plain == CHEAP.cost(0, more)
+
+
+@pytest.mark.parametrize("alias", ["gpt-5-mini", "o3"])
+def test_an_alias_is_only_a_name(alias):
+    """DSPy's rules for models of certain names don't hold for aliases: any settings go."""
+    gateway = Gateway([Model(alias, "sim/x", transport := Scripted(), price=CHEAP)])
+    with scope(budget="1.00"):
+        gateway.lm(alias, temperature=0.0)("hi")
+    (request,) = transport.requests
+    assert (request.config.temperature, request.config.max_tokens) == (0.0, 1024)
+
+
+def test_candidates_of_a_copy_are_those_of_its_model():
+    """A copy on another alias is checked at that model's price; one on another engine is foreign, with n too."""
+    gateway, small, big = two()
+    both = int(DEAR.cost(50, 1024)) * 2
+    with pytest.raises(BudgetExceeded), scope(budget=Money(both)):
+        gateway.lm("small").copy(model="escalade/big")("hi", n=3)
+    assert (small.requests, big.requests) == ([], [])
+    with scope(), pytest.raises(ForeignModel):
+        gateway.lm("small").copy(engine="auto", model="openai/gpt-4o")("hi", n=3)
 
 
 def test_denied_model_is_not_called_and_a_denied_fallback_is_skipped():

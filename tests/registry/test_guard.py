@@ -292,7 +292,7 @@ def test_a_price_that_is_no_price_is_the_reservation(told: Any) -> None:
 
 
 def test_an_admission_that_is_lost_gives_everything_back() -> None:
-    """Ctrl-C between admitting and entering: no money stays held, the probe may be taken again, the record is closed."""
+    """Ctrl-C between admitting and entering: no money stays held, the probe is free, the record is closed."""
     setup = Setup()
     with setup.scope() as scope:
         setup.breaker.failure(setup.breaker.allow())
