@@ -5,16 +5,23 @@
      │    ├── UnknownName        no policy, tool, model, role, rung, column … of that name
      │    ├── DuplicateVersion   that name and version is registered already
      │    ├── DataError          a data set that can't be evaluated as it is
+     │    ├── NoPolicy           a principal, and no access policy that says what he may do
      │    └── UnknownPrice       an unpriced resource under a budget
      ├── ScopeError
      │    ├── NoScope            a governed call outside of any scope
      │    └── ScopeClosed        a governed call in a scope that has ended
      ├── Refused                 the guard said no: nothing ran, nothing was debited
      │    ├── PermissionDenied   no role of the caller allows it
+     │    ├── ApprovalRequired   a person has to approve this very call first; `request_id`
+     │    ├── ApprovalDenied     a person said no to this very call; `request_id`
      │    ├── RateLimited        a rate limit is full; `retry_after` seconds
      │    ├── CircuitOpen        the breaker of the resource is open; `retry_after` seconds
      │    ├── BudgetExceeded     it doesn't fit the budget
      │    ├── DeadlineExceeded   the scope's time is up
+     │    ├── StoreUnavailable   the store of budgets or limits can't be reached or written
+     │    ├── Overloaded         as many uses as the resource takes at once are running
+     │    ├── ModeForbids        the scope's mode doesn't let it run (live-read-only, dry-run)
+     │    ├── NotRecorded        a replay was asked for a call that its cassette doesn't have
      │    └── ForeignModel       a language model that doesn't go through the gateway
      ├── ToolError               a tool could not be used as asked
      │    ├── InvalidArguments   the arguments don't fit the tool's input schema
@@ -76,6 +83,10 @@ class DataError(BadInput):
     """A data set that can't be evaluated as it is: a missing column, no rows, missing outcomes."""
 
 
+class NoPolicy(BadInput):
+    """There is a principal, and no access policy that says what he may do."""
+
+
 class UnknownPrice(BadInput):
     """An unpriced resource under a budget. Unknown is never zero: set a price, or lift the budget."""
 
@@ -109,6 +120,24 @@ class Refused(EscaladeError):
 
 class PermissionDenied(Refused):
     """No role of the caller allows the permission."""
+
+
+class ApprovalRequired(Refused):
+    """A person has to approve this very call first. `request_id`: of the request that waits for a decision, "" where
+    nobody can be asked.
+    """
+
+    def __init__(self, message: str, request_id: str = "") -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class ApprovalDenied(Refused):
+    """A person said no to this very call; the message has the reason. `request_id`: of the request that was denied."""
+
+    def __init__(self, message: str, request_id: str = "") -> None:
+        super().__init__(message)
+        self.request_id = request_id
 
 
 class RateLimited(Refused):
@@ -152,6 +181,30 @@ class BudgetExceeded(Refused):
 
 class DeadlineExceeded(Refused):
     """The scope's time is up. A use that was running when time ran out is ended too, and its money is settled."""
+
+
+class StoreUnavailable(Refused):
+    """The store that budgets or limits are kept in can't be reached or written: closed, until it can again."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(Refused):
+    """As many uses as the resource takes at once are running, and none ended in time."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModeForbids(Refused):
+    """The scope's mode doesn't let it run: a write where only reading is live, a dry run without a dry answer."""
+
+
+class NotRecorded(Refused):
+    """A replay was asked for a call that its cassette doesn't have; it never guesses."""
 
 
 class ForeignModel(Refused):
