@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from escalade.agents.transports import LM15, LiteLLM, Recorded, Simulated
     from escalade.agents.world import SimModel, World
     from escalade.errors import (
+        ApprovalDenied,
+        ApprovalRequired,
         BadInput,
         BudgetExceeded,
         CircuitOpen,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         ModeForbids,
         NodeError,
         NodeTimeout,
+        NoPolicy,
         NoScope,
         NotRecorded,
         Overloaded,
@@ -75,6 +78,8 @@ __version__ = "0.1.0"
 __all__ = [
     "LM15",
     "Agreement",
+    "ApprovalDenied",
+    "ApprovalRequired",
     "Attempt",
     "BadInput",
     "Budget",
@@ -102,6 +107,7 @@ __all__ = [
     "ModeForbids",
     "Model",
     "Money",
+    "NoPolicy",
     "NoScope",
     "NodeError",
     "NodeTimeout",

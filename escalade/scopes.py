@@ -15,13 +15,13 @@ import time
 import uuid
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from escalade.errors import BudgetExceeded, DeadlineExceeded, NoScope, ScopeClosed
 from escalade.money import Money
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 KEY = "escalade"
 """The key of `dspy.context` that carries the scope."""
@@ -105,18 +105,80 @@ class Purse(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What an access policy said: `allowed`, and the `rule` that decided, for people and the audit."""
+    """What an access policy said: `allowed`, and the `rule` that decided, for people and the audit.
+
+    `closer`: it depends on the arguments: allowed here means that some call is, and `decide_call` has the last word.
+    `approval`: allowed once a person has approved this very call.
+    """
 
     allowed: bool
     rule: str
+    closer: bool = field(default=False, repr=False)
+    approval: bool = field(default=False, repr=False)
 
 
 class Access(Protocol):
-    """Who may do what. Deny by default."""
+    """Who may do what. Deny by default. `effect`: what a tool does to the world ("read", "write", "irreversible"), ""
+    for anything else.
 
-    def decide(self, principal: Principal, permission: str) -> Decided: ...
+    A policy may also have a `digest`, which is recorded with each use.
+    """
+
+    def decide(self, principal: Principal, permission: str, effect: str = "") -> Decided:
+        """May the principal do this, with some arguments or other?"""
+        ...
+
     def check_roles(self, roles: frozenset[str]) -> None:
         """Raises UnknownName for a role that does not exist."""
+        ...
+
+
+class CallAccess(Access, Protocol):
+    """A policy that looks at arguments. Whoever answers `closer` has these two methods besides."""
+
+    def decide_call(self, principal: Principal, permission: str, effect: str, args: Mapping[str, Any]) -> Decided:
+        """May the principal do this with these (validated) arguments?"""
+        ...
+
+    def decide_any(
+        self, principals: tuple[Principal, ...], permission: str, effect: str, schema: Mapping[str, Any] | None
+    ) -> bool:
+        """Are there arguments that fit the schema and with which all principals may do this? May say yes in doubt."""
+        ...
+
+
+class Desk(Protocol):
+    """Where calls wait for a person's approval: `registry/approvals`."""
+
+    @property
+    def waits(self) -> bool:
+        """Does a call wait for the decision, or does it end with ApprovalRequired?"""
+        ...
+
+    def ticket(self, asked: Any) -> Ticket:
+        """The approval of exactly this call. Raises ApprovalRequired (and opens a request), ApprovalDenied."""
+        ...
+
+    def wait(self, request_id: str, seconds: float) -> bool:
+        """Wait for a decision; False when none came before the request expired."""
+        ...
+
+    async def await_(self, request_id: str, seconds: float) -> bool:
+        """`wait`, without blocking the event loop."""
+        ...
+
+
+class Ticket(Protocol):
+    """An approval of one call. Of all who hold it, one may use it."""
+
+    @property
+    def request_id(self) -> str: ...
+    def use(self) -> None:
+        """Spend it. Raises ApprovalRequired when somebody else was faster, or it has expired."""
+        ...
+
+    def give_back(self) -> None:
+        """Nothing ran after all."""
         ...
 
 
@@ -136,7 +198,8 @@ class Entry:
     then ok, failed, cancelled, or the class name of the refusal. `priced`: False when neither a price nor a bill was
     known: its `cost` of 0 means unknown. What follows is for the audit, "" where nobody filled it in: `side_effects`
     of a tool (read, write, irreversible); the permission that was asked for; digests that stand for schema, arguments,
-    result and policy (never the things themselves); `approval_id`; `redactions`: how often which kind was redacted.
+    result and policy (never the things themselves); `approval_id`; `redactions`: how often which kind was redacted;
+    `principals`: all who had to be allowed.
     """
 
     call_id: str
@@ -161,6 +224,7 @@ class Entry:
     policy_digest: str = ""
     approval_id: str = ""
     redactions: dict[str, int] = field(default_factory=dict)
+    principals: tuple[Principal, ...] = ()
 
 
 @dataclass(slots=True)
@@ -177,7 +241,8 @@ class Scope:
 
     `principals`: everybody on whose behalf this runs, outermost first: all of them must be allowed, so that a nested
     scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: the OpenTelemetry context of
-    the parent span. `listeners`: are called with each pipeline event, in order.
+    the parent span. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls
+    that need it; None refuses those.
     """
 
     principals: tuple[Principal, ...]
@@ -189,6 +254,7 @@ class Scope:
     span: Any = None
     listeners: tuple[Callable[[Any], None], ...] = ()
     parent: Scope | None = None
+    approvals: Desk | None = None
     _life: _Life = field(default_factory=_Life, repr=False)
 
     @property
@@ -216,14 +282,42 @@ class Scope:
         if self.time_left() <= 0:
             raise DeadlineExceeded(f"the deadline of scope {self.run_id} has passed")
 
-    def permits(self, permission: str) -> Decided:
-        """Does every principal have the permission? The first refusal decides."""
+    def permits(self, permission: str, effect: str = "", args: Mapping[str, Any] | None = None) -> Decided:
+        """Does every principal have the permission? The first refusal decides. `args`: of a call, as validated; without
+        them the question is whether some call could be allowed.
+        """
         decided = Decided(False, "no principal: open a nested scope with principal=...")
+        closer = approval = False
         for principal in self.principals:
-            decided = self.access.decide(principal, permission)
+            if args is None:
+                decided = self.access.decide(principal, permission, effect)
+            else:
+                decided = cast("CallAccess", self.access).decide_call(principal, permission, effect, args)
             if not decided.allowed:
                 return decided
+            closer, approval = closer or decided.closer, approval or decided.approval
+        if (closer, approval) != (decided.closer, decided.approval):
+            decided = replace(decided, closer=closer, approval=approval)
         return decided
+
+    def sees(
+        self,
+        permission: str,
+        effect: str = "",
+        schema: Mapping[str, Any] | None = None,
+        *,
+        principal: Principal | None = None,
+    ) -> bool:
+        """Is there a call that is allowed? What one may never call one neither sees nor finds. `schema`: of the
+        arguments; `principal`: asked besides, as in a scope nested for him.
+        """
+        callers = self.principals if principal is None else (*self.principals, principal)
+        decisions = [self.access.decide(caller, permission, effect) for caller in callers]
+        if not decisions or not all(decided.allowed for decided in decisions):
+            return False
+        if not any(decided.closer for decided in decisions):
+            return True
+        return cast("CallAccess", self.access).decide_any(callers, permission, effect, schema)
 
     def narrow(
         self,

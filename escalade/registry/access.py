@@ -45,7 +45,7 @@ class Roles:
             if role not in self._grants:
                 raise UnknownName("role", role, self.roles)
 
-    def decide(self, principal: Principal, permission: str) -> Decided:
+    def decide(self, principal: Principal, permission: str, effect: str = "") -> Decided:
         """Is it granted by one of the principal's roles, and by which rule?"""
         key = (principal.roles, permission)
         decided = self._decided.get(key)

@@ -89,6 +89,8 @@ async def async_scopes() -> None:
 ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.BadInput,
     escalade.CircuitOpen,
+    escalade.ApprovalDenied,
+    escalade.ApprovalRequired,
     escalade.DataError,
     escalade.DeadlineExceeded,
     escalade.DuplicateVersion,
@@ -99,6 +101,7 @@ ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.StoreUnavailable,
     escalade.InvalidArguments,
     escalade.NodeTimeout,
+    escalade.NoPolicy,
     escalade.NoScope,
     escalade.PermissionDenied,
     escalade.ScopeClosed,
