@@ -140,7 +140,7 @@ def main(
     """
     console = console or Console()
     registry, journal = Registry([trains, forecast, hold, charge], name="demo"), Journal()
-    ledger = Ledger([Budget("tenant:acme", "1.00", period="day"), Budget("user:ada", "0.25")])
+    ledger = Ledger([Budget("tenant:acme", "1.00", period="day"), Budget("user:acme/ada", "0.25")])
     gateway = Gateway(world(seed, pace=0.0 if fast else 1.0 if slow else 0.25).as_models(), name="demo")
     story = Story(TRIP["question"], console, quiet=json)
     with (

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from escalade.errors import BudgetExceeded, DeadlineExceeded, NoScope, ScopeClosed
+from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NoScope, ScopeClosed
 from escalade.money import Money
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Principal:
     def __post_init__(self) -> None:
         given: Any = self.roles
         object.__setattr__(self, "roles", frozenset({given} if isinstance(given, str) else given))
+        if not self.user or not self.tenant or "*" in self.user + self.tenant or "/" in self.tenant:
+            raise BadInput(
+                f"user {self.user!r} of tenant {self.tenant!r}: names aren't empty and have no '*', a tenant's no '/'"
+            )
 
 
 NOBODY = Principal(user="nobody")

@@ -58,7 +58,7 @@ def test_books_agree(told: dict[str, Any]) -> None:
     """The sum of the calls is the journal's sum and what the ledger settled for each account, to the nano-dollar."""
     total = sum(call["cost_nanos"] for call in told["calls"])
     assert total == told["total_nanos"] == told["journal_nanos"] == told["ledger_nanos"] > 0
-    assert told["accounts_nanos"] == {"tenant:acme": total, "user:ada": total}
+    assert told["accounts_nanos"] == {"tenant:acme": total, "user:acme/ada": total}
 
 
 def test_no_call_costs_more_than_was_reserved(told: dict[str, Any]) -> None:

@@ -337,7 +337,7 @@ def test_the_shape_of_a_server() -> None:
     hold, by user and by tenant, from request to request.
     """
     ledger = Ledger(
-        [Budget("user:ana", "0.00000003", period="day"), Budget("tenant:acme", "0.00000005", period="month")]
+        [Budget("user:acme/ana", "0.00000003", period="day"), Budget("tenant:acme", "0.00000005", period="month")]
     )
     root = escalade.configure(access=ROLES, ledger=ledger)
     assert root.principal == NOBODY
@@ -351,13 +351,13 @@ def test_the_shape_of_a_server() -> None:
     request("ana", "caller", 20)
     with pytest.raises(PermissionDenied):
         request("bo", "reader", 0)
-    with pytest.raises(BudgetExceeded, match="'user:ana'"):
+    with pytest.raises(BudgetExceeded, match="'user:acme/ana'"):
         request("ana", "caller", 20)
     request("bo", "caller", 20)
     with pytest.raises(BudgetExceeded, match="'tenant:acme'"):
         request("bo", "caller", 20)
     request("ana", "caller", 10)
-    assert [(a.name, a.settled) for a in ledger.accounts()] == [("tenant:acme", 50), ("user:ana", 30)]
+    assert [(a.name, a.settled) for a in ledger.accounts()] == [("tenant:acme", 50), ("user:acme/ana", 30)]
 
 
 def test_truncated_answers_are_noted_above() -> None:
@@ -367,3 +367,10 @@ def test_truncated_answers_are_noted_above() -> None:
         assert outer.truncated == 1
         outer.with_span("span").note_truncated()
         assert outer.truncated == 2
+
+
+@pytest.mark.parametrize(("user", "tenant"), [("", "a"), ("a", ""), ("*", "a"), ("a", "*"), ("a", "b/c")])
+def test_names_that_could_be_taken_for_others_are_refused(user: str, tenant: str) -> None:
+    """A user or tenant whose name could stand for somebody else's account is refused."""
+    with pytest.raises(BadInput, match="names aren't empty"):
+        Principal(user, tenant)

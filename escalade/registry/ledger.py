@@ -26,46 +26,20 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
+from escalade.registry.budgets import Budget, Period, patterns_of, user_account
 from escalade.scopes import Principal
 
-Period = Literal["none", "day", "month"]
 Level = Literal["warn", "brake", "exhausted", "overrun"]
 
 logger = logging.getLogger(__name__)
 
 _DAY = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A limit on a named account: `everything`, `tenant:NAME` or `user:NAME`.
-
-    `limit`: dollars, as in `Money.of`. `warn`, `brake`: shares of the limit at which listeners are told and
-    escalation stops.
-    """
-
-    account: str
-    limit: Money | str
-    period: Period = "none"
-    warn: float = 0.80
-    brake: float = 0.95
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "limit", Money.of(self.limit))
-        if self.account != "everything" and not self.account.startswith(("tenant:", "user:")):
-            raise BadInput(f"unknown budget account {self.account!r}; write 'everything', 'tenant:NAME' or 'user:NAME'")
-        if self.period not in ("none", "day", "month"):
-            raise BadInput(f"unknown budget period {self.period!r}; write 'none', 'day' or 'month'")
-        if not 0 < self.warn <= self.brake <= 1:
-            raise BadInput(
-                f"budget {self.account!r}: expected 0 < warn <= brake <= 1, got {self.warn} and {self.brake}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +78,10 @@ class Account:
         self.marks: set[Level] = set()
         self.ends = math.inf
         self.set_marks(limit, warn, brake)
+
+    def __repr__(self) -> str:
+        of = "" if self.limit is None else f" of {Money(self.limit)}"
+        return f"Account({self.name!r}: {Money(self.settled)} settled, {Money(self.held)} held{of})"
 
     def set_marks(self, limit: int | None, warn: float, brake: float) -> None:
         """Set the limit, and the amounts at which it warns and brakes."""
@@ -244,16 +222,20 @@ class Ledger:
         # Re-entrant, since a generator that is collected while this thread is in a transaction settles from within it.
         self._lock = threading.RLock()
         self._named: dict[str, Account] = {}
+        self._patterns: dict[str, Budget] = {}
         self._listen, self._now = listen, now
         for budget in budgets:
             self.set_budget(budget)
 
     def set_budget(self, budget: Budget) -> None:
         """Add or change the limit of a named account; what is spent of it stays. Scopes opened from now on are under
-        it.
+        it. A pattern holds for accounts that have no budget of their own when they are first used.
         """
         limit = money_or_none(budget.limit)
         with self._lock:
+            if budget.is_pattern:
+                self._patterns[budget.account] = budget
+                return
             account = self._named.get(budget.account)
             if account is None:
                 account = self._named[budget.account] = Account(budget.account, None, sticky=False)
@@ -271,9 +253,14 @@ class Ledger:
 
     def named(self, *, user: str, tenant: str) -> tuple[Account, ...]:
         """The accounts of a user and his tenant that have a budget, the narrower first."""
-        return self._budgeted(f"user:{user}", f"tenant:{tenant}")
+        return self._budgeted(user_account(tenant, user), f"tenant:{tenant}")
 
     def _budgeted(self, *names: str) -> tuple[Account, ...]:
+        for name in names:
+            if self._patterns and name not in self._named:
+                budget = next((self._patterns[p] for p in patterns_of(name) if p in self._patterns), None)
+                if budget is not None:
+                    self.set_budget(replace(budget, account=name))
         return tuple(self._named[name] for name in names if name in self._named)
 
     def account(self, name: str) -> Account | None:
@@ -285,7 +272,7 @@ class Ledger:
             return account
 
     def accounts(self) -> list[Account]:
-        """All named accounts as of now, by name."""
+        """A list of all named accounts as of now, sorted by name."""
         with self._lock:
             for account in self._named.values():
                 self._roll(account)

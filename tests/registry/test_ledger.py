@@ -115,7 +115,9 @@ def test_named_accounts_are_not_exhausted() -> None:
 
 def test_named_budgets_apply_by_principal() -> None:
     """A run is under the budgets of its user, his tenant and everything, and under nobody else's."""
-    ledger = Ledger([Budget("user:ana", "0.00000001"), Budget("tenant:acme", "0.00000002"), Budget("everything", "1")])
+    ledger = Ledger(
+        [Budget("user:acme/ana", "0.00000001"), Budget("tenant:acme", "0.00000002"), Budget("everything", "1")]
+    )
     ledger.purse(Principal("ana", "acme")).reserve(10).settle(10)
     assert ledger.purse(Principal("ana", "acme")).left() == 0
     assert ledger.purse(Principal("bo", "acme")).left() == 10
@@ -123,16 +125,52 @@ def test_named_budgets_apply_by_principal() -> None:
     assert [(a.name, a.settled) for a in ledger.accounts()] == [
         ("everything", 10),
         ("tenant:acme", 10),
-        ("user:ana", 10),
+        ("user:acme/ana", 10),
     ]
+
+
+def test_users_of_two_tenants_are_two_users() -> None:
+    """Ada of one tenant doesn't pay from the purse of Ada of another, nor see it."""
+    ledger = Ledger([Budget("user:acme/ada", "0.00000001")])
+    ledger.purse(Principal("ada", "acme")).reserve(10).settle(10)
+    assert ledger.purse(Principal("ada", "zeta")).left() is None
+    assert ledger.purse(Principal("ada", "acme")).left() == 0
+
+
+def test_a_pattern_is_an_account_of_each() -> None:
+    """`user:acme/*` limits each user of acme by himself, `user:*/*` all others; one's own budget comes first."""
+    ledger = Ledger([Budget("user:acme/*", "0.00000001"), Budget("user:*/*", "0.00000002"), Budget("tenant:*", "1")])
+    ledger.set_budget(Budget("user:acme/boss", "0.00000003"))
+    lefts = {
+        name: ledger.purse(Principal(name, tenant)).left()
+        for name, tenant in (("ada", "acme"), ("bob", "acme"), ("boss", "acme"), ("ada2", "zeta"))
+    }
+    assert lefts == {"ada": 10, "bob": 10, "boss": 30, "ada2": 20}
+    ledger.purse(Principal("ada", "acme")).reserve(10).settle(10)
+    assert ledger.purse(Principal("ada", "acme")).left() == 0
+    assert ledger.purse(Principal("bob", "acme")).left() == 10
+    assert {a.name for a in ledger.accounts()} >= {"user:acme/ada", "user:zeta/ada2", "tenant:acme", "tenant:zeta"}
+
+
+@pytest.mark.parametrize("account", ["user:ada", "user:*", "user:", "tenant:", "team:x", "user:*/ada", "tenant:a/b"])
+def test_an_account_that_would_limit_nobody_is_refused(account: str) -> None:
+    """A budget that no principal could ever fall under is a mistake, and is said to be one."""
+    with pytest.raises(BadInput, match="unknown budget account"):
+        Budget(account, "1")
+
+
+def test_a_negative_budget_is_refused() -> None:
+    """Less than nothing can't be a limit."""
+    with pytest.raises(BadInput, match="0 or more"):
+        Budget("everything", "-1")
 
 
 def test_a_principal_nested_twice_is_charged_once() -> None:
     """A named account appears once in a path, however often its principal is named in it."""
-    ledger = Ledger([Budget("user:ana", "1")])
+    ledger = Ledger([Budget("user:default/ana", "1")])
     ana = Principal("ana")
     ledger.purse(ana).child("inner", None, principal=ana).reserve(10).settle(10)
-    account = ledger.account("user:ana")
+    account = ledger.account("user:default/ana")
     assert account is not None
     assert account.settled == 10
 
@@ -141,7 +179,8 @@ def test_periods_begin_anew() -> None:
     """A daily budget is full again the next day (UTC), a monthly one the next month."""
     clock = Clock(0.0)
     ledger = Ledger(
-        [Budget("user:a", "0.00000001", period="day"), Budget("user:b", "0.00000001", period="month")], now=clock
+        [Budget("user:default/a", "0.00000001", period="day"), Budget("user:default/b", "0.00000001", period="month")],
+        now=clock,
     )
     for user in "ab":
         ledger.purse(Principal(user)).reserve(10).settle(10)
@@ -155,13 +194,13 @@ def test_periods_begin_anew() -> None:
 def test_what_is_held_at_midnight_counts_in_the_new_period() -> None:
     """A reservation that crosses midnight is settled where it ends; the new day has that much less."""
     clock = Clock()
-    ledger = Ledger([Budget("user:a", "0.0000001", period="day")], now=clock)
+    ledger = Ledger([Budget("user:default/a", "0.0000001", period="day")], now=clock)
     run = ledger.purse(Principal("a"))
     hold = run.reserve(60)
     clock.forward(DAY)
     assert run.left() == 40
     hold.settle(50)
-    account = ledger.account("user:a")
+    account = ledger.account("user:default/a")
     assert account is not None
     assert (account.settled, account.held) == (50, 0)
 
@@ -169,7 +208,7 @@ def test_what_is_held_at_midnight_counts_in_the_new_period() -> None:
 def test_a_clock_set_back_opens_no_old_budget() -> None:
     """Going back a day doesn't refill a budget, and coming forward again doesn't either."""
     clock = Clock(10 * DAY)
-    ledger = Ledger([Budget("user:a", "0.00000001", period="day")], now=clock)
+    ledger = Ledger([Budget("user:default/a", "0.00000001", period="day")], now=clock)
     run = ledger.purse(Principal("a"))
     run.reserve(10).settle(10)
     for step in (-DAY, DAY):
@@ -360,7 +399,7 @@ def test_a_finalizer_may_settle_within_a_transaction() -> None:
 
 def test_reading_an_account_that_is_not_there() -> None:
     """A name without a budget has no account, and a purse without a limit says so."""
-    assert Ledger().account("user:nobody") is None
+    assert Ledger().account("user:default/nobody") is None
     assert not purse().limited
     assert purse(1).limited
     assert not purse().braked

@@ -32,7 +32,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(user=limits, tenant=limits, everything=limits)
     def open_ledger(self, user: int | None, tenant: int | None, everything: int | None) -> None:
         self.clock = Clock(26 * 86_400.0)
-        wanted = [("user:u0", user, "day"), ("tenant:t", tenant, "month"), ("everything", everything, "none")]
+        wanted = [("user:t/u0", user, "day"), ("tenant:t", tenant, "month"), ("everything", everything, "none")]
         self.heard: list[object] = []
         self.ledger = Ledger(
             [Budget(name, _dollars(limit), period=period) for name, limit, period in wanted if limit is not None],

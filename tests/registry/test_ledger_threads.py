@@ -111,7 +111,7 @@ def test_64_threads_never_pass_the_limit() -> None:
     """64 threads x 1,000 reservations: the limit holds at every moment that was seen, and nothing is lost or held
     after.
     """
-    ledger = Ledger([Budget("everything", "0.002"), Budget("user:owner", "0.0016")])
+    ledger = Ledger([Budget("everything", "0.002"), Budget("user:default/owner", "0.0016")])
     top = ledger.purse(Principal("owner"), limit=LIMIT)
     with Watch(ledger, top) as watch, ThreadPoolExecutor(THREADS) as pool:
         totals = sum(pool.map(lambda seed: worker(top, seed), range(THREADS)), Counter[str]())

@@ -1,0 +1,73 @@
+"""Budgets: limits on accounts that live as long as the ledger.
+
+everything               all there is
+tenant:acme              one tenant
+tenant:*                 each tenant, its own account
+user:acme/ada            one user of one tenant: ada of another tenant is somebody else
+user:acme/*, user:*/*    each user of a tenant, each user; their own accounts
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from escalade.errors import BadInput
+from escalade.money import Money
+
+Period = Literal["none", "day", "month"]
+
+_ACCOUNT = re.compile(r"everything|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit on a named account, or on each account that a pattern stands for (see the module).
+
+    `limit`: dollars, as in `Money.of`, 0 or more. `period`: calendar periods in UTC. `warn`, `brake`: shares of the
+    limit at which listeners are told and escalation stops. Raises BadInput.
+    """
+
+    account: str
+    limit: Money | str
+    period: Period = "none"
+    warn: float = 0.80
+    brake: float = 0.95
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", Money.of(self.limit))
+        if _ACCOUNT.fullmatch(self.account) is None:
+            raise BadInput(
+                f"unknown budget account {self.account!r}; write 'everything', 'tenant:NAME', 'user:TENANT/NAME', or "
+                f"'tenant:*', 'user:TENANT/*' and 'user:*/*' for an account of each"
+            )
+        if int(Money.of(self.limit)) < 0:
+            raise BadInput(f"budget {self.account!r}: expected a limit of 0 or more, got {self.limit}")
+        if self.period not in ("none", "day", "month"):
+            raise BadInput(f"unknown budget period {self.period!r}; write 'none', 'day' or 'month'")
+        if not 0 < self.warn <= self.brake <= 1:
+            raise BadInput(
+                f"budget {self.account!r}: expected 0 < warn <= brake <= 1, got {self.warn} and {self.brake}"
+            )
+
+    @property
+    def is_pattern(self) -> bool:
+        """Does it stand for an account of each?"""
+        return self.account.endswith("*")
+
+
+def user_account(tenant: str, user: str) -> str:
+    """The account of a user of a tenant."""
+    return f"user:{tenant}/{user}"
+
+
+def patterns_of(account: str) -> Iterator[str]:
+    """The patterns that stand for this account too, the most specific first."""
+    kind, _, name = account.partition(":")
+    if kind == "tenant":
+        yield "tenant:*"
+    elif kind == "user":
+        yield f"user:{name.split('/', 1)[0]}/*"
+        yield "user:*/*"
