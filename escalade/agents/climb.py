@@ -203,16 +203,9 @@ def climbing(policy: Policy, view: View | Callable[[tuple[Attempt, ...]], View])
     steps: list[Step] = []
     while True:
         decision = policy.decide(now)
+        _check(policy, decision, now)
         if isinstance(decision, Stop):
             return _stopped(now, steps, decision, decision.wanted)
-        if not 0 <= decision.rung < len(now.rungs):
-            raise BadInput(
-                f"policy {policy.name!r} asked for rung {decision.rung}; the ladder has 0..{len(now.rungs) - 1}"
-            )
-        if now.tried(decision.rung) is not None:
-            raise BadInput(
-                f"policy {policy.name!r} asked for rung {decision.rung} twice; each rung is tried once a climb"
-            )
         if not now.fits(decision.rung):
             return _stopped(now, steps, _not_affordable(now, decision), decision.rung)
         attempt = yield decision.rung
@@ -250,6 +243,21 @@ def best_attempt(attempts: Sequence[Attempt]) -> int:
     """Index of the attempt that answers when nothing more can be tried: the last good one, else the last, else -1."""
     good = [i for i, a in enumerate(attempts) if a.ok]
     return good[-1] if good else len(attempts) - 1
+
+
+def _check(policy: Policy, decision: Decision, view: View) -> None:
+    """Raises BadInput for a decision that can't be carried out; it names the policy."""
+    said = f"policy {policy.name!r} decided {decision!r}"
+    if isinstance(decision, Stop):
+        at, n = decision.attempt, len(view.attempts)
+        if not isinstance(at, int) or not (-n <= at < n or (not n and at == -1)):
+            raise BadInput(f"{said}: there are {n} attempts to answer with; a reason goes to why=")
+    elif not isinstance(decision, Try):
+        raise BadInput(f"{said}; expected Try(rung) or Stop(attempt)")
+    elif not isinstance(decision.rung, int) or not 0 <= decision.rung < len(view.rungs):
+        raise BadInput(f"{said}: the ladder has rungs 0 to {len(view.rungs) - 1}")
+    elif view.tried(decision.rung) is not None:
+        raise BadInput(f"{said}: that rung was tried already, and each is tried once a climb")
 
 
 def _first(steps: Climbing) -> int | Climb:

@@ -48,7 +48,7 @@ from escalade.agents.climb import (
 )
 from escalade.agents.confidence import Confidence
 from escalade.agents.gateway import Gateway, find_gateway
-from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NodeTimeout, Refused, UnknownPrice
+from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NodeTimeout, Refused, UnknownName, UnknownPrice
 from escalade.money import Money
 from escalade.scopes import Entered, Scope, require
 
@@ -118,6 +118,8 @@ class Escalate(dspy.Module):
         super().__init__()
         if not rungs:
             raise BadInput("Escalate needs at least one rung, like ('Predict', 'small')")
+        if isinstance(policy, type) or not isinstance(policy, Policy):
+            raise BadInput(f"expected a policy, like Threshold(0.8), got {policy!r}")
         self.signature = dspy.ensure_signature(signature)
         self.policy = policy
         gateway = find_gateway("default") if gateway is None else gateway
@@ -133,13 +135,13 @@ class Escalate(dspy.Module):
 
     def forward(self, **inputs: Any) -> Escalated:
         """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
-        scope = require("Escalate")
+        scope = self._checked(inputs)
         done = climb_sync(self._told(scope), lambda k: self._attempt(k, inputs, scope), self._looker(inputs, scope))
         return self._answered(done, scope, inputs)
 
     async def aforward(self, **inputs: Any) -> Escalated:
         """Answer. Raises what the last attempt raised when no rung gave an answer."""
-        scope = require("Escalate")
+        scope = self._checked(inputs)
 
         async def attempt(rung: int) -> Attempt:
             return await self._aattempt(rung, inputs, scope)
@@ -148,11 +150,21 @@ class Escalate(dspy.Module):
 
     def view(self, **inputs: Any) -> View:
         """What the policy will see before the first attempt on this question, in the current scope."""
-        return self._looker(inputs, require("Escalate"))(())
+        return self._looker(inputs, self._checked(inputs))(())
 
     def attempt_sync(self, rung: int, **inputs: Any) -> Attempt:
         """One rung's attempt on the question, paid by the current scope: for recording outcomes."""
-        return self._attempt(rung, inputs, require("Escalate"))
+        return self._attempt(rung, inputs, self._checked(inputs))
+
+    def _checked(self, inputs: Mapping[str, Any]) -> Scope:
+        """The scope that pays, once the inputs are those of the signature: DSPy would only warn, and pay for garbage."""
+        wanted = self.signature.input_fields
+        if inputs.keys() != wanted.keys():
+            for name in inputs.keys() - wanted.keys():
+                raise UnknownName("input", name, list(wanted))
+            missing = ", ".join(sorted(wanted.keys() - inputs.keys()))
+            raise BadInput(f"Escalate needs {missing}; the call gave {', '.join(inputs) or 'nothing'}")
+        return require("Escalate")
 
     def get_lm(self) -> Any:
         """The LM that was set on all predictors, else the first rung's: what BestOfN and Refine vary."""

@@ -60,6 +60,8 @@ class FanOut(Pipeline):
         **named: Any,
     ) -> None:
         super().__init__()
+        if branches is not None and not isinstance(branches, Mapping):
+            raise BadInput(f"branches have names: FanOut(facts=..., answer=...) or a dict of them, got {branches!r}")
         _node.check_concurrency(concurrency)
         self.concurrency = concurrency
         self.branches: dict[str, Any] = {}

@@ -44,7 +44,7 @@ def scope(
     use was refused for money, even if DSPy swallowed the exception. Raises BadInput, UnknownName (a role).
     """
     limit = money_or_none(budget)
-    if deadline is not None and not deadline > 0:  # `not >`: nan is refused too
+    if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):  # nan is refused, too
         raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
     listeners = (listen,) if callable(listen) else tuple(listen)
 

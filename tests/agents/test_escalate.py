@@ -369,3 +369,35 @@ def test_unknown_rung_of_a_policy_is_said():
     qa, _, _ = ladder(policy=Constant("Predict/huge"))
     with scope(budget="0.10"), pytest.raises(UnknownName, match="Predict/huge"):
         ask(qa)
+
+
+@pytest.mark.parametrize("inputs", [{"qestion": "q"}, {}, {"question": "q", "extra": "x"}])
+def test_inputs_that_are_not_the_signatures_are_refused_before_anything_is_paid(inputs):
+    """DSPy only warns of a misspelt input, and pays for an answer to nothing; this says which it is."""
+    qa, small, _ = ladder()
+    with scope(budget="0.10"), pytest.raises(BadInput, match="question"):
+        qa(**inputs)
+    assert small.requests == []
+
+
+@pytest.mark.parametrize("policy", [0.8, "threshold=0.8", None, Threshold])
+def test_what_is_no_policy_is_refused_when_it_is_handed_in(policy):
+    """A number or a name is no policy: that is said at once, not at the first call."""
+    with pytest.raises(BadInput, match="expected a policy"):
+        Escalate("question -> answer", rungs=["small"], policy=policy, gateway=ladder()[0]._gateway)
+
+
+@pytest.mark.parametrize("decision", [3, None, Stop("enough"), Stop(5), Try(9), Try("small"), Try(-1)])
+def test_decision_that_makes_no_sense_names_its_policy(decision):
+    """A policy of one's own that decides nonsense is named, with what was expected."""
+
+    class Odd:
+        name = "odd"
+
+        def decide(self, view):
+            return decision
+
+    qa, small, _ = ladder(policy=Odd())
+    with scope(budget="0.10"), pytest.raises(BadInput, match="policy 'odd' decided"):
+        ask(qa)
+    assert small.requests == []
