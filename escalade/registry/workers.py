@@ -4,7 +4,8 @@ Our own, never asyncio's default executor: DSPy's thread hops share that one, an
 unrelated `acall` by 2 s (measured). The threads are daemons, so that work which was left behind doesn't hold up the
 end of the process, as it would in a `ThreadPoolExecutor`. At most `limit` jobs run at once, the others wait in order.
 Two kinds don't count: jobs that were left, since they may never end, and jobs started from within a job, which would
-wait for places that their own starters hold.
+wait for places that their own starters hold. "Within" is a key of `dspy.context`: a job may start others by way of a
+pipeline or of `dspy.Parallel`, whose threads are not ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import dspy
+
 _IDLE_SECONDS = 10.0
+
+INSIDE = "escalade_inside_job"
+"""The key of `dspy.context` that says that this runs within a job."""
 
 
 class Job(Future[Any]):
@@ -34,13 +40,17 @@ class Job(Future[Any]):
         if not self.set_running_or_notify_cancel():
             return
         try:
-            result = self._context.run(self._call)
+            result = self._context.run(self._inside)
         except StopIteration as error:
             self.set_exception(RuntimeError(f"it raised StopIteration({error.value!r}), which no future can carry"))
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
             self.set_exception(error)
         else:
             self.set_result(result)
+
+    def _inside(self) -> Any:
+        with dspy.context(**{INSIDE: True}):
+            return self._call()
 
 
 class Workers:
@@ -57,13 +67,13 @@ class Workers:
         self._jobs: deque[Job] = deque()
         self._idle: list[SimpleQueue[Job]] = []
         self._counted = 0
-        self._here = threading.local()
 
     def submit(self, call: Callable[[], Any]) -> Job:
         """Run `call()` in a thread, with a copy of this context."""
         job = Job(call)
+        inside = dspy.settings.get(INSIDE, False)
         with self._lock:
-            if getattr(self._here, "inside", False):
+            if inside:
                 job.counted = False
                 self._start(job)
             else:
@@ -99,7 +109,6 @@ class Workers:
             threading.Thread(target=self._work, args=(job,), name="escalade-worker", daemon=True).start()
 
     def _work(self, first: Job) -> None:
-        self._here.inside = True
         inbox: SimpleQueue[Job] = SimpleQueue()
         job: Job | None = first
         while job is not None:

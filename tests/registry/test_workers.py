@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections.abc import Callable
 
+import dspy
 import pytest
 
+from escalade.pipelines.chain import Chain
 from escalade.registry.workers import Workers
 
 
@@ -92,6 +95,30 @@ def test_a_job_may_wait_for_a_job() -> None:
     pool = Workers(limit=1)
     assert pool.submit(lambda: pool.submit(lambda: pool.submit(lambda: 42).result(5)).result(5)).result(5) == 42
     assert pool.submit(lambda: 1).result(5) == 1
+
+
+def through_parallel(call: Callable[[], int]) -> int:
+    """In a thread of `dspy.Parallel`."""
+
+    class Module(dspy.Module):
+        def forward(self) -> int:
+            return call()
+
+    results: list[int] = dspy.Parallel(num_threads=1, disable_progress_bar=True)([(Module(), {})])
+    return results[0]
+
+
+def through_a_pipeline(call: Callable[[], int]) -> int:
+    """In a thread of a pipeline."""
+    result: int = Chain(step=call)().step
+    return result
+
+
+@pytest.mark.parametrize("way", [through_parallel, through_a_pipeline])
+def test_a_job_may_wait_for_a_job_in_a_thread_of_others(way: Callable[[Callable[[], int]], int]) -> None:
+    """A tool that runs a pipeline or a `dspy.Parallel` of tools doesn't wait for the place that it holds itself."""
+    pool = Workers(limit=1)
+    assert pool.submit(lambda: way(lambda: pool.submit(lambda: 42).result(5))).result(10) == 42
 
 
 def test_a_job_that_was_left_takes_no_place() -> None:
