@@ -64,10 +64,11 @@ if TYPE_CHECKING:
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.registry.access import Roles
+    from escalade.registry.budgets import Budget
     from escalade.registry.catalogue import Registry
     from escalade.registry.governed import GovernedTool
     from escalade.registry.journal import Journal
-    from escalade.registry.ledger import Budget, Ledger
+    from escalade.registry.ledger import Ledger
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
     from escalade.registry.tools import ToolSpec, tool
@@ -175,7 +176,8 @@ _MODULES = {
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),
     "registry.journal": ("Journal",),
-    "registry.ledger": ("Budget", "Ledger"),
+    "registry.budgets": ("Budget",),
+    "registry.ledger": ("Ledger",),
     "registry.opening": ("configure", "scope"),
     "registry.prices": ("Price", "PriceTable"),
     "registry.tools": ("ToolSpec", "tool"),

@@ -157,7 +157,7 @@ class Escalate(dspy.Module):
         return self._attempt(rung, inputs, self._checked(inputs))
 
     def _checked(self, inputs: Mapping[str, Any]) -> Scope:
-        """The scope that pays, once the inputs are those of the signature: DSPy would only warn, and pay for garbage."""
+        """The scope that pays, once the inputs are the signature's: DSPy would only warn, and pay for garbage."""
         wanted = self.signature.input_fields
         if inputs.keys() != wanted.keys():
             for name in inputs.keys() - wanted.keys():

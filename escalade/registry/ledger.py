@@ -35,6 +35,8 @@ from escalade.money import Money, money_or_none
 from escalade.registry.budgets import Budget, Period, patterns_of, user_account
 from escalade.scopes import Principal
 
+__all__ = ["Account", "Budget", "Crossing", "Ledger", "LedgerPurse", "Level", "Period", "Reservation", "period_end"]
+
 Level = Literal["warn", "brake", "exhausted", "overrun"]
 
 logger = logging.getLogger(__name__)
