@@ -58,12 +58,21 @@ class GovernedTool(dspy.Tool):
         """The arguments as they are: `func` checks them, after the roles."""
         return kwargs
 
+    def __call__(self, /, **kwargs: Any) -> Any:
+        return self._call(kwargs)
+
+    async def acall(self, /, **kwargs: Any) -> Any:
+        return await self._acall(kwargs)
+
+    # Callbacks see what they see of any tool. The arguments are a dict here, since DSPy's decorator has parameters of
+    # its own: a tool may have one called `instance` or `self`.
+
     @with_callbacks
-    def __call__(self, **kwargs: Any) -> Any:
+    def _call(self, kwargs: dict[str, Any]) -> Any:
         return self._registered.call((), kwargs)
 
     @with_callbacks
-    async def acall(self, **kwargs: Any) -> Any:
+    async def _acall(self, kwargs: dict[str, Any]) -> Any:
         return await self._registered.acall((), kwargs)
 
     def format_as_litellm_function_call(self) -> dict[str, Any]:

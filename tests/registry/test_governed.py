@@ -382,6 +382,20 @@ class Watcher(dspy.utils.BaseCallback):
         self.seen.append(("end", exception if outputs is None else outputs))
 
 
+@pytest.mark.parametrize("ways", [[], [dspy.utils.BaseCallback()]], ids=["without callbacks", "with callbacks"])
+async def test_arguments_of_any_name(ways: list[Any]) -> None:
+    """A parameter may have any name, also one that a method on the way to the function has."""
+
+    def start(self: str, instance: str, args: int, kwargs: int, scope: int, fn: int, registered: int) -> str:
+        return f"{self} {instance} {args + kwargs + scope + fn + registered}"
+
+    given: dict[str, Any] = {"self": "me", "instance": "i-1", "args": 1, "kwargs": 2, "scope": 3, "fn": 4}
+    given["registered"] = 5
+    with escalade.scope(), dspy.context(callbacks=ways):
+        tool = made(start)
+        assert tool(**given) == await tool.acall(**given) == tool.func(**given) == "me i-1 15"
+
+
 async def test_callbacks_see_it() -> None:
     """DSPy's callbacks are told of each call, sync and async, and of its error."""
     watcher, governed = Watcher(), made(search)
