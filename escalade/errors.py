@@ -22,9 +22,11 @@
      │    ├── Overloaded         as many uses as the resource takes at once are running
      │    ├── ModeForbids        the scope's mode doesn't let it run (live-read-only, dry-run)
      │    ├── NotRecorded        a replay was asked for a call that its cassette doesn't have
+     │    ├── Quarantined        an imported tool is no longer what was pinned
      │    └── ForeignModel       a language model that doesn't go through the gateway
      ├── ToolError               a tool could not be used as asked
      │    ├── InvalidArguments   the arguments don't fit the tool's input schema
+     │    ├── ToolFailed         the tool's own code raised; `original` is what it raised
      │    └── ToolTimeout        the tool exceeded its own timeout
      └── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
           └── NodeTimeout        a pipeline node exceeded its own timeout
@@ -207,6 +209,10 @@ class NotRecorded(Refused):
     """A replay was asked for a call that its cassette doesn't have; it never guesses."""
 
 
+class Quarantined(Refused):
+    """An imported tool is no longer what was pinned: its server changed it. The message has the difference."""
+
+
 class ForeignModel(Refused):
     """A language model that doesn't go through the gateway was called inside a scope."""
 
@@ -217,6 +223,15 @@ class ToolError(EscaladeError):
 
 class InvalidArguments(ToolError):
     """The arguments don't fit the tool's input schema; the tool was not called."""
+
+
+class ToolFailed(ToolError):
+    """The tool's own code raised an exception; where Python allows it, this is one of that class, too.
+
+    The message is fit for models: one line, without paths and secrets. `original`: what was raised, for developers.
+    """
+
+    original: BaseException | None = None
 
 
 class ToolTimeout(ToolError):
