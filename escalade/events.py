@@ -36,7 +36,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from escalade.scopes import Scope
 
@@ -183,9 +183,22 @@ class Settled(Event):
 _seq = itertools.count(1)  # next() of a C iterator is atomic: no lock for the number itself
 _calls = itertools.count(1)
 
-# Numbering and delivery of one event happen under one lock, or two threads could deliver 8 before 7. Locks are shared
-# by runs (64 stripes) instead of kept per run, so that nothing has to be cleaned up; re-entrant: a listener may emit.
-_locks = tuple(threading.RLock() for _ in range(64))
+
+class _Stripe:
+    """Numbering and delivery of one event happen under one lock, or two threads could deliver 8 before 7.
+
+    Shared by runs (64 stripes) instead of kept per run, so that nothing has to be cleaned up. Re-entrant: a listener
+    may emit, and whoever comes after it hears first what it was told, then what it emitted.
+    """
+
+    __slots__ = ("lock", "telling")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.telling: tuple[Iterator[Listener], Event] | None = None
+
+
+_stripes = tuple(_Stripe() for _ in range(64))
 
 
 def emit(scope: Scope | None, kind: type[Event], /, **values: Any) -> None:
@@ -206,13 +219,25 @@ def send(
 ) -> None:
     """Build one event and hand it to each listener, in order with all other events of the run."""
     call, path = place
-    with _locks[hash(run_id) & 63]:
+    stripe = _stripes[hash(run_id) & 63]
+    with stripe.lock:
+        before = stripe.telling
+        if before is not None:  # one of its listeners emits: the others haven't heard of it yet
+            _tell(*before)
         event = kind(seq=next(_seq), time=time.time(), run_id=run_id, call=call, path=path, **values)
-        for listener in listeners:
-            try:
-                listener(event)
-            except Exception:
-                logger.exception("the listener %r failed on %s; the run goes on", listener, kind.__name__)
+        stripe.telling = iter(listeners), event
+        try:
+            _tell(*stripe.telling)
+        finally:
+            stripe.telling = before
+
+
+def _tell(listeners: Iterator[Listener], event: Event) -> None:
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:
+            logger.exception("the listener %r failed on %s; the run goes on", listener, type(event).__name__)
 
 
 def here() -> tuple[int, str]:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -26,6 +27,7 @@ from escalade.pipelines.events import (
     RunStarted,
     Settled,
     ToolCalled,
+    ToolDenied,
 )
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
@@ -308,3 +310,22 @@ def test_a_listener_may_listen_to_what_it_causes() -> None:
     threading.Thread(target=run, daemon=True).start()
     assert done.wait(5)
     assert seen.count("ToolCalled") == 1
+
+
+def test_what_a_listener_emits_comes_after_what_it_heard() -> None:
+    """For every listener, also for those who come after it and have not heard yet what it was told."""
+    heard: list[list[int]] = [[], [], []]
+
+    def listener(number: int) -> Callable[[Event], None]:
+        def hear(event: Event) -> None:
+            heard[number].append(event.seq)
+            if isinstance(event, (NodeStarted, ToolCalled)) and number < 2:
+                kind = ToolCalled if isinstance(event, NodeStarted) else ToolDenied
+                events.emit(scopes.current(), kind, tool="echo")
+
+        return hear
+
+    with scope(listen=[listener(0), listener(1), listener(2)]):
+        Chain(a=lambda: 1)()
+    assert heard[0] == heard[1] == heard[2] == sorted(heard[0])
+    assert len(heard[0]) == 4 + 2 + 4
