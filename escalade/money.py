@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Context, Decimal, InvalidOperation
 from typing import Any
 
 from escalade.errors import BadInput
 
 NANO = 1_000_000_000
+
+_EXACT = Context(prec=200, traps=[])
+"""Money is exact, whatever precision and traps an application has set for its own decimals."""
 
 
 class Money(int):
@@ -39,12 +42,14 @@ class Money(int):
                 raise BadInput(f'not an amount of dollars: {dollars!r}; write it like "0.05"') from None
         if not isinstance(dollars, Decimal) or not dollars.is_finite():
             raise BadInput(f'not an amount of dollars: {dollars!r}; write it as a string or a Decimal, like "0.05"')
-        return cls(int((dollars * NANO).to_integral_value(rounding=ROUND_CEILING)))
+        return cls(
+            int(_EXACT.multiply(dollars, Decimal(NANO)).to_integral_value(rounding=ROUND_CEILING, context=_EXACT))
+        )
 
     @property
     def dollars(self) -> Decimal:
         """The amount in dollars, exact."""
-        return Decimal(int(self)) / NANO
+        return _EXACT.divide(Decimal(int(self)), Decimal(NANO))
 
     def __add__(self, other: int) -> Money:
         return Money(int(self) + int(other))
@@ -62,10 +67,10 @@ class Money(int):
 
     def __str__(self) -> str:
         sign = "-" if self < 0 else ""
-        return f"{sign}${format(abs(self.dollars).normalize(), 'f')}"
+        return f"{sign}${format(_EXACT.normalize(_EXACT.abs(self.dollars)), 'f')}"
 
     def __repr__(self) -> str:
-        return f"Money.of('{format(self.dollars.normalize(), 'f')}')"
+        return f"Money.of('{format(_EXACT.normalize(self.dollars), 'f')}')"
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec) if not spec or spec[-1] not in "fd" else format(self.dollars, spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, localcontext
 
 import hypothesis.strategies as st
 import pytest
@@ -80,6 +80,18 @@ def test_in_a_model() -> None:
     assert Bill.model_json_schema()["properties"]["total"]["type"] == "string"
     with pytest.raises(ValueError, match="not an amount of dollars"):
         Bill(total=0.05)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", [Context(prec=3), Context(prec=3, traps=[Inexact]), Context(prec=50, traps=[])])
+def test_an_applications_decimals_are_its_own_affair(setting: Context) -> None:
+    """Precision, rounding and traps that an application sets for its own decimals don't touch any amount."""
+    with localcontext(setting):
+        amount = Money.of("1234.567891234")
+        assert int(amount) == 1_234_567_891_234
+        assert (str(amount), repr(amount)) == ("$1234.567891234", "Money.of('1234.567891234')")
+        assert int(Money.of(amount.dollars)) == int(amount)
+        with pytest.raises(BadInput):
+            Money.of("much")
 
 
 def test_no_limit() -> None:
