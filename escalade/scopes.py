@@ -384,12 +384,13 @@ class Entered:
     """`with`/`async with` around a scope: carries it in `dspy.context`, closes it, and raises what DSPy swallowed.
 
     Left without an exception while its budget is exhausted, it raises the BudgetExceeded that exhausted it.
-    `check=False` leaves that to the caller.
+    `check=False` leaves that to the caller. One may be entered again and again, also by several threads or tasks at
+    once: each gets a scope of its own.
     """
 
     def __init__(self, make: Callable[[], Scope], *, check: bool = True) -> None:
         self._make, self._check = make, check
-        self._stack: list[tuple[Scope, Any]] = []
+        self._open: dict[int, tuple[Scope, Any]] = {}
 
     def __enter__(self) -> Scope:
         import dspy
@@ -397,13 +398,16 @@ class Entered:
         scope = self._make()
         context = dspy.context(**{KEY: scope})
         context.__enter__()
-        self._stack.append((scope, context))
+        self._open[id(scope)] = scope, context
         return scope
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        scope, context = self._stack.pop()
+        import dspy
+
+        mine = id(dspy.settings.get(KEY))
+        scope, context = self._open.pop(mine) if mine in self._open else self._open.popitem()[1]
         context.__exit__(kind, error, trace)
         scope._life.closed = True
         if error is None and self._check:

@@ -245,6 +245,28 @@ def test_what_dspy_swallows_is_raised_on_exit(way: Any, caplog: pytest.LogCaptur
     assert scope.spent <= 30
 
 
+def test_one_for_many_at_once() -> None:
+    """A scope that is made once and entered by several threads is one of its own in each, whoever leaves first."""
+    made, first_left = escalade.scope(budget="1"), threading.Event()
+    inside, found = threading.Barrier(2), {}
+
+    def run(name: str) -> None:
+        with made as scope:
+            inside.wait(5)
+            if name == "second":
+                first_left.wait(5)
+            found[name] = (current() is scope, scope.closed)
+        first_left.set()
+        found[name] += (current() is None, scope.closed)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert found == dict.fromkeys(("first", "second"), (True, False, True, True))
+
+
 def test_a_caller_may_look_himself() -> None:
     """A nested scope raises for its own budget; whoever catches that goes on, and the outer scope is unharmed."""
     with escalade.scope(budget="1") as outer:
