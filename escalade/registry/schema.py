@@ -203,6 +203,12 @@ def output_schema(output: Any) -> dict[str, Any] | None:
         return None
 
 
+def inlined(schema: Any) -> Any:
+    """A JSON schema without references: each is replaced by what it stands for."""
+    definitions = schema.get("$defs", {})
+    return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
+
+
 def _inlined(value: Any, definitions: dict[str, Any], inside: tuple[str, ...] = ()) -> Any:
     """`value` with its references replaced by what they stand for; one that contains itself ends as "any object"."""
     if isinstance(value, list):
