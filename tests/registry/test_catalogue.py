@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -239,23 +236,3 @@ def test_registering_from_many_threads() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(register, range(16))) == 1
-
-
-def fastest(call: Callable[[], Any], repeats: int = 5, each: int = 500) -> float:
-    """Seconds per call, at best."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        for _ in range(each):
-            call()
-        return (time.perf_counter() - start) / each
-
-    return min(once() for _ in range(repeats))
-
-
-def test_resolving_again_is_fast() -> None:
-    """Among 300 versions, a range that was resolved before takes at most 50 us (300 of 10,000: the rest changes
-    nothing).
-    """
-    registry = versions(*(f"t{n % 10}@1.{n}.0" for n in range(300)))
-    assert fastest(lambda: registry.resolve("t7", "^1.2")) <= 50e-6
