@@ -164,11 +164,11 @@ class SharedLedger(Ledger):
         """End what dead processes held, as `on_death` says. Done by itself, now and then. Raises StoreUnavailable."""
         with self._lock, self._talk():
             ended = self.store.sweep(self._now(), self._lease, self._on_death)
-        for held in ended:
+        for owner in dict.fromkeys(held.owner for held in ended):
+            amounts = [held.amount for held in ended if held.owner == owner]
             logger.warning(
-                "process %s died while it held %s nano-dollars for %s of run %s: %s",
-                held.owner, held.amount, held.what or "a call", held.run or "?",
-                "booked in full" if self._on_death == "settle" else "released",
+                "process %s died with %d reservations of %s together: %s",
+                owner, len(amounts), Money(sum(amounts)), "booked" if self._on_death == "settle" else "released",
             )  # fmt: skip
         return ended
 

@@ -1,0 +1,77 @@
+"""Four processes of 64 threads on one ledger, and somebody who kills them at random."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests._house import ROOT
+from tests.registry.stores.crowd import MOST, THREADS, open_ledger
+
+PROCESSES = 4
+
+
+class Crowd:
+    """Starts the processes and keeps their number; `deaths` counts those that were killed."""
+
+    def __init__(self, kind: str, where: str, log: Path) -> None:
+        self.command = [sys.executable, "-m", "tests.registry.stores.crowd", kind, where, str(log)]
+        self.log, self.deaths = log, 0
+        self.running: list[subprocess.Popen[str]] = []
+
+    def start(self, seconds: float) -> None:
+        """One more process, which works for so many seconds."""
+        process = subprocess.Popen([*self.command, f"{seconds:.2f}"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self.running.append(process)
+
+    def kill_one(self, chance: random.Random) -> None:
+        """Kill one that has begun to work, in the middle of whatever it does."""
+        victim = self.running.pop(chance.randrange(len(self.running)))
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        time.sleep(0.15 + chance.random() * 0.2)
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+        victim.stdout.close()
+        self.deaths += 1
+
+    def finish(self) -> None:
+        """Wait for those that are left."""
+        for process in self.running:
+            _, _ = process.communicate(timeout=30)
+            assert process.returncode == 0
+
+    def bills(self) -> list[int]:
+        """What was settled by processes that lived to tell."""
+        return [int(line) for line in self.log.read_text("ascii").split() if line.isdigit()]
+
+
+def kill_at_random(kind: str, where: str, log: Path, limit: int, seconds: float = 6.0) -> dict[str, Any]:
+    """The budget is never passed at any moment that is looked at; what the dead held is booked once, and counts."""
+    ledger, chance = open_ledger(kind, where), random.Random(7)
+    crowd = Crowd(kind, where, log)
+    for _ in range(PROCESSES):
+        crowd.start(seconds)
+    until, worst, looks = time.monotonic() + seconds, 0, 0
+    while time.monotonic() < until - 1.0:
+        crowd.kill_one(chance)
+        crowd.start(max(0.5, until - time.monotonic()))
+        for _ in range(20):
+            account = ledger.account("tenant:acme")
+            worst, looks = max(worst, account.settled + account.held), looks + 1
+    crowd.finish()
+    ledger.sweep()
+    account, bills = ledger.account("tenant:acme"), crowd.bills()
+    assert worst <= limit
+    assert ledger.store.held() == []
+    assert account.held == 0
+    assert sum(bills) <= account.settled <= limit
+    assert account.settled - sum(bills) <= crowd.deaths * THREADS * MOST, "what the dead held, and nothing else"
+    assert account.overrun == 0
+    return {"deaths": crowd.deaths, "looks": looks, "uses": len(bills), "settled": account.settled, "worst": worst}

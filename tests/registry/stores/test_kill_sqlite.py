@@ -1,0 +1,24 @@
+"""64 threads x 4 processes on one SQLite file, killed at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from escalade.registry.ledger import Budget
+from tests.registry.stores.crowd import open_ledger
+from tests.registry.stores.killing import kill_at_random
+
+LIMIT = 250_000
+
+
+@pytest.mark.slow
+def test_kill_9_at_random(tmp_path: Path) -> None:
+    """Processes are killed in the middle of their uses: the budget is never passed, and what they held is booked."""
+    path = tmp_path / "budgets.db"
+    open_ledger("sqlite", str(path), budgets=[Budget("tenant:acme", f"0.{LIMIT:09d}")]).close()
+    found = kill_at_random("sqlite", str(path), tmp_path / "log.txt", LIMIT)
+    print(found)
+    assert found["deaths"] >= 3
+    assert found["settled"] > LIMIT * 0.5, "enough was used for this to mean something"
