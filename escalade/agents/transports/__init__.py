@@ -12,9 +12,11 @@ The classes are imported on first use, so that this package costs nothing and li
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import AsyncGenerator, Collection, Generator
 from typing import TYPE_CHECKING, Any, Protocol
+
+from escalade.errors import BadInput
+from escalade.registry.secrets import Secret, resolve_secret
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from escalade.agents.transports.recorded import Recorded
     from escalade.agents.transports.simulated import Simulated
 
-__all__ = ["CHAT_PARAMS", "LM15", "LiteLLM", "Recorded", "Simulated", "Transport", "resolve_secret"]
+__all__ = ["CHAT_PARAMS", "LM15", "LiteLLM", "Recorded", "Simulated", "Transport", "resolve_secret", "revealed_key"]
 
 CHAT_PARAMS = frozenset(
     {
@@ -96,21 +98,17 @@ class Transport(Protocol):
         ...
 
 
-def resolve_secret(reference: str | None) -> str | None:
-    """The secret that `"env:NAME"` stands for; any other text is the secret itself.
-
-    A reference keeps secrets out of saved programs and of error messages. Raises `lm15.NotConfiguredError` when the
-    variable is not set: the gateway then tries the next model.
+def revealed_key(secret: Secret | None) -> str | None:
+    """The key of a provider, at the moment of a call. Raises `lm15.NotConfiguredError`, which names the reference, when
+    it isn't there: the gateway then tries the next model.
     """
-    if reference is None or not reference.startswith("env:"):
-        return reference
-    name = reference.removeprefix("env:")
-    value = os.environ.get(name)
-    if not value:
+    try:
+        return resolve_secret(secret)
+    except BadInput as missing:
         from dspy import lm15
 
-        raise lm15.NotConfiguredError(f"the environment variable {name} is not set", env_keys=(name,))
-    return value
+        scheme, _, name = (secret.reference if secret else "").partition(":")
+        raise lm15.NotConfiguredError(str(missing), env_keys=(name,) if scheme == "env" else ()) from None
 
 
 _HOME = {"LiteLLM": "litellm", "LM15": "lm15", "Recorded": "recorded", "Simulated": "simulated"}

@@ -26,7 +26,8 @@ from dspy.clients.engines.litellm_engine import _ChatStream  # private in 3.4
 from dspy.clients.engines.litellm_errors import to_lm15_error  # private in 3.4
 from dspy.clients.lm15_boundary import request_kwargs, response_value  # private in 3.4
 
-from escalade.agents.transports import CHAT_PARAMS, resolve_secret
+from escalade.agents.transports import CHAT_PARAMS, revealed_key
+from escalade.registry.secrets import Secret, revealed, sealed
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response
@@ -54,9 +55,10 @@ _UNREADABLE = frozenset({"JSONDecodeError", "APIResponseValidationError"})
 class LiteLLM:
     """One attempt per call through litellm.
 
-    `api_key`: a key or `"env:NAME"`; None leaves it to litellm, which reads the provider's own variable. `api_base`:
-    the URL of the API. `timeout`: seconds for an answer, or for each next piece of a stream. `extra`: more arguments of
-    `litellm.completion`, like `api_version` or `extra_headers`.
+    `api_key`: a `Secret`, a reference like `"env:NAME"`, or the key itself; None leaves it to litellm, which reads the
+    provider's own variable. `api_base`: the URL of the API. `timeout`: seconds for an answer, or for each next
+    piece of a stream. `extra`: more arguments of `litellm.completion`, like `api_version` or `extra_headers`; what is
+    secret of them may be a `Secret`, too.
 
     litellm takes seconds to import. It is imported by the first call, which on an event loop would stall everything:
     async calls import it in a thread, and `preload()` does so ahead of time.
@@ -68,9 +70,10 @@ class LiteLLM:
     supported_params = CHAT_PARAMS
 
     def __init__(
-        self, api_key: str | None = None, api_base: str | None = None, timeout: float = 60.0, **extra: Any
+        self, api_key: Secret | str | None = None, api_base: str | None = None, timeout: float = 60.0, **extra: Any
     ) -> None:
-        self._api_key, self._api_base, self._timeout, self._extra = api_key, api_base, timeout, extra
+        self._api_key = Secret.of(api_key) if api_key else None
+        self._api_base, self._timeout, self._extra = api_base, timeout, sealed(extra)
         self._module: Any = None
 
     def __repr__(self) -> str:
@@ -143,7 +146,7 @@ class LiteLLM:
             # OpenAI's dialect, which the conversion speaks, has no top_k; litellm passes it to those who do.
             arguments["top_k"] = request.config.top_k
         arguments.update(
-            self._extra,
+            revealed(self._extra),
             model=request.model,
             timeout=self._timeout,
             num_retries=0,
@@ -151,7 +154,7 @@ class LiteLLM:
             cache={"no-cache": True, "no-store": True},
             _skip_mcp_handler=True,  # or litellm imports the mcp package on every call with tools
         )
-        settings = {"api_key": resolve_secret(self._api_key), "api_base": self._api_base}
+        settings = {"api_key": revealed_key(self._api_key), "api_base": self._api_base}
         arguments.update({k: v for k, v in settings.items() if v is not None})
         if stream:
             arguments.update(stream=True, stream_options={"include_usage": True})

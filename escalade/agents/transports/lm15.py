@@ -18,7 +18,8 @@ from dspy import lm15
 from dspy.clients.engines.lm15_engine import AsyncLM15Engine, LM15Engine
 from dspy.lm15 import RouterConfig, Timeouts
 
-from escalade.agents.transports import CHAT_PARAMS, resolve_secret
+from escalade.agents.transports import CHAT_PARAMS, revealed_key
+from escalade.registry.secrets import Secret
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response
@@ -33,8 +34,9 @@ _REASONING_APART = frozenset({"gemini", "vertex", "vertex-express", "xai"})
 class LM15:
     """One attempt per call through lm15.
 
-    `api_key`: a key or `"env:NAME"`; None leaves it to lm15, which reads the provider's own variable. `api_base`: the
-    URL of the API. `timeout`: seconds to wait for a connection, and for each next piece of the answer.
+    `api_key`: a `Secret`, a reference like `"env:NAME"`, or the key itself; None leaves it to lm15, which reads the
+    provider's own variable. `api_base`: the URL of the API. `timeout`: seconds to wait for a
+    connection, and for each next piece of the answer.
 
     Sync calls share one connection pool; each event loop has one of its own, which dies with the loop.
     """
@@ -44,8 +46,9 @@ class LM15:
     supports_reasoning = False
     supported_params = CHAT_PARAMS
 
-    def __init__(self, api_key: str | None = None, api_base: str | None = None, timeout: float = 60.0) -> None:
-        self._api_key, self._api_base, self._timeout = api_key, api_base, timeout
+    def __init__(self, api_key: Secret | str | None = None, api_base: str | None = None, timeout: float = 60.0) -> None:
+        self._api_key = Secret.of(api_key) if api_key else None
+        self._api_base, self._timeout = api_base, timeout
         self._lock = threading.Lock()
         self._sync: dict[str, Any] = {}
         self._async: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
@@ -102,7 +105,7 @@ class LM15:
         head = model.split("/", 1)[0]
         if head not in engines:
             provider = _provider(model)
-            key = resolve_secret(self._api_key)
+            key = revealed_key(self._api_key)
             config = RouterConfig(
                 api_keys={provider: key} if key else None,
                 base_urls={provider: self._api_base} if self._api_base else None,
