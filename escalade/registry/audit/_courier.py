@@ -1,0 +1,92 @@
+"""Brings checkpoints to one anchor, in order, again and again until they are there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from escalade.errors import BadInput
+from escalade.registry.audit import _schema
+from escalade.registry.audit.anchors import Anchor, Checkpoint
+
+PAUSES = (0.1, 0.5, 2.0, 10.0, 30.0)
+"""Seconds between attempts, the last for ever."""
+
+_log = logging.getLogger("escalade.audit")
+
+
+class Courier:
+    """A thread per anchor, so that a slow one holds up neither the log nor the other anchors.
+
+    What is still to be brought is read from the file: it survives a crash.
+    """
+
+    def __init__(self, anchor: Anchor, path: Path, arrived: int) -> None:
+        self.anchor, self.arrived, self.error = anchor, arrived, ""
+        self._path, self._target = path, 0
+        self._wake, self._stopping, self._failures = threading.Event(), False, 0
+        self._thread = threading.Thread(target=self._run, name=f"audit-anchor-{anchor!r}", daemon=True)
+        self._thread.start()
+
+    def notify(self, checkpoint: Checkpoint) -> None:
+        """There is a new one."""
+        self._target = max(self._target, checkpoint.number)
+        self._wake.set()
+
+    @property
+    def missing(self) -> int:
+        """Checkpoints that are not there yet."""
+        return max(0, self._target - self.arrived)
+
+    def close(self, timeout: float) -> None:
+        """One more attempt, then end."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            pause = PAUSES[min(self._failures, len(PAUSES)) - 1] if self._failures else None
+            self._wake.wait(pause)
+            self._wake.clear()
+            stopping = self._stopping
+            if self.missing:
+                self._bring()
+            if stopping:
+                return
+
+    def _bring(self) -> None:
+        try:
+            for checkpoint in self._waiting():
+                self.anchor.append(checkpoint)
+                self.arrived = checkpoint.number
+        except Exception as error:  # noqa: BLE001 - anchors are anybody's code
+            self._failures += 1
+            if not self.error:
+                _log.error("audit: %r takes no checkpoints: %s", self.anchor, error)
+            self.error = f"{type(error).__name__}: {error}"
+        else:
+            self._failures, self.error = 0, ""
+
+    def _waiting(self) -> list[Checkpoint]:
+        database = _schema.connect_read_only(self._path)
+        try:
+            query = "SELECT body FROM checkpoints WHERE number > ? ORDER BY number"
+            return [Checkpoint.from_json(body) for (body,) in database.execute(query, (self.arrived,))]
+        finally:
+            database.close()
+
+
+def last_arrived(anchor: Anchor, chain: str) -> Checkpoint | None:
+    """The newest checkpoint that the anchor holds. Raises BadInput for an anchor of another log."""
+    last: Checkpoint | None = None
+    try:
+        for checkpoint in anchor.read():
+            if checkpoint.number and checkpoint.chain != chain:
+                raise BadInput(f"{anchor!r} belongs to another log; each log needs an anchor of its own")
+            if last is None or checkpoint.number > last.number:
+                last = checkpoint
+    except FileNotFoundError:
+        return None
+    return last if last and last.number else None

@@ -1,0 +1,117 @@
+"""Rows of the log: what they say of a use, in canonical JSON.
+
+A body is JSON in ASCII with sorted keys, without spaces and without floats: money in nano-dollars, times in
+microseconds. It names who, what, when, by which rule, and at what price. It never holds an argument, a result or the
+message of an error: digests and class names stand for them, so that the log can be kept, copied and handed to an
+auditor. A bare digest of a guessable value (a phone number) can be guessed: give `digest` a pepper.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from escalade.scopes import Entry
+
+GENESIS, OPENED, CLOSED, GAP = "genesis", "opened", "closed", "gap"
+INTENT, OUTCOME, DENIED = "intent", "outcome", "denied"
+"""Events. A file begins with its genesis; each process says when it opened and closed the log; a gap counts denials
+that could not be recorded one by one."""
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as read. `at`: microseconds since 1970. `call`: the use that it is about. `hash`: 32 bytes."""
+
+    seq: int
+    at: int
+    event: str
+    call: str
+    body: bytes
+    hash: bytes
+
+    def fields(self) -> dict[str, Any]:
+        """What the body says. Raises ValueError for a body that is no JSON object: it was tampered with."""
+        found = json.loads(self.body)
+        if not isinstance(found, dict):
+            raise ValueError(f"row {self.seq}: the body is no JSON object")  # noqa: TRY004 - a value of a file
+        return found
+
+    def to_json(self) -> str:
+        """One line. The body is in it as it is, so that its hash can be worked out again."""
+        columns = {"seq": self.seq, "at": self.at, "event": self.event, "call": self.call}
+        head = _encode(columns | {"hash": self.hash.hex()})
+        return f'{head[:-1]},"body":{self.body.decode("ascii", "backslashreplace")}}}'
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def canonical(value: dict[str, Any]) -> bytes:
+    """The JSON that is hashed and signed."""
+    return _encode(value).encode()
+
+
+def body_of(entry: Entry, event: str, writer: str) -> bytes:
+    """What the log says of an entry. A snapshot: entries go on to change.
+
+    `writer`: the process's mark. The error of a denial is its class, which is its outcome: the message may quote an
+    argument.
+    """
+    who = entry.principal
+    said: dict[str, Any] = {
+        "user": who.user,
+        "tenant": who.tenant,
+        "roles": sorted(who.roles),
+        "run": entry.run_id,
+        "resource": entry.resource,
+        "version": entry.version,
+        "kind": entry.kind,
+        "side_effects": entry.side_effects,
+        "permission": entry.permission,
+        "rule": entry.rule,
+        "decision": "deny" if event == DENIED else "allow",
+        "held": int(entry.held),
+        "priced": bool(entry.priced),
+        "started_us": int(entry.started * 1e6),
+        "schema": entry.schema_digest,
+        "args": entry.args_digest,
+        "policy": entry.policy_digest,
+        "approval": entry.approval_id,
+        "redactions": {str(kind): int(count) for kind, count in entry.redactions.items()},
+        "writer": writer,
+    }
+    if event == OUTCOME:
+        said.update(
+            cost=int(entry.cost),
+            took_us=int(entry.seconds * 1e6),
+            outcome=entry.outcome,
+            error=entry.error,
+            result=entry.result_digest,
+        )
+    elif event == DENIED:
+        said.update(outcome=entry.outcome, error=entry.outcome)
+    return canonical(said)
+
+
+def digest(value: Any, pepper: bytes = b"") -> str:
+    """`sha256:…` of a value's canonical JSON, `hmac-sha256:…` with a pepper; what is no JSON counts as its `repr`.
+
+    Floats are written as Python writes them, the shortest text that reads back the same.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    except (TypeError, ValueError):  # keys of several kinds, circles
+        text = repr(value)
+    data = text.encode()
+    if pepper:
+        return f"hmac-sha256:{hmac.digest(pepper, data, 'sha256').hex()}"
+    return f"sha256:{sha256(data).hexdigest()}"
