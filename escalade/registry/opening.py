@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, NoPolicy
 from escalade.events import new_run_id
 from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
-from escalade.scopes import Access, Entered, Principal, Recorder, Scope, current, set_default
+from escalade.scopes import Access, Desk, Entered, Principal, Recorder, Scope, current, set_default
 
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
 """Who runs a script without saying who: may use everything, in his own name."""
@@ -27,20 +27,23 @@ def scope(
     ledger: Ledger | None = None,
     access: Access | None = None,
     recorder: Recorder | None = None,
+    approvals: Desk | None = None,
     listen: Callable[[Any], None] | Iterable[Callable[[Any], None]] = (),
     name: str = "run",
+    run_id: str | None = None,
     optional: bool = False,
 ) -> Entered:
     """A scope for a `with` or `async with` block: who, how much, until when, where it is recorded.
 
     Inside another scope it narrows that one: the tighter budget, the earlier deadline, the smaller set of permissions;
-    `ledger`, `access` and `recorder` can't be replaced there.
+    `ledger`, `access`, `recorder`, `approvals` and `run_id` can't be replaced there.
 
         with escalade.scope(budget="0.05", deadline=30):
             answer = agent(question="…")
 
     `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each
-    event. `optional`: a refusal inside doesn't exhaust the outer scope. Leaving the block raises BudgetExceeded when a
+    event. `approvals`: where people approve the calls that need it. `run_id`: goes on with a run, so that what was
+    approved for it counts; a new one by default. `optional`: a refusal inside doesn't exhaust the outer scope. Leaving the block raises BudgetExceeded when a
     use was refused for money, even if DSPy swallowed the exception. Raises BadInput, UnknownName (a role).
     """
     limit = money_or_none(budget)
@@ -52,9 +55,12 @@ def scope(
         _wall()
         outer = current()
         if outer is None:
-            return _root(limit, principal, deadline, ledger, access, recorder, listeners, name)
-        if ledger is not None or access is not None or recorder is not None:
-            raise BadInput("a nested scope narrows the outer one: ledger, access and recorder are set on the outermost")
+            return _root(limit, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
+        if any(given is not None for given in (ledger, access, recorder, approvals, run_id)):
+            raise BadInput(
+                "a nested scope narrows the outer one: ledger, access, recorder, approvals and run_id are set on the "
+                "outermost"
+            )
         outer.check_open()
         return outer.narrow(
             name=name, budget=limit, deadline=deadline, principal=principal, optional=optional, listeners=listeners
@@ -70,6 +76,7 @@ def configure(
     ledger: Ledger | None = None,
     access: Access | None = None,
     recorder: Recorder | None = None,
+    approvals: Desk | None = None,
     listen: Callable[[Any], None] | Iterable[Callable[[Any], None]] = (),
 ) -> Scope:
     """Install the scope that holds wherever none was opened; one line for notebooks and applications.
@@ -80,7 +87,7 @@ def configure(
     _wall()
     limit = money_or_none(budget)
     listeners = (listen,) if callable(listen) else tuple(listen)
-    made = _root(limit, principal, None, ledger, access, recorder, listeners, "configured")
+    made = _root(limit, principal, None, ledger, access, recorder, listeners, "configured", approvals)
     set_default(made)
     return made
 
@@ -94,19 +101,23 @@ def _root(
     recorder: Recorder | None,
     listeners: tuple[Callable[[Any], None], ...],
     name: str,
+    approvals: Desk | None = None,
+    run_id: str | None = None,
 ) -> Scope:
     if principal is not None and access is None:
-        raise BadInput(
+        raise NoPolicy(
             "a principal needs an access policy that says what his roles may do: "
             'escalade.scope(principal=..., access=Roles({"analyst": ["crm.*:call", "model.*:call"]}))'
         )
     if access is None:
         access, principal = everything_allowed(), OWNER
+    elif getattr(access, "empty", False):
+        raise NoPolicy("the access policy grants nothing to anybody; load one with Roles.load(...)")
     if principal is not None:
         access.check_roles(principal.roles)
     book = Ledger() if ledger is None else ledger
     until = float("inf") if deadline is None else time.monotonic() + deadline
-    run_id = new_run_id()
+    run_id = new_run_id() if run_id is None else run_id
     return Scope(
         principals=() if principal is None else (principal,),
         purse=book.purse(principal, limit=limit, name=name, run=run_id),
@@ -115,10 +126,12 @@ def _root(
         deadline=until,
         run_id=run_id,
         listeners=listeners,
+        approvals=approvals,
     )
 
 
 def _wall() -> None:
-    from escalade.registry import wall
+    from escalade.registry import privacy, wall
 
     wall.build()
+    privacy.install()

@@ -43,13 +43,13 @@ if TYPE_CHECKING:
         redact_value,
         set_default,
     )
-    from escalade.registry.privacy.vault import Vault, current_vault, raw_arguments, shown, tokens
+    from escalade.registry.privacy.vault import Vault, current_vault, masked, raw_arguments, tokens
 
 _MODULES = {
     "outlets": ("RedactingFilter", "error_line", "install", "safe_line", "span_attributes"),
     "patterns": ("Pattern",),
     "redactor": ("TYPES", "Redacted", "Redactor", "default", "redact", "redact_value", "set_default"),
-    "vault": ("Vault", "current_vault", "raw_arguments", "shown", "tokens"),
+    "vault": ("Vault", "current_vault", "raw_arguments", "masked", "tokens"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -64,12 +64,12 @@ __all__ = [
     "default",
     "error_line",
     "install",
+    "masked",
     "raw_arguments",
     "redact",
     "redact_value",
     "safe_line",
     "set_default",
-    "shown",
     "span_attributes",
     "tokens",
 ]

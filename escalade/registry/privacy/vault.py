@@ -179,7 +179,7 @@ def raw_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[
     return (args, kwargs) if vault is None else (vault.restore(args), vault.restore(kwargs))
 
 
-def shown(result: Any) -> Any:
+def masked(result: Any) -> Any:
     """What a model sees of a tool's result: tokens of the current vault; the result itself without one."""
     vault = current_vault()
     return result if vault is None else vault.tokenise_value(result)
