@@ -19,6 +19,7 @@ from escalade.registry import workers
 from escalade.registry.breaker import Breaker
 from escalade.registry.dspy_errors import for_model
 from escalade.registry.guard import Admission, Resource, admit
+from escalade.registry.privacy.vault import masked, raw_arguments
 from escalade.registry.tools import ToolDefinition
 from escalade.registry.usage import Meter
 from escalade.scopes import Scope
@@ -54,6 +55,13 @@ class Registered:
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Use the tool. Raises the guard's refusals, InvalidArguments, ToolTimeout, and whatever the tool raises."""
+        return masked(self._call(*raw_arguments(args, kwargs)))
+
+    async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`call`, without blocking the event loop."""
+        return masked(await self._acall(*raw_arguments(args, kwargs)))
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         admission, values = self._admitted(args, kwargs)
         with admission:
             limit = self._time(admission.scope)
@@ -64,8 +72,7 @@ class Registered:
             job = workers.shared.submit(lambda: self._function(**values))
             return self._finished(self._waited(job, limit, admission.scope))
 
-    async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """`call`, without blocking the event loop."""
+    async def _acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         admission, values = self._admitted(args, kwargs)
         with admission:
             return await self._awaited(values, self._time(admission.scope), admission.scope)

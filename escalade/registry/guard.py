@@ -34,6 +34,7 @@ from escalade.errors import (
 )
 from escalade.registry.breaker import Breaker, Pass
 from escalade.registry.limits import Limiter, RateLimit, Taken
+from escalade.registry.privacy.outlets import safe_line
 from escalade.scopes import Entry, Hold, Scope, require
 
 R = TypeVar("R")
@@ -164,7 +165,7 @@ def admit(
             check()
         return _reserved(resource, scope, entry, ceiling)
     except EscaladeError as refusal:
-        entry.outcome, entry.error = type(refusal).__name__, str(refusal)
+        entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
         scope.recorder.denied(entry)
         if resource.observe is not None:
             resource.observe(entry)
