@@ -20,7 +20,9 @@ from dspy.utils.callback import with_callbacks
 from pydantic import PrivateAttr
 
 from escalade.errors import BadInput
+from escalade.registry import code_act
 from escalade.registry.calling import Registered
+from escalade.registry.messages import shown
 from escalade.registry.tools import ToolSpec
 
 _DESCRIBES = frozenset({"desc", "args", "arg_desc"})
@@ -31,8 +33,9 @@ class GovernedTool(dspy.Tool):
     """One version of a tool, as DSPy uses it. Made by a registry: `registry.get_tool("crm.search", "^1.2")`.
 
     Called with the tool's arguments; awaited with `acall`. Raises the guard's refusals (PermissionDenied, RateLimited,
-    CircuitOpen, BudgetExceeded, DeadlineExceeded), NoScope, InvalidArguments, ToolTimeout, and whatever the tool
-    raises.
+    CircuitOpen, BudgetExceeded, DeadlineExceeded), NoScope, InvalidArguments, ToolTimeout, and for what the tool's own
+    code raises ToolFailed, of that class as well. Their text is one line for models (`registry/messages.py`); the
+    original is their `__cause__`.
     """
 
     _registered: Registered = PrivateAttr()
@@ -69,11 +72,17 @@ class GovernedTool(dspy.Tool):
 
     @with_callbacks
     def _call(self, kwargs: dict[str, Any]) -> Any:
-        return self._registered.call((), kwargs)
+        try:
+            return self._registered.call((), kwargs)
+        except Exception as error:
+            raise shown(error, self.spec) from error
 
     @with_callbacks
     async def _acall(self, kwargs: dict[str, Any]) -> Any:
-        return await self._registered.acall((), kwargs)
+        try:
+            return await self._registered.acall((), kwargs)
+        except Exception as error:
+            raise shown(error, self.spec) from error
 
     def format_as_litellm_function_call(self) -> dict[str, Any]:
         """For native function calling, with the whole schema: DSPy's own drops `required`, definitions and
@@ -127,10 +136,16 @@ def door(registered: Registered) -> Callable[..., Any]:
     """A plain function through the guard. It has the tool's signature, which DSPy, RLM and people read."""
 
     def governed(*args: Any, **kwargs: Any) -> Any:
-        return registered.call(args, kwargs)
+        try:
+            return registered.call(args, kwargs)
+        except Exception as error:
+            raise shown(error, registered.spec) from error
 
     async def agoverned(*args: Any, **kwargs: Any) -> Any:
-        return await registered.acall(args, kwargs)
+        try:
+            return await registered.acall(args, kwargs)
+        except Exception as error:
+            raise shown(error, registered.spec) from error
 
     function: Any = agoverned if registered.definition.is_async else governed
     inputs = registered.definition.inputs
@@ -138,7 +153,11 @@ def door(registered: Registered) -> Callable[..., Any]:
     function.__doc__ = registered.spec.description
     function.__signature__ = inputs.signature
     function.__annotations__ = dict(inputs.hints)
+    setattr(function, code_act.GOVERNED, registered.spec.label)
     return cast("Callable[..., Any]", function)
+
+
+code_act.refuse()
 
 
 def _unpickled(

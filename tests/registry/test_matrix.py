@@ -143,6 +143,8 @@ class Refusal:
     name: str
     error: str
     shows: str
+    ends: str = "[retryable=no]"
+    recorded: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=lambda: {"city": "Rome"})
@@ -153,15 +155,22 @@ class Refusal:
 GUEST = {"principal": Principal("ana", roles=frozenset({"guest"})), "access": Roles({"guest": ["model.*:call"]})}
 POOR = {"budget": "1"}
 REFUSALS = [
-    Refusal("denied", "PermissionDenied", "'ana' may not use tool 'trip.book': nothing grants 'trip.book:call'", GUEST),
-    Refusal("no scope", "NoScope", "using tool 'trip.book@1.0.0' needs a scope", scope=False),
-    Refusal("rate limited", "RateLimited", "limited to 1/h; try again in", said={"limits": "1/h"}),
-    Refusal("over budget", "BudgetExceeded", "may cost up to $2; budget 'run' of $1", POOR, {"cost": "2"}, exit=True),
-    Refusal("unpriced", "UnknownPrice", "has no known price and the scope has a budget", POOR, {"cost": None}),
-    Refusal("bad arguments", "InvalidArguments", "argument 'city': 3 is not of type", args={"city": 3}),
-    Refusal("missing arguments", "InvalidArguments", "missing argument 'city'", args={}),
-    Refusal("unknown arguments", "InvalidArguments", "unknown argument 'town'", args={"town": "Rome"}),
-    Refusal("open circuit", "CircuitOpen", "failed too often and is left alone for"),
+    Refusal("denied", "UnknownTool", "unknown_tool: Unknown tool: trip_book; use another tool", options=GUEST,
+            recorded="PermissionDenied"),
+    Refusal("no scope", "NoScope", "no_scope: using tool 'trip.book@1.0.0' needs a scope", scope=False),
+    Refusal("rate limited", "RateLimited", "rate_limited: tool 'trip.book@1.0.0' is limited to 1/h; try again in",
+            "[retryable=yes, retry_after=3600s]", said={"limits": "1/h"}),
+    Refusal("over budget", "BudgetExceeded", "may cost up to $2; budget 'run' of $1", "[retryable=no, budget_left=$0]",
+            options=POOR, said={"cost": "2"}, exit=True),
+    Refusal("unpriced", "UnknownPrice", "has no known price and the scope has a budget",
+            "[retryable=no, budget_left=$1]", options=POOR, said={"cost": None}),
+    Refusal("bad arguments", "InvalidArguments", "argument 'city': 3 is not of type", "[retryable=yes]",
+            args={"city": 3}),
+    Refusal("missing arguments", "InvalidArguments", "missing argument 'city'", "[retryable=yes]", args={}),
+    Refusal("unknown arguments", "InvalidArguments", "unknown argument 'town'", "[retryable=yes]",
+            args={"town": "Rome"}),
+    Refusal("open circuit", "CircuitOpen", "unavailable: tool 'trip.book@1.0.0' failed too often and is left alone for",
+            "[retryable=yes, retry_after=30s]"),
 ]  # fmt: skip
 
 
@@ -208,6 +217,7 @@ def test_a_refused_tool_never_runs(way: Any, refusal: Refusal, function: Any) ->
             said = f"{type(error.__cause__).__name__}: {error}"
     assert refusal.error in said
     assert refusal.shows in said
+    assert said.strip().endswith(refusal.ends)
     assert "Traceback" not in said
     assert 'File "' not in said
     assert len(said.strip().splitlines()) <= 2, "DSPy's own words, a line break, and our one line"
@@ -215,7 +225,7 @@ def test_a_refused_tool_never_runs(way: Any, refusal: Refusal, function: Any) ->
     assert journal.entries() == []
     assert journal.settled == 0
     denials = [denial.outcome for denial in journal.denials()]
-    assert denials == ([refusal.error] if refusal.scope else [])
+    assert denials == ([refusal.recorded or refusal.error] if refusal.scope else [])
 
 
 @pytest.mark.filterwarnings("ignore:.*ReActV2.*experimental:Warning")
@@ -236,10 +246,13 @@ def test_an_allowed_tool_runs_once(way: Any, function: Any) -> None:
 
 
 def test_what_an_agent_reads_of_a_denial() -> None:
-    """ReAct shows an exception with its traceback; of ours the model reads one line: what was refused, and why."""
+    """ReAct shows an exception with its traceback; of ours the model reads one line, and of a tool that it may not use
+    the one for an unknown tool.
+    """
     with escalade.scope(**GUEST):
         said = react(prepared(book, REFUSALS[0]), {"city": "Rome"})
-    assert re.fullmatch(r"Execution error in trip_book: \nescalade.errors.PermissionDenied: 'ana' may not use .*", said)
+    line = r"unknown_tool: Unknown tool: trip_book; use another tool, or do without it \[retryable=no\]"
+    assert re.fullmatch(rf"Execution error in trip_book: \nescalade.errors.UnknownTool: {line}", said)
 
 
 def test_an_agent_that_goes_on_without_money() -> None:
@@ -290,10 +303,13 @@ def test_code_that_calls_tools(function: Any) -> None:
     with escalade.scope() as scope:
         assert rlm(prepared(function, Refusal("", "", "")), {"city": "Rome"}) == "booked Rome"
         said = rlm(prepared(function, Refusal("", "", "")), {"city": 3})
-        assert said == "RuntimeError InvalidArguments: trip_book: argument 'city': 3 is not of type \"string\""
+        wrong = "invalid_arguments: trip_book: argument 'city': 3 is not of type \"string\""
+        assert said == f"RuntimeError InvalidArguments: {wrong}; correct the arguments [retryable=yes]"
         assert len(scope.recorder.entries()) == len(scope.recorder.denials()) == 1  # type: ignore[attr-defined]
     with escalade.scope(**GUEST):
-        assert "PermissionDenied: 'ana' may not use tool" in rlm(prepared(function, REFUSALS[0]), {"city": "Rome"})
+        assert "RuntimeError UnknownTool: unknown_tool: Unknown tool: trip_book" in rlm(
+            prepared(function, REFUSALS[0]), {"city": "Rome"}
+        )
     assert ran == ["Rome"]
 
 
