@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.errors import DeadlineExceeded, EscaladeError, ToolError, ToolTimeout
 from escalade.registry import workers
+from escalade.registry.access.explain import EFFECTS
+from escalade.registry.approvals.waiting import apatient, patient
 from escalade.registry.breaker import Breaker
+from escalade.registry.canonical import digest
 from escalade.registry.dspy_errors import for_model
 from escalade.registry.guard import Admission, Resource, admit
 from escalade.registry.privacy.vault import masked, raw_arguments
@@ -46,6 +49,10 @@ class Registered:
             limits_per=spec.limits_per,
             breaker=Breaker(),
             observe=self.meter.observe,
+            effect=EFFECTS[spec.side_effects],
+            approval=spec.wants_approval,
+            schema=spec.input_schema,
+            schema_digest=digest(spec.input_schema),
         )
         self._function = definition._function
         self._ceiling = None if spec.cost is None else int(spec.cost)
@@ -62,7 +69,7 @@ class Registered:
         return masked(await self._acall(*raw_arguments(args, kwargs)))
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        admission, values = self._admitted(args, kwargs)
+        admission, values = patient(lambda: self._admitted(args, kwargs))
         with admission:
             limit = self._time(admission.scope)
             if self.definition.is_async:
@@ -73,17 +80,19 @@ class Registered:
             return self._finished(self._waited(job, limit, admission.scope))
 
     async def _acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        admission, values = self._admitted(args, kwargs)
+        admission, values = await apatient(lambda: self._admitted(args, kwargs))
         with admission:
             return await self._awaited(values, self._time(admission.scope), admission.scope)
 
     def _admitted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Admission, dict[str, Any]]:
         accepted: list[dict[str, Any]] = []
-        inputs = self.definition.inputs
+
+        def check() -> dict[str, Any]:
+            accepted.append(self.definition.inputs.accept(args, kwargs))
+            return accepted[0]
+
         try:
-            admission = admit(
-                self.resource, ceiling=self._ceiling, check=lambda: accepted.append(inputs.accept(args, kwargs))
-            )
+            admission = admit(self.resource, ceiling=self._ceiling, check=check)
         except EscaladeError as refusal:
             raise for_model(refusal) from None
         return admission, accepted[0]

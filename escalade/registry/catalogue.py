@@ -120,11 +120,10 @@ class Registry:
         scope = require("listing the tools that one may call")
         if principal is not None:
             scope.access.check_roles(principal.roles)
-        callers = scope.principals if principal is None else (*scope.principals, principal)
 
         def visible(registered: Registered) -> bool:
-            permission = registered.spec.permission
-            return bool(callers) and all(scope.access.decide(caller, permission).allowed for caller in callers)
+            seen = registered.resource
+            return scope.sees(seen.permission, seen.effect, seen.schema, principal=principal)
 
         stable = (self._find(name, None) for name in sorted(self._tools) if any(map(is_stable, self._tools[name])))
         return [GovernedTool(registered) for registered in stable if visible(registered)]

@@ -1,7 +1,7 @@
 """The guard: one door. Every physical use of a tool or a model passes here, and nowhere else.
 
-    open? -> decide (roles) -> check (arguments) -> limits -> breaker -> reserve -> intent
-          -> DO IT -> settle -> breaker -> outcome
+    open? -> decide (roles) -> check (arguments) -> decide with them, approved? -> limits -> breaker -> reserve
+          -> spend the approval -> intent -> DO IT -> settle -> breaker -> outcome
 
 `use` and `ause` are the pair that most callers want; `admit` is the same as a context manager, for streams and for
 callers who learn the cost late. A refusal raises a `Refused`, costs nothing and debits nothing: what an earlier gate
@@ -16,26 +16,26 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from escalade import events
 from escalade.errors import (
     CircuitOpen,
     EscaladeError,
-    PermissionDenied,
     RateLimited,
     Refused,
     ToolError,
     ToolTimeout,
     UnknownPrice,
 )
+from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker, Pass
 from escalade.registry.limits import Limiter, RateLimit, Taken
 from escalade.registry.privacy.outlets import safe_line
-from escalade.scopes import Entry, Hold, Scope, require
+from escalade.scopes import Decided, Entry, Hold, Scope, Ticket, require
 
 R = TypeVar("R")
 Kind = Literal["tool", "model"]
@@ -50,7 +50,8 @@ class Resource:
 
     `permission`: what a role must grant. `limits`: rate limits, all of them at once. `limits_per`: whether each user
     has his own. `breaker`: None for resources that can't be down. `observe`: told of each use that ended or was
-    refused.
+    refused. `effect`: what a tool does to the world, as policies name it; `approval`: when it wants a person's consent;
+    `schema`: of its arguments, with a digest.
     """
 
     name: str
@@ -62,6 +63,10 @@ class Resource:
     limiter: Limiter = field(default_factory=Limiter)
     breaker: Breaker | None = None
     observe: Callable[[Entry], None] | None = None
+    effect: str = ""
+    approval: Need = None
+    schema: Mapping[str, Any] | None = None
+    schema_digest: str = ""
 
     @property
     def label(self) -> str:
@@ -149,9 +154,9 @@ def admit(
 ) -> Admission:
     """Pass all gates and reserve `ceiling` nano-dollars (an upper bound of the price; None when the price is unknown).
 
-    `check`: a last look at what is asked for, such as its arguments; it refuses by raising an EscaladeError. It runs
-    after the roles have decided, so that whoever may not use a thing learns nothing about it, and before anything is
-    debited.
+    `check`: a last look at what is asked for, such as its arguments; it refuses by raising an EscaladeError and may
+    return the arguments by name, for policies that look at them. It runs after the roles have decided, so that whoever
+    may not use a thing learns nothing about it, and before anything is debited.
 
     Raises NoScope, ScopeClosed, and the Refused of the gate that said no; UnknownPrice for an unpriced resource under a
     budget. Must be used as a context manager.
@@ -160,10 +165,12 @@ def admit(
     entry = _entry(resource, scope)
     try:
         scope.check_open()
-        _decide(resource, scope, entry)
-        if check is not None:
-            check()
-        return _reserved(resource, scope, entry, ceiling)
+        decided = _decide(resource, scope, entry)
+        values = None if check is None else check()
+        ticket: Ticket | None = None
+        if decided.closer or decided.approval or resource.approval is not None:
+            ticket = look_closer(resource, scope, entry, decided, values)
+        return _reserved(resource, scope, entry, ceiling, ticket)
     except EscaladeError as refusal:
         entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
         scope.recorder.denied(entry)
@@ -219,18 +226,23 @@ def _entry(resource: Resource, scope: Scope) -> Entry:
         version=resource.version,
         kind=resource.kind,
         started=time.time(),
+        side_effects=resource.effect,
+        permission=resource.permission,
+        schema_digest=resource.schema_digest,
+        policy_digest=getattr(scope.access, "digest", ""),
+        principals=scope.principals,
     )
 
 
-def _decide(resource: Resource, scope: Scope, entry: Entry) -> None:
-    decided = scope.permits(resource.permission)
+def _decide(resource: Resource, scope: Scope, entry: Entry) -> Decided:
+    decided = scope.permits(resource.permission, resource.effect)
     entry.rule = decided.rule
     if not decided.allowed:
-        who = scope.principal
-        raise PermissionDenied(f"{who.user!r} may not use {resource.kind} {resource.name!r}: {decided.rule}")
+        raise denied(resource, scope, decided)
+    return decided
 
 
-def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | None) -> Admission:
+def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | None, ticket: Ticket | None) -> Admission:
     if ceiling is None and scope.purse.limited:
         raise UnknownPrice(
             f"{resource.kind} {resource.label!r} has no known price and the scope has a budget; give it a price "
@@ -243,8 +255,13 @@ def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | Non
         hold = scope.purse.reserve(0 if ceiling is None else ceiling, resource.label)
         try:
             entry.held, entry.priced = hold.amount, ceiling is not None
+            if ticket is not None:
+                ticket.use()
+                entry.approval_id = ticket.request_id
             scope.recorder.intent(entry)
         except BaseException:
+            if entry.approval_id and ticket is not None:
+                ticket.give_back()
             hold.release()
             raise
     except BaseException:

@@ -42,9 +42,10 @@ def scope(
             answer = agent(question="…")
 
     `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each
-    event. `approvals`: where people approve the calls that need it. `run_id`: goes on with a run, so that what was
-    approved for it counts; a new one by default. `optional`: a refusal inside doesn't exhaust the outer scope. Leaving the block raises BudgetExceeded when a
-    use was refused for money, even if DSPy swallowed the exception. Raises BadInput, UnknownName (a role).
+    event. `approvals`: where people approve the calls that need it. `run_id`: goes on with an earlier run, so that what
+    was approved for it counts; a new one by default. `optional`: a refusal inside doesn't exhaust the outer scope.
+    Leaving the block raises BudgetExceeded when a use was refused for money, even if DSPy swallowed the exception.
+    Raises BadInput, NoPolicy, UnknownName (a role).
     """
     limit = money_or_none(budget)
     if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):  # nan is refused, too

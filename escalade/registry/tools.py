@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from escalade.errors import BadInput, ToolError
 from escalade.money import Money, money_or_none
+from escalade.registry.access.conditions import Condition, parse_condition
 from escalade.registry.limits import RateLimit, parse_limits
 from escalade.registry.schema import Inputs, is_async, output_schema
 from escalade.registry.versions import parse_version
@@ -54,7 +55,8 @@ class ToolSpec(BaseModel):
     schema of the arguments, an object. `output_schema`: of the result, None when it isn't known. `cost`: dollars per
     call, also of one that failed; 0 is free, None is unknown, and then refused under a budget. `limits`: rate limits,
     all of them at once; `limits_per`: whether each tenant or user has his own. `permission`: what a role must grant,
-    "<name>:call" by default. `side_effects`: "write" unless said otherwise, the careful assumption. `timeout`: seconds,
+    "<name>:call" by default. `side_effects`: "write" unless said otherwise, the careful assumption. `approval`:
+    "always" when a person must agree to each call, or a condition like {"amount": {">": 100}}. `timeout`: seconds,
     None for none; the scope's deadline holds besides.
     """
 
@@ -70,6 +72,7 @@ class ToolSpec(BaseModel):
     limits_per: Literal["resource", "tenant", "user"] = "resource"
     permission: str = ""
     side_effects: SideEffects = "write"
+    approval: Literal["always"] | dict[str, Any] | None = None
     timeout: float | None = Field(default=None, gt=0)
     tags: tuple[str, ...] = ()
     owner: str = ""
@@ -83,6 +86,11 @@ class ToolSpec(BaseModel):
     def model_name(self) -> str:
         """What models call it: `crm_search`. Providers allow no dots, and RLM wants an identifier."""
         return self.name.replace(".", "_")
+
+    @property
+    def wants_approval(self) -> Literal["always"] | Condition | None:
+        """`approval`, ready to be asked."""
+        return parse_condition(self.approval, self.name) if isinstance(self.approval, dict) else self.approval
 
     @field_validator("name")
     @classmethod
@@ -100,6 +108,11 @@ class ToolSpec(BaseModel):
     def _check_version(cls, version: str) -> str:
         parse_version(version)
         return version
+
+    @field_validator("approval")
+    @classmethod
+    def _check_approval(cls, approval: Any) -> Any:
+        return parse_condition(approval, "a condition").to_json() if isinstance(approval, dict) else approval
 
     @field_validator("cost")
     @classmethod
@@ -164,6 +177,7 @@ def tool(
     limits_per: Literal["resource", "tenant", "user"] = "resource",
     permission: str = "",
     side_effects: SideEffects = "write",
+    approval: Literal["always"] | dict[str, Any] | None = None,
     timeout: float | None = None,
     tags: tuple[str, ...] | list[str] = (),
     owner: str = "",

@@ -4,8 +4,8 @@
 
 All tests of a condition must hold. A dotted path looks into objects. The answer is yes, no, or *unknown*: the argument
 is missing, or can't be compared (text with a number; NaN with anything). Unknown is never good enough: what is
-permitted under a condition needs a yes, what is denied under one needs a no to pass. No loops, no functions, and regular
-expressions in linear time: an answer always comes.
+permitted under a condition needs a yes, what is denied under one needs a no to pass. No loops, no functions, and
+regular expressions in linear time: an answer always comes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Test:
         if isinstance(given, Partly):
             return given.says(self)
         if self.op == "exists":
-            return (given is not MISSING and given is not None) == self.value
+            return (given is not MISSING and given is not None) is bool(self.value)
         if given is MISSING:
             return None
         return self._compared(given)

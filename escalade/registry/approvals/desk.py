@@ -1,0 +1,174 @@
+"""The desk: where calls that need a person ask, wait, and learn what he said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from escalade.errors import ApprovalDenied, ApprovalRequired, BadInput, NoPolicy, PermissionDenied, UnknownName
+from escalade.registry.approvals.memory import MemoryRequests
+from escalade.registry.approvals.requests import Asked, Request, Requests, State, new_request
+from escalade.scopes import Access, CallAccess, Decided, Principal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """An approval of one call, not spent yet."""
+
+    desk: Approvals
+    asked: Asked
+    request_id: str
+
+    def use(self) -> None:
+        """Spend it. Raises ApprovalRequired when it is gone: spent by another call, or expired."""
+        self.desk.spend(self.asked, self.request_id)
+
+    def give_back(self) -> None:
+        """The call did not take place after all."""
+        self.desk.store.give_back(self.request_id, self.asked.call_id)
+
+
+class Approvals:
+    """Requests for approval, and the people who decide.
+
+        desk = Approvals(SqliteRequests("approvals.db"), access=policy)
+        with escalade.scope(principal=ana, access=policy, approvals=desk):
+            ...                                     # raises ApprovalRequired, or waits where `wait=True`
+        desk.approve(request_id, by=boss, reason="agreed with the customer")
+
+    `expires`: seconds from the request until neither it nor its approval is worth anything. `wait`: calls wait for the
+    decision, at most until their deadline; otherwise they end with ApprovalRequired and can be made again once it is
+    there (with the same arguments, in a scope of the same `run_id`). `self_approval`: people may approve what they ask
+    for themselves. `on_request`: told of each new request; what it raises is logged. `poll`: seconds between two looks.
+
+    An approver needs the permission `<tool>:approve` (conditions on arguments hold for it as well) and must be of the
+    asker's tenant.
+    """
+
+    def __init__(
+        self,
+        store: Requests | None = None,
+        *,
+        access: Access | None = None,
+        expires: float = 3600.0,
+        wait: bool = False,
+        self_approval: bool = False,
+        on_request: Callable[[Request], object] | None = None,
+        poll: float = 0.2,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not expires > 0 or not poll > 0:
+            raise BadInput(f"expires and poll: expected seconds > 0, got {expires!r} and {poll!r}")
+        self.store: Requests = MemoryRequests() if store is None else store
+        self._access, self._expires, self._self_approval = access, expires, self_approval
+        self._on_request, self._poll, self._clock = on_request, poll, clock
+        self.waits = wait
+
+    def ticket(self, asked: Asked) -> Approved:
+        """The approval of exactly this call.
+
+        Raises ApprovalRequired while there is none (the request is open then), ApprovalDenied, InvalidArguments.
+        """
+        now = self._clock()
+        fresh = new_request(asked, now, now + self._expires)
+        kept = self.store.open(fresh)
+        if kept.id == fresh.id and self._on_request is not None:
+            try:
+                self._on_request(kept)
+            except Exception:
+                logger.exception("the request %s is open, but telling of it failed", kept.id)
+        if kept.state == "approved":
+            return Approved(self, asked, kept.id)
+        if kept.state == "denied":
+            why = f": {kept.reason}" if kept.reason else ""
+            raise ApprovalDenied(f"this call of {kept.label} was denied by {kept.decided_by!r}{why}", kept.id)
+        raise ApprovalRequired(
+            f"{kept.label} needs a person's approval of exactly this call; request {kept.id} waits for a decision",
+            kept.id,
+        )
+
+    def spend(self, asked: Asked, request_id: str) -> None:
+        """Use an approval up. Raises ApprovalRequired when it is gone, with a new request open."""
+        if not self.store.use(request_id, asked.call_id, self._clock()):
+            again = self.ticket(asked)  # as a rule raises: there is a new request now
+            raise ApprovalRequired(f"approval {request_id} of {asked.tool} was used or has expired", again.request_id)
+
+    def approve(self, request_id: str, by: Principal, reason: str = "") -> Request:
+        """Approve a request. Raises PermissionDenied, UnknownName, BadInput when it is decided or has expired."""
+        return self._decide(request_id, "approved", by, reason)
+
+    def deny(self, request_id: str, by: Principal, reason: str = "") -> Request:
+        """Deny a request. Raises as `approve`."""
+        return self._decide(request_id, "denied", by, reason)
+
+    def get(self, request_id: str) -> Request:
+        """A request as it stands. Raises UnknownName."""
+        found = self.store.get(request_id)
+        if found is None:
+            raise UnknownName("approval request", request_id)
+        return found.at(self._clock())
+
+    def requests(self, state: State | None = None) -> list[Request]:
+        """All requests as they stand, oldest first; `state`: only those."""
+        now = self._clock()
+        return [one for one in (kept.at(now) for kept in self.store.list()) if state in {None, one.state}]
+
+    def wait(self, request_id: str, seconds: float) -> bool:
+        """Wait for a decision, at most so many seconds; False when the request expired without one."""
+        until = time.monotonic() + seconds
+        while self.get(request_id).state == "pending" and time.monotonic() < until:
+            time.sleep(min(self._poll, max(0.0, until - time.monotonic())))
+        return self.get(request_id).state != "expired"
+
+    async def await_(self, request_id: str, seconds: float) -> bool:
+        """`wait`, without blocking the event loop."""
+        until = time.monotonic() + seconds
+        while self.get(request_id).state == "pending" and time.monotonic() < until:  # noqa: ASYNC110 - other processes
+            await asyncio.sleep(min(self._poll, max(0.0, until - time.monotonic())))
+        return self.get(request_id).state != "expired"
+
+    def _decide(self, request_id: str, state: Literal["approved", "denied"], by: Principal, reason: str) -> Request:
+        request = self.get(request_id)
+        self._check(request, by)
+        now = self._clock()
+        if not self.store.decide(request_id, state, by.user, reason, now):
+            now_is = self.get(request_id)
+            who = f" by {now_is.decided_by!r}" if now_is.decided_by else ""
+            raise BadInput(f"request {request_id} can't be {state}: it is {now_is.state}{who}")
+        return self.get(request_id)
+
+    def _check(self, request: Request, by: Principal) -> None:
+        """May this person decide this request? Raises PermissionDenied, NoPolicy."""
+        if self._access is None:
+            raise NoPolicy("deciding needs a policy that says who may: Approvals(store, access=policy)")
+        self._access.check_roles(by.roles)
+        if by.tenant != request.tenant:
+            raise PermissionDenied(f"{by.user!r} of tenant {by.tenant!r} may not decide for tenant {request.tenant!r}")
+        if not self._self_approval and _same(by.user) in map(_same, request.users):
+            raise PermissionDenied(f"{by.user!r} asks for it and may not decide it; somebody else must")
+        decided = may_approve(self._access, by, request)
+        if not decided.allowed:
+            raise PermissionDenied(f"{by.user!r} may not decide on {request.label}: {decided.rule}")
+
+
+def may_approve(access: Access, by: Principal, request: Request) -> Decided:
+    """Does the policy grant `<tool>:approve`, with these arguments?"""
+    decided = access.decide(by, f"{request.tool}:approve")
+    if decided.allowed and decided.closer:
+        closer: Any = access
+        look: CallAccess = closer
+        decided = look.decide_call(by, f"{request.tool}:approve", "", json.loads(request.arguments))
+    return decided
+
+
+def _same(user: str) -> str:
+    """As names are told apart: "Ana" is no second pair of eyes for "ana"."""
+    return unicodedata.normalize("NFKC", user).casefold().strip()
