@@ -21,7 +21,7 @@ from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength
 from escalade.agents.world import SimModel, World
 from escalade.errors import BudgetExceeded
 from escalade.evals.record import record
-from escalade.evals.replay import replay, replay_one
+from escalade.evals.replay import brake_left, replay, replay_one
 from escalade.money import NANO, Money
 from escalade.registry.breaker import Breaker
 from escalade.registry.opening import scope
@@ -127,7 +127,7 @@ def test_live_climb_and_replay_agree(data):
     again = replay(policy, outcomes, per_run=budget)
     left = budget
     for i, (example, (got, spent)) in enumerate(zip(examples, asked, strict=True)):
-        climb = replay_one(policy, outcomes, i, budget_left=left)
+        climb = replay_one(policy, outcomes, i, budget_left=left, brake_left=brake_left(budget))
         assert spent == climb.cost == again.cost[i]
         assert (got is None) == bool(again.errors[i])
         if got is not None:
@@ -138,6 +138,23 @@ def test_live_climb_and_replay_agree(data):
             same = [a.answer == got.climb.chosen.answer for a in got.climb.attempts]
             assert same == [a.answer == climb.chosen.answer for a in climb.attempts]
         left = None if left is None else left - climb.cost
+
+
+@pytest.mark.parametrize("policy", [Threshold(1.0), Agreement((0, 1), then=2), Budgeted(Threshold(1.0), "0.01")])
+def test_the_brake_of_a_run_is_replayed(policy):
+    """Past 95 % of a run's budget nothing escalates any more, live and replayed, row by row and in columns."""
+    world = World(seed=3)
+    gateway = Gateway(world.as_models(max_output=64))
+    rungs = [("Predict", "small"), ("ChainOfThought", "small"), ("Predict", "medium")]
+    qa = Escalate("question -> answer", rungs=rungs, policy=policy, gateway=gateway)
+    examples = world.task(250, seed=1)
+    with scope():
+        outcomes = record(qa, examples, world.metric)
+    budget = int(replay(policy, outcomes).cost.sum() * 0.9)
+    asked = live(qa, examples, budget, "sync")
+    again = replay(policy, outcomes, per_run=budget)
+    assert [spent for _, spent in asked] == again.cost.tolist()
+    assert any("nearly used up" in got.climb.explain() for got, _ in asked if got is not None)
 
 
 def test_explanations_agree():

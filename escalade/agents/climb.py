@@ -198,7 +198,7 @@ def climbing(policy: Policy, view: View | Callable[[tuple[Attempt, ...]], View])
     `view` is the first View, whose budget and time are then counted down here by what the attempts cost (a replay),
     or a function from the attempts so far to a fresh View (live, where others spend from the same budget).
     """
-    look = view if callable(view) else _counted_down(view)
+    look = view if callable(view) else counted_down(view)
     now = look(())
     steps: list[Step] = []
     while True:
@@ -285,11 +285,17 @@ def _not_affordable(view: View, wanted: Try) -> Stop:
     return Stop(best_attempt(view.attempts), f"{name} wanted ({wanted.why}), but {what}")
 
 
-def _counted_down(first: View) -> Callable[[tuple[Attempt, ...]], View]:
+def counted_down(first: View, brake_left: int | None = None) -> Callable[[tuple[Attempt, ...]], View]:
+    """Views whose budget and time are counted down by what the attempts cost.
+
+    `brake_left`: nano-dollars that are left when the budget's ledger begins to brake, None for one that never does.
+    """
+
     def look(attempts: tuple[Attempt, ...]) -> View:
-        if not attempts:
+        if not attempts and brake_left is None:
             return first
         cost = sum(a.cost for a in attempts)
+        left = None if first.budget_left is None else first.budget_left - cost
         spent = sum(a.latency for a in attempts if not math.isnan(a.latency))
         return View(
             first.key,
@@ -298,9 +304,9 @@ def _counted_down(first: View) -> Callable[[tuple[Attempt, ...]], View]:
             first.prices,
             first.ceilings,
             attempts,
-            None if first.budget_left is None else first.budget_left - cost,
+            left,
             first.time_left - spent,
-            first.braked,
+            first.braked or (left is not None and brake_left is not None and left <= brake_left),
         )
 
     return look

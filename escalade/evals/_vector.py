@@ -153,11 +153,22 @@ class Look:
     """What a policy sees of a board.
 
     `left`: nano-dollars, `(n,)`, None without a limit. `run_left`: of the run alone, None where that isn't looked at.
+    `braking`: nano-dollars that the run has left before it brakes, None if it never does.
     """
 
     board: Board
     left: Ints | None
     run_left: Ints | None
+    braking: Ints | None = None
+
+    def braked(self, rows: Bools) -> Bools:
+        """`View.braked` where the answer matters: on `rows` that have an answer already; False on the others."""
+        asked = rows & (self.board.last_ok >= 0) & self.board.active
+        if self.braking is None:
+            return np.zeros_like(asked)
+        np.minimum(self.board.slack, self.braking - 1, out=self.board.slack, where=asked & (self.braking > 0))
+        braked: Bools = asked & (self.braking <= 0)
+        return braked
 
     def fits(self, rung: Ints, rows: Bools) -> Bools:
         """`View.fits` of a rung per row, asked by `rows`; False for NONE and on the other rows."""
@@ -179,10 +190,13 @@ def vectorised(policy: Policy) -> bool:
     return all(vectorised(p) for p in inner)
 
 
-def climb_all(policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | None) -> tuple[Ints, Bools]:
+def climb_all(
+    policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | None, brake_left: int | None = None
+) -> tuple[Ints, Bools]:
     """Climb the rows: (rung that answers or NONE, `(n,)`; tried, `(n, k)`), as `climb_sync` would one after the other.
 
-    `per_run`: nano-dollars that the rows share in this order, None without a limit.
+    `per_run`: nano-dollars that the rows share in this order, None without a limit. `brake_left`: what is left of them
+    when the run brakes.
     """
     table = Table.of(outcomes, rows)
     if per_run is None:
@@ -190,8 +204,9 @@ def climb_all(policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | Non
         return board.chosen, board.tried
     chosen, tried = np.full(table.n, NONE, dtype=np.int64), np.zeros((table.n, outcomes.k), dtype=bool)
     start, size, left = 0, table.n, min(per_run, UNLIMITED)
+    brake_left = None if per_run > UNLIMITED else brake_left
     while start < table.n:
-        board = climb_block(policy, table.part(start, start + size), left)
+        board = climb_block(policy, table.part(start, start + size), left, brake_left)
         before = np.cumsum(board.spent) - board.spent
         changed = np.flatnonzero(before > board.slack)
         final = int(changed[0]) if len(changed) else board.table.n
@@ -201,13 +216,14 @@ def climb_all(policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | Non
     return chosen, tried
 
 
-def climb_block(policy: Policy, table: Table, left: int | None) -> Board:
+def climb_block(policy: Policy, table: Table, left: int | None, brake_left: int | None = None) -> Board:
     """Climb every row as if it had all of `left` for itself."""
     board = Board(table)
     decide = DECIDE[type(policy)]
     while board.active.any():
         run_left = None if left is None else left - board.spent
-        look = Look(board, run_left, run_left)
+        braking = None if run_left is None or brake_left is None else run_left - brake_left
+        look = Look(board, run_left, run_left, braking)
         want, stop = decide(policy, look)
         go = look.fits(want, board.active)
         held_back = want >= 0
@@ -249,7 +265,7 @@ def _threshold(policy: Threshold, look: Look) -> Decisions:
         following[~board.tried[:, rung]] = rung
     last = board.last
     sure = (last >= 0) & table.ok[board.at, last] & (table.confidence[board.at, last] >= policy.threshold)
-    go = look.fits(following, ~sure)
+    go = look.fits(following, ~sure & ~look.braked(~sure & (following >= 0)))
     return np.where(go, following, NONE), np.where(sure, last, board.best)
 
 
@@ -263,7 +279,8 @@ def _agreement(policy: Agreement, look: Look) -> Decisions:
     possible = untried.any(axis=1) & (agreeing + untried.sum(axis=1) >= quorum)
     following = np.where(possible, np.array(members)[np.argmax(untried, axis=1)], then)
     enough, escalated = agreeing >= quorum, board.tried[:, then]
-    go = look.fits(following, ~enough & ~escalated)
+    going = ~enough & ~escalated
+    go = look.fits(following, going & ~look.braked(going))
     best = np.where(agreeing > 0, best, board.best)
     stop = np.where(~enough & escalated & table.ok[:, then], then, best)
     return np.where(go, following, NONE), stop

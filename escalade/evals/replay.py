@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from escalade.agents.climb import OK, Climb, Policy, climb_sync
+from escalade.agents.climb import OK, Climb, Policy, climb_sync, counted_down
 from escalade.agents.policies import Budgeted, Constant, PromptLength, RandomMix, RungRef, Threshold, rung_index
 from escalade.errors import BadInput, DataError, UnknownPrice
 from escalade.evals._vector import NONE, climb_all, vectorised
 from escalade.evals.folds import ByFold, assign_folds
 from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
 from escalade.money import Money
+from escalade.registry.ledger import brake_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,20 +79,33 @@ def replay(policy: Policy, outcomes: Outcomes, *, per_run: int | None = None, ro
     """Replay the policy on the outcomes.
 
     `per_run`: nano-dollars for all questions together, a hard budget consumed in order: a question on which nothing
-    fits any more stays unanswered (an error of quality 0 that costs nothing). An unknown ceiling never fits a budget.
+    fits any more stays unanswered (an error of quality 0 that costs nothing), and past its brake nothing escalates, as
+    in a scope with that budget. An unknown ceiling never fits a budget.
     `rows`: indices or a mask of the rows to replay, None is all. Raises UnknownName for rungs that the ladder lacks.
     """
     at = _rows(outcomes, rows)
     if vectorised(policy):
-        chosen, tried = climb_all(policy, outcomes, at, per_run)
+        chosen, tried = climb_all(policy, outcomes, at, per_run, brake_left(per_run))
     else:
         chosen, tried = _climb_each(policy, outcomes, at, per_run)
     return _replayed(policy.name, outcomes, at, chosen, tried)
 
 
-def replay_one(policy: Policy, outcomes: Outcomes, i: int, budget_left: int | None = None) -> Climb:
-    """The climb on question i, with every step and its reason. `budget_left`: nano-dollars, None without a limit."""
-    return climb_sync(policy, lambda rung: outcomes.attempt(i, rung), outcomes.view(i, budget_left=budget_left))
+def replay_one(
+    policy: Policy, outcomes: Outcomes, i: int, budget_left: int | None = None, *, brake_left: int | None = None
+) -> Climb:
+    """The climb on question i, with every step and its reason.
+
+    `budget_left`: nano-dollars, None without a limit. `brake_left`: what is left when the budget brakes (`brake_left`
+    of this module, for a budget of a run), None for a budget that doesn't.
+    """
+    look = counted_down(outcomes.view(i, budget_left=budget_left), brake_left)
+    return climb_sync(policy, lambda rung: outcomes.attempt(i, rung), look)
+
+
+def brake_left(per_run: int | None) -> int | None:
+    """Nano-dollars that are left of a run's budget when its ledger brakes."""
+    return None if per_run is None else per_run - brake_at(per_run)
 
 
 def oracle(outcomes: Outcomes, rows: Rows = None) -> Replayed:
@@ -124,9 +138,9 @@ def _ok(outcomes: Outcomes, rows: Ints) -> Bools:
 
 def _climb_each(policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | None) -> tuple[Ints, Bools]:
     chosen, tried = np.full(len(rows), NONE, dtype=np.int64), np.zeros((len(rows), outcomes.k), dtype=bool)
-    left = per_run
+    left, brake = per_run, brake_left(per_run)
     for at, i in enumerate(rows.tolist()):
-        climb = replay_one(policy, outcomes, i, left)
+        climb = replay_one(policy, outcomes, i, left, brake_left=brake)
         tried[at, list(climb.path)] = True
         if climb.chosen is not None:
             chosen[at] = climb.chosen.rung

@@ -447,6 +447,11 @@ def period_end(period: Period, now: float) -> float:
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC).timestamp()
 
 
+def brake_at(limit: int, share: float = 0.95) -> int:
+    """The amount, nano-dollars, at which an account of this limit brakes: what is left is for finishing cheaply."""
+    return _share(limit, share)
+
+
 def _share(limit: int, share: float) -> int:
     """`share` of `limit`, rounded up, without floats of nano-dollars."""
     return -(-limit * round(share * 1_000_000) // 1_000_000)

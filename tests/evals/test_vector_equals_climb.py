@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from escalade.agents.climb import Policy, Rung
 from escalade.agents.policies import Agreement, Budgeted, Constant, Threshold
-from escalade.evals._vector import vectorised
+from escalade.evals._vector import climb_all, vectorised
 from escalade.evals.folds import ByFold
 from escalade.evals.outcomes import UNKNOWN, Outcomes
-from escalade.evals.replay import replay, replay_one
+from escalade.evals.replay import brake_left, replay, replay_one
 from escalade.money import Money
 from tests.evals._tables import KINDS, outcomes, policies, table
 
@@ -23,7 +23,7 @@ def check(policy: Policy, data: Outcomes, per_run: int | None) -> None:
     found = replay(policy, data, per_run=per_run)
     left = per_run
     for i in range(data.n):
-        climb = replay_one(policy, data, i, left)
+        climb = replay_one(policy, data, i, left, brake_left=brake_left(per_run))
         left = None if left is None else left - climb.cost
         chosen = climb.chosen
         assert found.chosen[i] == (-1 if chosen is None else chosen.rung)
@@ -43,6 +43,24 @@ def test_vectorised_is_the_climb(kind: type, data: st.DataObject) -> None:
     """For random tables, policies and run budgets: same rungs tried, same answer, same nano-dollars, same errors."""
     found = data.draw(outcomes())
     check(data.draw(policies(found.k, kinds=[kind])), found, data.draw(st.none() | st.integers(0, 120)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+@settings(max_examples=30)
+@given(data=st.data())
+def test_runs_brake_anywhere(kind: type, share: float, data: st.DataObject) -> None:
+    """Wherever a run brakes, before its first question or never: in columns as row by row."""
+    found = data.draw(outcomes(priced=True))
+    policy, per_run = data.draw(policies(found.k, kinds=[kind])), data.draw(st.integers(0, 120))
+    brake = int(per_run * share)
+    chosen, tried = climb_all(policy, found, np.arange(found.n), per_run, brake)
+    left = per_run
+    for i in range(found.n):
+        climb = replay_one(policy, found, i, left, brake_left=brake)
+        left -= climb.cost
+        assert set(np.flatnonzero(tried[i])) == set(climb.path)
+        assert chosen[i] == (-1 if climb.chosen is None else climb.chosen.rung)
 
 
 @pytest.mark.parametrize("kind", KINDS)
