@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -82,7 +82,10 @@ class Store(Protocol):
     def reserve(
         self, key: str, names: Sequence[str], amount: int, now: float, run: str, what: str
     ) -> tuple[bool, list[Row]]:
-        """Hold `amount` on all these accounts or on none: whether it did, and the accounts as they were before."""
+        """Hold `amount` on all these accounts or on none: whether it did, and the accounts as they were before.
+
+        An account that isn't there is no account without a limit: nothing is held.
+        """
         ...
 
     def settle(self, key: str, actual: int, now: float) -> list[Row] | None:
@@ -128,6 +131,7 @@ class SharedLedger(Ledger):
         self._down_until = -1.0
         self._keeper: threading.Thread | None = None
         self._keys = _keys()
+        self._known: set[str] = set()
         super().__init__(tuple(budgets), listen=listen, now=store.now if now is None else now)
         self.sweep()
         after_fork(self)
@@ -141,6 +145,7 @@ class SharedLedger(Ledger):
         """Add or change the limit of a named account, for all processes; what is spent of it stays."""
         with self._lock, self._talk():
             self.store.set_budget(budget, self._now())
+            self._known.add(budget.account)
 
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""
@@ -198,6 +203,7 @@ class SharedLedger(Ledger):
                     budget = Budget(name, Money(pattern.limit), pattern.period, pattern.warn, pattern.brake)
                     self.store.set_budget(budget, self._now(), replace=False)
                 rows |= {row.name: row for row in self.store.read(new, self._now())} if new else {}
+            self._check_kept(wanted, rows)
             return tuple(self._mirrored([rows[name] for name in names if name in rows]))
 
     def _hold(
@@ -235,6 +241,9 @@ class SharedLedger(Ledger):
             reservation._open = False
             self._unsettled.append((key, 0))  # nobody knows whether the store has done it
             raise
+        reservation._open = held
+        self._check_kept(names, [row.name for row in rows])
+        reservation._open = True
         self._mirrored(rows)
         return held
 
@@ -280,7 +289,14 @@ class SharedLedger(Ledger):
         if names:
             with self._talk():
                 rows = self.store.read(names, self._now())
+            self._check_kept(names, [row.name for row in rows])
             self._mirrored(rows)
+
+    def _check_kept(self, names: Iterable[str], found: Container[str]) -> None:
+        """A store that has forgotten a budget must not turn it into no budget."""
+        lost = [name for name in names if name not in found and name in self._known]
+        if lost:
+            raise StoreUnavailable(f"the store has lost budget {lost[0]!r}; set it again, with what is left of it")
 
     def _roll(self, account: Account) -> None:
         """Nothing: accounts of scopes have no period, and those of the store are rolled there."""
@@ -297,6 +313,7 @@ class SharedLedger(Ledger):
             if account.ends != row.ends or account.period != row.period:
                 account.period, account.ends = row.period, row.ends
                 account.marks.clear()
+            self._known.add(row.name)
             account.settled, account.held, account.overrun = row.settled, row.held, row.overrun
             found.append(account)
         return found

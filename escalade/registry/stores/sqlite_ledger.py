@@ -106,7 +106,7 @@ class SqliteStore:
     ) -> tuple[bool, list[Row]]:
         with self.database.transaction() as connection:
             rows = _accounts(connection, names, now)
-            fits = all(row.settled + row.held + amount <= row.limit for row in rows)
+            fits = len(rows) == len(names) and all(row.settled + row.held + amount <= row.limit for row in rows)
             if not fits:
                 amount = 0  # a new period may have begun all the same
             else:

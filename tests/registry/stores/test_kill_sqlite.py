@@ -10,7 +10,7 @@ from escalade.registry.ledger import Budget
 from tests.registry.stores.crowd import open_ledger
 from tests.registry.stores.killing import kill_at_random
 
-LIMIT = 250_000
+LIMIT = 100_000
 
 
 @pytest.mark.slow
@@ -21,4 +21,4 @@ def test_kill_9_at_random(tmp_path: Path) -> None:
     found = kill_at_random("sqlite", str(path), tmp_path / "log.txt", LIMIT)
     print(found)
     assert found["deaths"] >= 3
-    assert found["settled"] > LIMIT * 0.5, "enough was used for this to mean something"
+    assert found["settled"] > LIMIT * 0.8, "enough was used for this to mean something"
