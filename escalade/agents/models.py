@@ -93,7 +93,8 @@ class Model:
 
     def input_bound(self, request: Request) -> int:
         """How many tokens the provider may count as input."""
-        return self.bound(prompt_size(request)) + media(request) * (self.media_tokens or 0)
+        tokens = self.bound(prompt_size(request))
+        return tokens + media(request) * self.media_tokens if self.media_tokens else tokens
 
     def expected(self, size: int) -> int | None:
         """Expected price of one call, nano-dollars: four bytes per token, a usual answer; None when unpriced."""
