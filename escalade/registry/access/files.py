@@ -102,12 +102,9 @@ def _toml(text: str) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise _Malformed("reading YAML needs PyYAML (`pip install pyyaml`); JSON and TOML need nothing") from None
+    import yaml
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
+    class Loader(yaml.SafeLoader):
         """Refuses keys that occur twice."""
 
     def once(loader: Any, node: Any) -> dict[Any, Any]:

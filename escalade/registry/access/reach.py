@@ -81,6 +81,13 @@ def allows(plan: Plan, example: Example) -> bool:
     return any(held.rule.when is None or held.rule.when.holds(find) for held in plan.grants)
 
 
+def wants_approval(plan: Plan, example: Example) -> bool:
+    """Would a person have to agree?"""
+    find: Callable[[Path], Any] = example.__getitem__
+    asking = [held.rule.when for held in plan.grants if held.rule.approval]
+    return any(when is None or when.holds(find) is not False for when in asking)
+
+
 def examples(tests: Iterable[Test], schema: Mapping[str, Any] | None = None) -> Iterator[Example] | None:
     """Arguments that together show everything these tests can tell apart; None: there would be too many."""
     plain = None if schema is None else inlined(schema)
