@@ -73,9 +73,10 @@ class Resource:
         return f"{self.name}@{self.version}" if self.version else self.name
 
     def limit_key(self, scope: Scope) -> str:
+        who = scope.principal
         if self.limits_per == "user":
-            return f"{self.label}|{scope.principal.tenant}|{scope.principal.user}"
-        return f"{self.label}|{scope.principal.tenant}" if self.limits_per == "tenant" else self.label
+            return f"{self.label}|{who.tenant!r}|{who.user!r}"  # quoted: no name can be read as two
+        return f"{self.label}|{who.tenant!r}" if self.limits_per == "tenant" else self.label
 
 
 class Admission:

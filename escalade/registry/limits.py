@@ -54,7 +54,7 @@ def parse_limits(text: Any) -> tuple[RateLimit, ...]:
         return text
     if not isinstance(text, str):
         raise BadInput(f"not a rate limit: {text!r}; write it like '5/s' or '5/s, 100/min'")
-    return tuple(_parsed(part.strip()) for part in text.split(","))
+    return tuple(dict.fromkeys(_parsed(part.strip()) for part in text.split(",")))
 
 
 def _parsed(text: str) -> RateLimit:

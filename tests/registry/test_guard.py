@@ -191,6 +191,15 @@ def test_limits_per_user_or_tenant(per: Any, shared: set[str]) -> None:
     assert refused == shared
 
 
+def test_limits_of_names_that_look_alike() -> None:
+    """A user can't use up the limit of somebody else by the name that he chose."""
+    resource = Resource("t", "1", "tool", "t:call", limits=parse_limits("1/h"), limits_per="user")
+    access = escalade.Roles({"user": ["*"]})
+    for user, tenant in [("c", "a|b"), ("b|c", "a"), ("c'|'d", "a"), ("d", "a'|'c")]:
+        with escalade.scope(principal=Principal(user, tenant, frozenset({"user"})), access=access):
+            use(resource, int, ceiling=0)
+
+
 def test_a_deadline_that_passed() -> None:
     """When the scope's time is up, nothing begins any more."""
     setup = Setup(deadline=0.001)

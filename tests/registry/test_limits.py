@@ -26,6 +26,7 @@ steps = st.lists(
         ("10/30s", (RateLimit(10, 30),)),
         ("3 / 2 h", (RateLimit(3, 7200),)),
         ("1/day", (RateLimit(1, 86400),)),
+        ("2/s, 2/s, 2/1s", (RateLimit(2, 1),)),  # said twice, it counts once
         (None, ()),
         (RateLimit(1, 2), (RateLimit(1, 2),)),
         ((RateLimit(1, 2),), (RateLimit(1, 2),)),
