@@ -136,15 +136,17 @@ class Escalate(dspy.Module):
     def forward(self, **inputs: Any) -> Escalated:
         """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
         scope = self._checked(inputs)
-        done = climb_sync(self._told(scope), lambda k: self._attempt(k, inputs, scope), self._looker(inputs, scope))
+        payer = self._payer(scope)
+        done = climb_sync(self._told(scope), lambda k: self._attempt(k, inputs, payer), self._looker(inputs, scope))
         return self._answered(done, scope, inputs)
 
     async def aforward(self, **inputs: Any) -> Escalated:
         """Answer. Raises what the last attempt raised when no rung gave an answer."""
         scope = self._checked(inputs)
+        payer = self._payer(scope)
 
         async def attempt(rung: int) -> Attempt:
-            return await self._aattempt(rung, inputs, scope)
+            return await self._aattempt(rung, inputs, payer)
 
         return self._answered(await climb(self._told(scope), attempt, self._looker(inputs, scope)), scope, inputs)
 
@@ -221,6 +223,15 @@ class Escalate(dspy.Module):
             )
         with dspy.context(lm=lm):
             yield {"lm": lm} if plain else {}
+
+    def _payer(self, scope: Scope) -> Scope:
+        """What pays the attempts. A policy's budget per request is hard here, not only in its decisions.
+
+        An attempt may cost more than the bound of one call: the adapter asks again in another format, the gateway
+        retries after a timeout or falls back to a dearer model.
+        """
+        limit = getattr(self.policy, "per_request", None)
+        return scope if limit is None else scope.narrow(name="request", budget=limit, optional=True)
 
     def _entered(self, rung: int, scope: Scope) -> Entered:
         """A scope of its own for the attempt: it counts the attempt's cost, and a refusal in it stays in it.

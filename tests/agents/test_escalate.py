@@ -18,7 +18,7 @@ from escalade.agents.confidence import Confidence
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
-from escalade.agents.policies import Agreement, Constant, Threshold
+from escalade.agents.policies import Agreement, Budgeted, Constant, Threshold
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NoScope, UnknownName, UnknownPrice
 from escalade.money import Money
 from escalade.registry.opening import scope
@@ -101,6 +101,21 @@ def test_budget_that_does_not_allow_it_stops_with_the_cheap_answer(mode):
     assert got.answer == "5"
     assert big.requests == []
     assert "doesn't fit" in got.explain()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_budget_per_request_is_hard(mode):
+    """An attempt can cost more than the bound of its one call: what would pass the request's budget is not paid."""
+    price = Price.of("1", "1")
+    dear = Scripted(["no format at all"] * 9, tokens=(900, 1024))
+    gateway = Gateway([Model("x", "sim/x", dear, price=price)], retry=Retry(retries=0))
+    policy = Budgeted(Constant(0), per_request="0.0025")
+    qa = Escalate("question -> answer", rungs=["x"], policy=policy, gateway=gateway)
+    with pytest.raises(BudgetExceeded, match="budget 'request' of"), scope(budget="1.00") as run:
+        try:
+            qa(question="q") if mode == "sync" else asyncio.run(qa.acall(question="q"))
+        finally:
+            assert (run.spent, len(dear.requests)) == (price.cost(900, 1024), 1)
 
 
 def test_budget_too_small_for_any_rung_raises_and_sticks():
