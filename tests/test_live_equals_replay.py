@@ -17,6 +17,7 @@ from escalade.agents._route import Retry
 from escalade.agents.climb import Stop, Try
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
+from escalade.agents.models import Model
 from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
 from escalade.agents.world import SimModel, World
 from escalade.errors import BudgetExceeded
@@ -25,6 +26,8 @@ from escalade.evals.replay import brake_left, replay, replay_one
 from escalade.money import NANO, Money
 from escalade.registry.breaker import Breaker
 from escalade.registry.opening import scope
+from escalade.registry.prices import Price
+from tests.agents.scripted import Scripted
 
 # -------------------------------------------------------------------------------------------- what is made up
 
@@ -155,6 +158,17 @@ def test_the_brake_of_a_run_is_replayed(policy):
     again = replay(policy, outcomes, per_run=budget)
     assert [spent for _, spent in asked] == again.cost.tolist()
     assert any("nearly used up" in got.climb.explain() for got, _ in asked if got is not None)
+
+
+def test_an_answer_that_equals_nothing():
+    """Not a number agrees with nothing, not even with itself: it is no vote, neither live nor replayed."""
+    said = Scripted(["[[ ## x ## ]]\nnan\n\n[[ ## completed ## ]]"] * 9)
+    gateway = Gateway([Model(name, f"sim/{name}", said, price=Price.of("1", "1")) for name in ("a", "b")])
+    policy = Agreement((0,), then=1)
+    qa = Escalate("question -> x: float", rungs=["a", "b"], policy=policy, gateway=gateway, confidence=False)
+    with scope():
+        outcomes = record(qa, [dspy.Example(question="q").with_inputs("question")], lambda example, prediction: 1.0)
+        assert qa(question="q").climb.path == replay_one(policy, outcomes, 0).path == (0, 1)
 
 
 def test_explanations_agree():

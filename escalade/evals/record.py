@@ -8,6 +8,7 @@ What a policy will see in the replay (price bounds, features, key) is taken from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,13 @@ def _graded(metric: Metric, example: Any, attempt: Attempt) -> float:
 
 
 def _codes(answers: Sequence[Hashable | None]) -> list[int]:
-    """Equal answers get equal codes within one question; None gets NO_ANSWER."""
+    """Equal answers get equal codes within one question; None and nan, which equals nothing, get NO_ANSWER."""
     seen: dict[Hashable, int] = {}
-    return [NO_ANSWER if a is None else seen.setdefault(a, len(seen)) for a in answers]
+    return [NO_ANSWER if a is None or _is_nan(a) else seen.setdefault(a, len(seen)) for a in answers]
+
+
+def _is_nan(answer: object) -> bool:
+    return isinstance(answer, float) and math.isnan(answer)
 
 
 def _or_unknown(amounts: Sequence[int | None]) -> list[int]:
