@@ -1,0 +1,360 @@
+"""The commands `escalade access` and `escalade approvals`. What they need is imported when they run."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from escalade.errors import BadInput
+
+if TYPE_CHECKING:
+    from escalade.registry.access.simulate import Changes
+    from escalade.registry.approvals.desk import Approvals
+    from escalade.registry.approvals.requests import Request
+    from escalade.scopes import Principal
+
+OK, DIFFERS = 0, 100
+"""Exit codes; `cli.main` has 2 for bad input and 1 for other refusals."""
+
+Flag = Parameter(negative=(), show_default=False)
+Many = Parameter(negative=())
+
+access = App(name="access", help="Who may do what, why, and what another policy would change.")
+approvals = App(name="approvals", help="Calls that wait for a person.")
+
+
+@access.command
+def explain(
+    tool: str,
+    /,
+    *,
+    policy: str,
+    user: str = "somebody",
+    role: Annotated[list[str] | None, Many] = None,
+    tenant: str = "default",
+    args: str | None = None,
+    tools: str | None = None,
+    effect: Literal["read", "write", "irreversible"] | None = None,
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """Why somebody may call a tool, or why not.
+
+    Parameters
+    ----------
+    tool
+        Its name, or a permission like crm.search:call.
+    policy
+        A YAML, JSON or TOML file.
+    user
+        His name.
+    role
+        One of his roles. Can be repeated.
+    tenant
+        Of the user.
+    args
+        The arguments of the call, as a JSON object; without them, whether some call is allowed.
+    tools
+        A file that says what tools do and take: `tools`, a list of {name, side_effects, input_schema}.
+    effect
+        What the tool does to the world, where no file says it.
+    json
+        One JSON object instead of text.
+    """
+    from escalade.registry.access.explain import Asked, asked_for
+    from escalade.registry.access.policy import Roles
+    from escalade.registry.access.simulate import read_tools
+
+    rules = Roles.load(policy)
+    who = _principal(user, tenant, role or [])
+    rules.check_roles(who.roles)
+    known = {} if tools is None else {one.name: one for one in read_tools(tools)}
+    asked = known.get(tool) or asked_for(tool)
+    if effect is not None:
+        asked = Asked(asked.name, asked.permission, effect, asked.schema)
+    found = rules.explain(who, asked, None if args is None else _object(args, "--args"))
+    if json:
+        _print_json(found.to_json() | {"policy": rules.digest})
+    else:
+        _print(str(found))
+    return OK
+
+
+@access.command
+def simulate(
+    old: str,
+    new: str,
+    /,
+    *,
+    principals: str,
+    tools: str,
+    fail_on_loss: Annotated[bool, Flag] = False,
+    fail_on_gain: Annotated[bool, Flag] = False,
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """Who gains and who loses what when one policy takes the place of another.
+
+    Parameters
+    ----------
+    old
+        The policy that holds: a YAML, JSON or TOML file.
+    new
+        The one that is proposed.
+    principals
+        A file with `principals`, a list of {user, tenant, roles}.
+    tools
+        A file with `tools`, a list of {name, side_effects, permission, input_schema}.
+    fail_on_loss
+        Exit with 100 when somebody loses something.
+    fail_on_gain
+        Exit with 100 when somebody gains something.
+    json
+        One JSON object instead of a table.
+    """
+    from escalade.registry.access import simulate as simulation
+    from escalade.registry.access.policy import Roles
+
+    changes = simulation.simulate(
+        Roles.load(old), Roles.load(new), simulation.read_principals(principals), simulation.read_tools(tools)
+    )
+    if json:
+        _print_json(changes.to_json())
+    else:
+        _show_changes(changes)
+    failed = (fail_on_loss and changes.losses) or (fail_on_gain and changes.gains)
+    return DIFFERS if failed else OK
+
+
+@approvals.command(name="list")
+def list_(
+    *,
+    store: str,
+    state: Literal["pending", "approved", "denied", "used", "expired", "all"] = "pending",
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """Calls that wait for a decision, and what became of others.
+
+    Parameters
+    ----------
+    store
+        The SQLite file of requests.
+    state
+        Which ones.
+    json
+        One JSON object instead of a table.
+    """
+    found = _desk(store, None).requests(None if state == "all" else state)
+    if json:
+        _print_json({"requests": [one.to_json() for one in found]})
+    else:
+        _show_requests(found, state)
+    return OK
+
+
+@approvals.command
+def approve(
+    request: str,
+    /,
+    *,
+    store: str,
+    by: str,
+    policy: str,
+    role: Annotated[list[str] | None, Many] = None,
+    tenant: str | None = None,
+    principals: str | None = None,
+    reason: str = "",
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """Approve one call, with exactly these arguments, once.
+
+    Parameters
+    ----------
+    request
+        Its id.
+    store
+        The SQLite file of requests.
+    by
+        Who approves.
+    policy
+        The policy that must grant him TOOL:approve.
+    role
+        One of his roles. Can be repeated.
+    tenant
+        His tenant; by default that of the request.
+    principals
+        Instead of roles and tenant: a file with `principals`, a list of {user, tenant, roles}.
+    reason
+        For the record.
+    json
+        One JSON object instead of a line.
+    """
+    return _decided("approve", request, store, by, policy, role, tenant, principals, reason, json)
+
+
+@approvals.command
+def deny(
+    request: str,
+    /,
+    *,
+    store: str,
+    by: str,
+    policy: str,
+    role: Annotated[list[str] | None, Many] = None,
+    tenant: str | None = None,
+    principals: str | None = None,
+    reason: str = "",
+    json: Annotated[bool, Flag] = False,
+) -> int:
+    """Deny one call; the reason is told to whoever asked.
+
+    Parameters
+    ----------
+    request
+        Its id.
+    store
+        The SQLite file of requests.
+    by
+        Who denies.
+    policy
+        The policy that must grant him TOOL:approve.
+    role
+        One of his roles. Can be repeated.
+    tenant
+        His tenant; by default that of the request.
+    principals
+        Instead of roles and tenant: a file with `principals`, a list of {user, tenant, roles}.
+    reason
+        Why.
+    json
+        One JSON object instead of a line.
+    """
+    return _decided("deny", request, store, by, policy, role, tenant, principals, reason, json)
+
+
+def _decided(
+    verb: Literal["approve", "deny"],
+    request: str,
+    store: str,
+    by: str,
+    policy: str,
+    role: list[str] | None,
+    tenant: str | None,
+    principals: str | None,
+    reason: str,
+    json: bool,  # noqa: FBT001 - passed on as it came
+) -> int:
+    desk = _desk(store, policy)
+    asked = desk.get(request)
+    if principals is None:
+        who = _principal(by, asked.tenant if tenant is None else tenant, role or [])
+    else:
+        who = _known(by, principals, tenant)
+    done = (desk.approve if verb == "approve" else desk.deny)(request, who, reason)
+    if json:
+        _print_json(done.to_json())
+    else:
+        _print(f"{done.state}: {done.label} {done.arguments} for {done.user} of {done.tenant}, by {done.decided_by}")
+    return OK
+
+
+def _desk(store: str, policy: str | None) -> Approvals:
+    from escalade.registry.access.policy import Roles
+    from escalade.registry.approvals.desk import Approvals
+    from escalade.registry.approvals.sqlite import SqliteRequests
+
+    return Approvals(SqliteRequests(store, create=False), access=None if policy is None else Roles.load(policy))
+
+
+def _known(name: str, file: str, tenant: str | None) -> Principal:
+    from escalade.errors import UnknownName
+    from escalade.registry.access.simulate import read_principals
+
+    people = read_principals(file)
+    found = [one for one in people if one.user == name and tenant in {None, one.tenant}]
+    if not found:
+        raise UnknownName("principal", name, [one.user for one in people])
+    if len(found) > 1:
+        raise BadInput(f"{file}: there are {len(found)} of the name {name!r}; say which --tenant")
+    return found[0]
+
+
+def _principal(user: str, tenant: str, roles: list[str]) -> Principal:
+    from escalade.scopes import Principal
+
+    return Principal(user, tenant, frozenset(one for listed in roles for one in listed.split(",") if one))
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    from json import loads
+
+    try:
+        found = loads(text)
+    except ValueError as error:
+        raise BadInput(f"{option}: is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f'{option}: expected a JSON object like {{"amount": 100}}, got {text}')
+    return found
+
+
+def _show_changes(changes: Changes) -> None:
+    table = _table("user", "tenant", "", "tool", "before", "after", "for example")
+    colours = {"gains": "[green]gains[/]", "loses": "[red]loses[/]", "changes": "[yellow]gains and loses[/]"}
+    for one in changes:
+        who = one.principal
+        texts = [_plain(text) for text in (who.user, who.tenant, one.tool, one.before, one.after, one.example)]
+        table.add_row(*texts[:2], colours[one.kind], *texts[2:])
+    if len(changes):
+        _print(table)
+    _print(f"{len(changes.gains)} gained, {len(changes.losses)} lost, of {changes.asked} asked")
+
+
+def _show_requests(found: list[Request], state: str) -> None:
+    if not found:
+        _print("no requests" if state == "all" else f"no {state} requests")
+        return
+    table = _table("id", "state", "tool", "arguments", "asked by", "until", "decided by", "reason")
+    for one in found:
+        until = datetime.fromtimestamp(one.expires, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        who, arguments = f"{one.user} of {one.tenant}", _plain(one.arguments)
+        table.add_row(
+            one.id, one.state, one.label, arguments, _plain(who), until, _plain(one.decided_by), _plain(one.reason)
+        )
+    _print(table)
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[:4]:
+        column.overflow = "fold"  # what one has to copy is never cut
+    return table
+
+
+def _plain(text: str) -> str:
+    """Brackets as brackets, and nothing that could steer a terminal."""
+    from rich.markup import escape
+
+    return escape(_safe(text))
+
+
+def _safe(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    if isinstance(what, str):
+        console.print(_safe(what), markup=False, soft_wrap=True)
+    else:
+        console.print(what)
+
+
+def _print_json(what: Any) -> None:
+    from json import dumps
+
+    sys.stdout.write(dumps(what, indent=2) + "\n")
