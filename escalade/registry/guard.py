@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,18 +28,21 @@ from escalade.errors import (
     EscaladeError,
     RateLimited,
     Refused,
+    StoreUnavailable,
     ToolError,
     ToolTimeout,
     UnknownPrice,
 )
 from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker, Pass
-from escalade.registry.limits import Limiter, RateLimit, Taken
+from escalade.registry.limits import Limiter, RateLimit, RateLimiter, Taken, Window
 from escalade.registry.privacy.outlets import safe_line
-from escalade.scopes import Decided, Entry, Hold, Scope, Ticket, require
+from escalade.scopes import Decided, Entry, Hold, Principal, Scope, Ticket, require
 
 R = TypeVar("R")
 Kind = Literal["tool", "model"]
+
+logger = logging.getLogger(__name__)
 
 _ids = itertools.count(1)
 _PREFIX = os.urandom(4).hex()
@@ -49,7 +53,8 @@ class Resource:
     """Something that is used under control: a tool or a model, in one version.
 
     `permission`: what a role must grant. `limits`: rate limits, all of them at once. `limits_per`: whether each user
-    has his own. `breaker`: None for resources that can't be down. `observe`: told of each use that ended or was
+    has his own. `when_store_is_down`: refuse ("closed") or go on without limits, noted in each entry, when the limits
+    are in a store that can't be reached. `breaker`: None for resources that can't be down. `observe`: told of each use that ended or was
     refused. `effect`: what a tool does to the world, as policies name it; `approval`: when it wants a person's consent;
     `schema`: of its arguments, with a digest.
     """
@@ -60,7 +65,8 @@ class Resource:
     permission: str
     limits: tuple[RateLimit, ...] = ()
     limits_per: Literal["resource", "tenant", "user"] = "resource"
-    limiter: Limiter = field(default_factory=Limiter)
+    limiter: RateLimiter = field(default_factory=Limiter)
+    when_store_is_down: Literal["closed", "open"] = "closed"
     breaker: Breaker | None = None
     observe: Callable[[Entry], None] | None = None
     effect: str = ""
@@ -72,11 +78,21 @@ class Resource:
     def label(self) -> str:
         return f"{self.name}@{self.version}" if self.version else self.name
 
-    def limit_key(self, scope: Scope) -> str:
+    def windows(self, scope: Scope) -> tuple[Window, ...]:
+        """The windows of its limits that a use in this scope counts in."""
         who = scope.principal
-        if self.limits_per == "user":
+        return tuple(
+            (self._counted(limit.per or self.limits_per, who), limit)
+            for limit in self.limits
+            if not limit.per.startswith("role:") or limit.per[5:] in who.roles
+        )
+
+    def _counted(self, per: str, who: Principal) -> str:
+        if per in {"resource", "tool"}:
+            return self.label
+        if per == "user":
             return f"{self.label}|{who.tenant!r}|{who.user!r}"  # quoted: no name can be read as two
-        return f"{self.label}|{who.tenant!r}" if self.limits_per == "tenant" else self.label
+        return f"{self.label}|{who.tenant!r}" if per == "tenant" else f"{self.label}|{who.tenant!r}|{per}"
 
 
 class Admission:
@@ -94,8 +110,8 @@ class Admission:
         self._hold, self._pass = hold, used
         self.cost: int | None = None
         self.blame: bool | None = None
-        self._entered, self._open = False, True
         self.started = time.perf_counter()
+        self._entered, self._open = False, True
 
     @property
     def held(self) -> int:
@@ -112,7 +128,7 @@ class Admission:
             self._end(error)
 
     def __del__(self) -> None:
-        if self._open:
+        if getattr(self, "_open", False):  # interrupted while it was made, it has none, and its hold frees itself
             self.cost = self.cost if self._entered else 0
             self._end(asyncio.CancelledError())
 
@@ -249,7 +265,7 @@ def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | Non
             f"{resource.kind} {resource.label!r} has no known price and the scope has a budget; give it a price "
             f"(an unknown price is never taken for zero), or open the scope without a budget"
         )
-    taken = _within_limits(resource, scope) if resource.limits else None
+    taken = _within_limits(resource, scope, entry) if resource.limits else None
     used: Pass | None = None
     try:
         used = _allowed(resource)
@@ -269,17 +285,33 @@ def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | Non
         if used is not None and resource.breaker is not None:
             resource.breaker.forget(used)
         if taken is not None:
-            resource.limiter.give_back(taken)
+            _give_back(resource, taken)
         raise
     return Admission(scope, resource, hold, used, entry)
 
 
-def _within_limits(resource: Resource, scope: Scope) -> Taken:
-    taken = resource.limiter.take(resource.limit_key(scope), resource.limits)
+def _within_limits(resource: Resource, scope: Scope, entry: Entry) -> Taken | None:
+    try:
+        taken = resource.limiter.take_all(resource.windows(scope))
+    except StoreUnavailable as error:
+        if resource.when_store_is_down == "closed":
+            raise
+        entry.unchecked = "limits"
+        logger.warning("%s %r is used without its rate limits: %s", resource.kind, resource.label, error)
+        if scope.listeners:
+            events.emit(scope, events.LimitsUnchecked, resource=resource.label, error=str(error))
+        return None
     if isinstance(taken, Taken):
         return taken
     limits = ", ".join(map(str, resource.limits))
     raise RateLimited(f"{resource.kind} {resource.label!r} is limited to {limits}; try again in {taken:.3g} s", taken)
+
+
+def _give_back(resource: Resource, taken: Taken) -> None:
+    try:
+        resource.limiter.give_back(taken)
+    except StoreUnavailable as error:  # what is not given back counts until its window has passed
+        logger.warning("a use of %s that did not happen still counts: %s", resource.label, error)
 
 
 def _allowed(resource: Resource) -> Pass | None:
