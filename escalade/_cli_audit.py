@@ -129,12 +129,16 @@ def _show(found: Verification) -> None:
         _print(f"[red]{one.kind:<10}[/] {escape(str(one))}")
     if found.problems > len(found.findings):
         _print(f"… and {found.problems - len(found.findings):,} more")
-    verdict = (
-        "[green]nothing was tampered with[/]" if found.ok else f"[red]tampered with: {found.problems:,} findings[/]"
-    )
-    if found.ok and found.unanchored:
-        verdict += f", as far as it can be known: the last {found.unanchored:,} rows are not anchored"
-    _print(verdict)
+    _print(_verdict(found))
+
+
+def _verdict(found: Verification) -> str:
+    if not found.ok:
+        return f"[red]tampered with: {found.problems:,} findings[/]"
+    if not found.unanchored:
+        return "[green]nothing was tampered with[/]"
+    loose = f"the last {found.unanchored:,} rows are" if found.anchored else "all rows are"
+    return f"[green]no change was found[/], but {loose} not anchored: their end may be missing or made anew"
 
 
 def _summary(found: Verification) -> list[tuple[str, str]]:

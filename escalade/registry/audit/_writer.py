@@ -95,7 +95,7 @@ class Writer:
             batch.append(self.kept.popleft())
         if not batch and self.down is None:
             try:
-                batch.append(self.queue.get(timeout=self._store.due_in()))
+                batch.append(self.queue.get(not self._closing, self._store.due_in()))
             except queue.Empty:
                 return []
             self._drain(batch)
