@@ -173,6 +173,14 @@ class ToolDenied(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsUnchecked(Event):
+    """A resource was used without its rate limits, since their store can't be reached and it is said to stay open."""
+
+    resource: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
     """A physical use of a resource, a model or a tool, was settled at `cost`."""
 

@@ -203,7 +203,8 @@ class Entry:
     known: its `cost` of 0 means unknown. What follows is for the audit, "" where nobody filled it in: `side_effects`
     of a tool (read, write, irreversible); the permission that was asked for; digests that stand for schema, arguments,
     result and policy (never the things themselves); `approval_id`; `redactions`: how often which kind was redacted;
-    `principals`: all who had to be allowed.
+    `principals`: all who had to be allowed. `unchecked`: "limits" when their store was down and the resource stays
+    open then. `source`: where the answer came from when nothing ran: cache, once, replay, dry-run.
     """
 
     call_id: str
@@ -229,6 +230,8 @@ class Entry:
     approval_id: str = ""
     redactions: dict[str, int] = field(default_factory=dict)
     principals: tuple[Principal, ...] = ()
+    unchecked: str = ""
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -246,7 +249,8 @@ class Scope:
     `principals`: everybody on whose behalf this runs, outermost first: all of them must be allowed, so that a nested
     scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: the OpenTelemetry context of
     the parent span. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls
-    that need it; None refuses those.
+    that need it; None refuses those. `once`: what was decided once for the whole run, such as the versions that ranges
+    mean; None in the configured scope, which is no run but what runs start from.
     """
 
     principals: tuple[Principal, ...]
@@ -259,6 +263,7 @@ class Scope:
     listeners: tuple[Callable[[Any], None], ...] = ()
     parent: Scope | None = None
     approvals: Desk | None = None
+    once: dict[Any, Any] | None = None
     _life: _Life = field(default_factory=_Life, repr=False)
 
     @property
@@ -349,6 +354,7 @@ class Scope:
             deadline=until,
             listeners=(*self.listeners, *listeners),
             parent=self,
+            once={} if self.once is None else self.once,
             _life=_Life(),
         )
 

@@ -53,10 +53,10 @@ class Resource:
     """Something that is used under control: a tool or a model, in one version.
 
     `permission`: what a role must grant. `limits`: rate limits, all of them at once. `limits_per`: whether each user
-    has his own. `when_store_is_down`: refuse ("closed") or go on without limits, noted in each entry, when the limits
-    are in a store that can't be reached. `breaker`: None for resources that can't be down. `observe`: told of each use that ended or was
-    refused. `effect`: what a tool does to the world, as policies name it; `approval`: when it wants a person's consent;
-    `schema`: of its arguments, with a digest.
+    has his own. `when_store_is_down`: whether to refuse ("closed") or to go on without limits, noted in each entry
+    ("open"), when they are in a store that can't be reached. `breaker`: None for resources that can't be down.
+    `observe`: told of each use that ended or was refused. `effect`: what a tool does to the world, as policies name it;
+    `approval`: when it wants a person's consent; `schema`: of its arguments, with a digest.
     """
 
     name: str

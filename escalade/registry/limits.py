@@ -1,8 +1,11 @@
 """Rate limits: sliding windows, several at once, taken together or not at all.
 
-`"5/s, 100/min"` means both. The limiter is exact (a log of the times of the last N uses), refuses without debiting,
-says when to come back, and can give a use back that did not happen after all. One lock per limiter; about 1 us per
-window.
+    "5/s, 100/min"                                                    both
+    {"tool": "50/s", "user": "5/s", "tenant": "100/min", "role:intern": "10/h"}   all of them
+
+The limiter is exact (a log of the times of the last N uses), refuses without debiting, says when to come back, and can
+give a use back that did not happen after all. One lock per limiter; about 1 us per window. Limiters of processes that
+share their limits are in `registry/stores`.
 """
 
 from __future__ import annotations
@@ -12,23 +15,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from escalade.errors import BadInput
 
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0}
 _SECONDS |= {"d": 86400.0, "day": 86400.0}
+_PER = re.compile(r"|tool|tenant|user|role:.+")
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `calls` uses in any `seconds` seconds."""
+    """At most `calls` uses in any `seconds` seconds.
+
+    `per`: whose uses count together: "tool" (everybody's), "tenant", "user" (of a tenant), "role:NAME" (of all who have
+    that role in a tenant; others aren't limited by it); "" leaves it to the tool's `limits_per`.
+    """
 
     calls: int
     seconds: float
+    per: str = ""
 
     def __post_init__(self) -> None:
+        if _PER.fullmatch(self.per) is None:
+            raise BadInput(f"a rate limit is per 'tool', 'tenant', 'user' or 'role:NAME', not {self.per!r}")
         if self.calls < 1 or not self.seconds > 0:
             raise BadInput(f"a rate limit allows at least one use in some time, not {self.calls} in {self.seconds} s")
 
@@ -36,15 +47,16 @@ class RateLimit:
         unit = next(
             (u for u, s in (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("day", 86400.0)) if s == self.seconds), None
         )
-        return f"{self.calls}/{unit}" if unit else f"{self.calls}/{self.seconds:g}s"
+        rate = f"{self.calls}/{unit}" if unit else f"{self.calls}/{self.seconds:g}s"
+        return f"{rate} per {self.per}" if self.per else rate
 
 
 def parse_limits(text: Any) -> tuple[RateLimit, ...]:
-    """`"5/s, 100/min"`, `"10/30s"` -> RateLimits; a RateLimit, a tuple of them and None for none as they are. Raises
-    BadInput.
+    """`"5/s, 100/min"`, `"10/30s"` -> RateLimits; a dict says per what; a RateLimit, a tuple of them and None for none
+    as they are. Raises BadInput.
 
-    >>> parse_limits("5/s, 100/min")
-    (RateLimit(calls=5, seconds=1.0), RateLimit(calls=100, seconds=60.0))
+    >>> parse_limits({"user": "5/s", "role:intern": "10/h"})
+    (RateLimit(calls=5, seconds=1.0, per='user'), RateLimit(calls=10, seconds=3600.0, per='role:intern'))
     """
     if text is None:
         return ()
@@ -52,6 +64,8 @@ def parse_limits(text: Any) -> tuple[RateLimit, ...]:
         return (text,)
     if isinstance(text, tuple):
         return text
+    if isinstance(text, dict):
+        return tuple(replace(limit, per=str(per)) for per, each in text.items() for limit in parse_limits(each))
     if not isinstance(text, str):
         raise BadInput(f"not a rate limit: {text!r}; write it like '5/s' or '5/s, 100/min'")
     return tuple(dict.fromkeys(_parsed(part.strip()) for part in text.split(",")))
@@ -64,13 +78,33 @@ def _parsed(text: str) -> RateLimit:
     return RateLimit(int(match[1]), float(match[2] or 1) * _SECONDS[match[3]])
 
 
+Window = tuple[str, RateLimit]
+"""Whose uses count together, as a key, and how many of them there may be."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """One use, debited in every window of the key at time `at`."""
+    """One use, debited in each of these windows at time `at`; `id`: its name in a store."""
 
-    key: str
-    limits: tuple[RateLimit, ...]
+    windows: tuple[Window, ...]
     at: float
+    id: str = ""
+
+
+class RateLimiter(Protocol):
+    """Counts uses. A store that can't be reached raises StoreUnavailable."""
+
+    def take_all(self, windows: tuple[Window, ...]) -> Taken | float:
+        """Use them all once: `Taken` if each had room and was debited, else the seconds to wait, debiting none."""
+        ...
+
+    def wait(self, windows: tuple[Window, ...]) -> float:
+        """Seconds until all of them have room, as things are; 0 if they have. Debits none."""
+        ...
+
+    def give_back(self, taken: Taken) -> None:
+        """Undo that use: it did not happen."""
+        ...
 
 
 class Limiter:
@@ -81,47 +115,61 @@ class Limiter:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._lock = threading.RLock()  # re-entrant: a finalizer may give a use back while its thread is in here
-        self._uses: dict[tuple[str, RateLimit], deque[float]] = {}
+        self._uses: dict[Window, deque[float]] = {}
         self._sweep_at = self._SWEEP
 
     def take(self, key: str, limits: tuple[RateLimit, ...]) -> Taken | float:
-        """Use `key` once: `Taken` if every window had room and was debited, else the seconds to wait, debiting none."""
+        """`take_all` of the windows of one key."""
+        return self.take_all(tuple((key, limit) for limit in limits))
+
+    def take_all(self, windows: tuple[Window, ...]) -> Taken | float:
+        """Use them all once: `Taken` if each had room and was debited, else the seconds to wait, debiting none."""
         with self._lock:
             now = self._now()
             if len(self._uses) > self._sweep_at:
                 self._sweep(now)
-            windows = [self._window(key, limit, now) for limit in limits]
-            waits = (
-                window[0] + limit.seconds - now
-                for window, limit in zip(windows, limits, strict=True)
-                if len(window) >= limit.calls
-            )
-            wait = max(waits, default=0.0)
+            logs = [self._window(window, now) for window in windows]
+            wait = self._longest(logs, windows, now)
             if wait > 0.0:
                 return wait
-            for window in windows:
-                window.append(now)
-            return Taken(key, limits, now)
+            for log in logs:
+                log.append(now)
+            return Taken(windows, now)
+
+    def wait(self, windows: tuple[Window, ...]) -> float:
+        """Seconds until all of them have room, as things are; 0 if they have. Debits none."""
+        with self._lock:
+            now = self._now()
+            return self._longest([self._window(window, now) for window in windows], windows, now)
 
     def give_back(self, taken: Taken) -> None:
         """Undo that use: it did not happen. Not the newest one of the key, which may be somebody else's, and later."""
         with self._lock:
-            for limit in taken.limits:
-                window = self._uses.get((taken.key, limit))
-                if window is not None and taken.at in window:
-                    window.remove(taken.at)
+            for window in taken.windows:
+                log = self._uses.get(window)
+                if log is not None and taken.at in log:
+                    log.remove(taken.at)
 
-    def _window(self, key: str, limit: RateLimit, now: float) -> deque[float]:
-        window = self._uses.get((key, limit))
-        if window is None:
-            window = self._uses[key, limit] = deque()
-        while window and window[0] <= now - limit.seconds:
-            window.popleft()
-        return window
+    @staticmethod
+    def _longest(logs: list[deque[float]], windows: tuple[Window, ...], now: float) -> float:
+        waits = (
+            log[0] + limit.seconds - now
+            for log, (_, limit) in zip(logs, windows, strict=True)
+            if len(log) >= limit.calls
+        )
+        return max(waits, default=0.0)
+
+    def _window(self, window: Window, now: float) -> deque[float]:
+        log = self._uses.get(window)
+        if log is None:
+            log = self._uses[window] = deque()
+        while log and log[0] <= now - window[1].seconds:
+            log.popleft()
+        return log
 
     def _sweep(self, now: float) -> None:
         """Forget windows in which nothing counts any more; sweep again when twice as many are left."""
-        for key, window in list(self._uses.items()):
-            if not window or window[-1] <= now - key[1].seconds:
-                del self._uses[key]
+        for window, log in list(self._uses.items()):
+            if not log or log[-1] <= now - window[1].seconds:
+                del self._uses[window]
         self._sweep_at = max(self._SWEEP, 2 * len(self._uses))
