@@ -18,7 +18,7 @@ _GROUP = re.compile(r"[0-9]++")
 _SHAPE = re.compile(
     r"(?<![0-9A-Za-z])(?:"
     r"(?P<cnpj>[0-9]{2}\.?[0-9]{3}\.?[0-9]{3}[/ ][0-9]{4}[- ]?[0-9]{2}|[0-9]{14})"
-    r"|(?P<cpf>[0-9]{3}\.[0-9]{3}\.[0-9]{3}[-/. ]?[0-9]{2}|[0-9]{9}[-/][0-9]{2}|[0-9]{3} [0-9]{3} [0-9]{3}[ -][0-9]{2}"
+    r"|(?P<cpf>[0-9]{3}\.[0-9]{3}\.[0-9]{3}[-/ ]?[0-9]{2}|[0-9]{9}[-/][0-9]{2}|[0-9]{3} [0-9]{3} [0-9]{3}[ -][0-9]{2}"
     r"|[0-9]{3}-[0-9]{3}-[0-9]{3}-[0-9]{2}|[0-9]{11})"
     r"|(?<![0-9][ -])(?P<ssn>[0-9]{3}(?P<gap>[- ])[0-9]{2}(?P=gap)[0-9]{4})(?![- ][0-9])"
     r"|(?<![0-9]\.)(?P<ip>[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\.?[0-9])"
@@ -45,7 +45,11 @@ def numbers(text: str, start: int, end: int) -> list[Span]:
     found: list[Span] = []
     if end - start >= 13 and _LONG.search(text, start, end) is not None:
         found += _cards(text, start, end)
-    return [*found, *_shapes(text, start, end)]
+    # 14 digits may be a company number, too, whose two check digits say more than a card's one.
+    all_of_it = (
+        len(found) == 1 and found[0].end - found[0].start != 14 and (found[0].start - start) + (end - found[0].end) < 7
+    )
+    return found if all_of_it else [*found, *_shapes(text, start, end)]
 
 
 def _shapes(text: str, start: int, end: int) -> Iterator[Span]:
@@ -114,7 +118,8 @@ def _card_from(text: str, run: list[tuple[int, int]], first: int) -> int:
     """Index of the last group of the longest card that begins with this one, -1 for none."""
     digits, sizes, found = "", [], -1
     a, b = run[first]
-    if b - a >= 4 and not issued(text[a : a + 4]):
+    whole = first == 0 and 2 <= len(run) <= 9
+    if not (issued(text[a : a + 4]) if b - a >= 4 else whole):
         return -1
     for last in range(first, min(first + 10, len(run))):
         a, b = run[last]

@@ -92,30 +92,21 @@ def emails(text: str) -> Iterator[Span]:
 _IBAN = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)[A-Za-z][0-9]{2}(?=[ -]?[A-Za-z0-9])")
 
 
+_REST = {
+    length: re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length - 4}}}(?![A-Za-z0-9])") for length in set(IBAN_LENGTHS.values())
+}
+
+
 def ibans(text: str) -> Iterator[Span]:
     """Account numbers of ISO 13616, in one piece or in groups, all upper or all lower case."""
     for match in _IBAN.finditer(text):
         length = IBAN_LENGTHS.get(match[0][:2].upper())
-        end = _end_of(text, match.start(), length) if length else 0
-        if not end:
+        rest = _REST[length].match(text, match.end()) if length else None
+        if rest is None:
             continue
-        bare = text[match.start() : end].replace(" ", "").replace("-", "")
+        bare = text[match.start() : rest.end()].replace(" ", "").replace("-", "")
         if (bare.isupper() or bare.islower()) and iban(bare.upper()):
-            yield Span(match.start(), end, "iban")
-
-
-def _end_of(text: str, start: int, length: int) -> int:
-    """Where `length` letters and digits from `start` on end, single separators between them; 0 if they don't."""
-    at, count, limit = start, 0, len(text)
-    while at < limit and count < length:
-        char = text[at]
-        if char.isascii() and char.isalnum():
-            count += 1
-        elif char not in " -" or text[at - 1] in " -":
-            return 0
-        at += 1
-    ends = count == length and not (at < limit and text[at].isascii() and text[at].isalnum())
-    return at if ends else 0
+            yield Span(match.start(), rest.end(), "iban")
 
 
 # ------------------------------------------------------------------------------------------------------------- IPv6

@@ -20,6 +20,7 @@ REGIONS = ("US", "BR", "GB")
 _E164 = re.compile(
     r"\+[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}(?![0-9])|\b00[ -]?[1-9](?:[ ().\-/]{0,2}[0-9]){8,13}(?![0-9])"
 )
+_ABROAD = re.compile(r"\+|\b00")
 _LISTED = (
     "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 "
     "84 86 90 91 92 93 94 95 98 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 "
@@ -37,45 +38,72 @@ _NATIONAL = re.compile(
     r"(?<![0-9A-Za-z+])(?<![0-9][-./ ])(?:"
     r"(?:1[ .-])?(?:\([2-9][0-9]{2}\)[ -]?|[2-9][0-9]{2}(?P<gap>[ .-]))[2-9][0-9]{2}[ .-][0-9]{4}"  # North America
     r"|(?:\(0?[1-9]{2}\)[ ]?|0?[1-9]{2}[ ])(?:9[ ]?)?[2-9][0-9]{3}[- ][0-9]{4}"  # Brazil
-    r"|\(?0[1-9][0-9]{0,4}\)?[ /.-]{1,2}[0-9]{2,8}(?:[ .-][0-9]{2,4}){0,4}"  # trunk prefix 0: most of the world
+    r"|(?:\(0[1-9][0-9]{0,4}\)|0[1-9][0-9]{0,4})[ /.-]{1,2}[0-9]{2,8}(?:[ .-][0-9]{2,4}){0,4}"  # 0…: most of the world
     r")(?![0-9A-Za-z:])(?![-./][0-9])"
 )
-_SAID = re.compile(
-    r"(?:\b(?:phone|telephone|tel|telefone|fone|cel|celular|mobile|cell|whatsapp|fax|call|dial|ligue|text|sms|ph)\b|☎|📞)"
-    r"(?:\W{0,3}(?:me|us|no|nr|number|em|at|para|on|o|is|é))?[\s:.=#\"'()*-]{0,5}$",
-    re.IGNORECASE,
+_SAID = frozenset(
+    {"phone", "phones", "telephone", "tel", "telefone", "telefon", "fone", "cel", "celular", "mobile", "cell", "call"}
+    | {"whatsapp", "fax", "dial", "ligue", "sms", "ph", "ring", "handy", "móvil", "portable", "☎", "📞"}
 )
-_NOT_SAID = re.compile(
-    r"(?:\b(?:order|invoice|inv|ticket|sku|ref|reference|id|serial|case|part|item|account|acct|tracking|model|isbn"
-    r"|issn|pedido|protocolo|nota|lot|batch|po|doi|build|version|code|zip|cep|key|number)|#|[A-Za-z]-|[$€£%=])"
-    r"(?:\W{0,3}(?:no|nr|number|num|n[ºo°]|id|code))?[\s:.=#\"'()-]{0,4}$",
-    re.IGNORECASE,
+_NOT_SAID = frozenset(
+    {"order", "orders", "invoice", "inv", "ticket", "sku", "ref", "reference", "serial", "case", "part", "item"}
+    | {"account", "acct", "tracking", "model", "isbn", "issn", "pedido", "protocolo", "nota", "lot", "batch", "po"}
+    | {"doi", "build", "version", "zip", "cep", "key", "id", "code"}
 )
+_FILLERS = frozenset({"me", "us", "no", "nr", "num", "number", "em", "at", "para", "on", "o", "is", "é", "id", "code"})
+_WORD = re.compile(r"[^\W\d_]+|[☎📞]")
 _DATE = re.compile(
     r"\(?(?:[0-3]?[0-9][-./ ][01]?[0-9][-./ ](?:19|20)[0-9]{2}|(?:19|20)[0-9]{2}[-./][01][0-9][-./][0-3][0-9])"
 )
 _ANY = re.compile(r"(?<![0-9A-Za-z])\(?[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}(?![0-9A-Za-z])")
 _SEVEN = re.compile(r"[0-9](?:[ ().+/\-]{0,3}[0-9]){6}")
+_SPACED = re.compile(r"[0-9)][ /-]{1,2}\(?[0-9]|\.[0-9]+\.")
 _DIGIT = re.compile("[0-9]")
 
 
-def phones(text: str, start: int, end: int) -> list[Span]:
-    """Numbers in one window that our own shapes are sure of."""
+def phones(text: str, start: int, end: int, ask: Consultation | None = None) -> list[Span]:
+    """Numbers in one window: those that our own shapes are sure of, else what the library says."""
     if _SEVEN.search(text, start, end) is None:
         return []
-    found = [Span(*m.span(), "phone") for m in _E164.finditer(text, start, end) if _international(m[0])]
+    found = [
+        Span(*match.span(), "phone")
+        for match in (_E164.finditer(text, start, end) if _ABROAD.search(text, start, end) else ())
+        if _international(match[0]) and (match[0][0] == "+" or _said(text, match.start()) is not False)
+    ]
     seen = min(end + 2, len(text))
     for match in _NATIONAL.finditer(text, start, seen):
         if 9 <= len(_DIGIT.findall(match[0])) <= 12 and not _DATE.match(match[0]):
-            found += [Span(*match.span(), "phone")] if not _NOT_SAID.search(_before(text, match.start())) else []
-    said = None if found else _ANY.match(text, start, seen)
-    if said is not None and not _DATE.match(said[0]) and _SAID.search(_before(text, start)):
-        found.append(Span(*said.span(), "phone"))
-    return found
+            found += [Span(*match.span(), "phone")] if _said(text, match.start()) is not False else []
+    said = False if found else _said(text, start)
+    if said is False:
+        return found
+    number = _ANY.match(text, start, seen) if said else None
+    if number is not None and not _DATE.match(number[0]):
+        return [Span(*number.span(), "phone")]
+    return [] if ask is None else ask.phones(text, start, end)
 
 
-def _before(text: str, at: int) -> str:
-    return text[max(0, at - 32) : at]
+def all_of_it(text: str, start: int, end: int) -> int:
+    """Where the international number ends that takes up all of a window; 0 if none does."""
+    match = _E164.match(text, start, end)
+    whole = match is not None and end - match.end() < 4 and _international(match[0])
+    return match.end() if match is not None and whole else 0
+
+
+def _said(text: str, at: int) -> bool | None:
+    """Does the word before `at` say that this is a phone number (True), or something else (False)?"""
+    before = text[max(0, at - 32) : at].rpartition(">")[2]  # the word in a placeholder says nothing
+    tail = before.rstrip(" \t:.=\"'()*-#")
+    between = before[len(tail) :]
+    words = _WORD.findall(tail.lower()) if tail and (tail[-1].isalpha() or tail[-1] in "☎📞") else []
+    words = words[-4:] if len(between) <= 6 else []
+    word = words.pop() if words else ""
+    while words and word in _FILLERS and words[-1] in _SAID | _NOT_SAID | _FILLERS:
+        word = words.pop()
+    if word in _SAID:
+        return True
+    other = word in _NOT_SAID or before[-1:] in {"#", "$", "€", "£", "%", "="} or (word and between.startswith("-"))
+    return False if other else None
 
 
 def _international(written: str) -> bool:
@@ -99,19 +127,18 @@ class Consultation:
     def __init__(self, regions: tuple[str, ...], places: int) -> None:
         self._regions, self._left = regions, places
 
-    def phones(self, text: str, start: int, end: int) -> Iterator[Span]:
+    def phones(self, text: str, start: int, end: int) -> list[Span]:
         """National numbers of the regions in one window; all of it when the places are used up."""
         window = text[start:end].rstrip(" ().+/-")
-        digits = sum(map(str.isdigit, window))
-        if digits < 7 or _DATE.match(window) or not _ANY.search(text, start, end):
-            return
-        if _NOT_SAID.search(_before(text, start)):
-            return
+        stop = start + len(window)
+        if not _SPACED.search(window) or _DATE.match(window) or _ANY.search(text, start, end) is None:
+            return []
+        if text[stop : stop + 1].isalpha() or text[max(0, start - 1) : start].isalpha():
+            return []
         if self._left <= 0:
-            yield Span(start, start + len(window), "phone")
-            return
+            return [Span(start, stop, "phone")]
         self._left -= 1
-        yield from self._matches(window, start)
+        return list(self._matches(window, start))
 
     def _matches(self, window: str, start: int) -> Iterator[Span]:
         import phonenumbers

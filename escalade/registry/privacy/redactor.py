@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
-import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from escalade.registry.privacy import numbers, patterns, phones
 from escalade.registry.privacy.patterns import Finder, Pattern, Span
 
 TYPES = (
-    "secret", "private_key", "url_credentials", "jwt", "api_key", "email", "iban", "card", "cnpj", "cpf", "ssn", "ip",
+    "secret", "private_key", "url_credentials", "jwt", "api_key", "email", "iban", "cnpj", "cpf", "card", "ssn", "ip",
     "phone",
 )  # fmt: skip
 """What is found, the more specific first: it decides where two finds of one length overlap."""
@@ -126,16 +125,21 @@ class Redactor:
         spans = [span for finder in self._finders for span in finder(plain)]
         if self._digits:
             spans += self._numbers(plain)
+        ends = {span.end for span in spans if span.type == "url_credentials"}
+        if ends:  # what ends at the @ of a URL is a password, and what follows a host
+            spans = [span for span in spans if span.type != "email" or plain.find("@", span.start) not in ends]
         return self._merged(spans) if len(spans) > 1 else spans
 
     def _numbers(self, text: str) -> Iterator[Span]:
-        ask = phones.Consultation(self._regions, 8 + len(text) // 4096) if self._regions and phones.library() else None
+        ask = phones.Consultation(self._regions, 8 + len(text) // 8192) if self._regions and phones.library() else None
         for start, end in numbers.windows(text):
+            international = text[start] == "+" and "phone" in self._wanted and phones.all_of_it(text, start, end)
+            if international:
+                yield Span(start, international, "phone")
+                continue
             found = [span for span in numbers.numbers(text, start, end) if span.type in self._wanted]
             if "phone" in self._wanted:
-                found += phones.phones(text, start, end)
-                if not found and ask is not None:
-                    found += ask.phones(text, start, end)
+                found += phones.phones(text, start, end, None if found else ask)
             yield from found
 
     def _merged(self, spans: list[Span]) -> list[Span]:
@@ -219,14 +223,20 @@ def _placeholder(span: Span, _: str) -> str:
     return f"<{span.type}>"
 
 
+_EDGES = ' \t\r\n",;()[]{}!?:'
+_NUMERIC = frozenset("0123456789+(./-)")
+
+
 def _touches(text: str, span: Span) -> bool:
-    """Did it perhaps hide the border of something else, so that another look is due?"""
-    before, after = text[max(0, span.start - 2) : span.start], text[span.end : span.end + 2]
-    return not (_FREE_BEFORE.fullmatch(before) and _FREE_AFTER.fullmatch(after))
+    """Did it perhaps hide the border of something else, so that another look is due? Not where it stands between blanks
+    or brackets with words beyond them.
+    """
+    before, after = text[max(0, span.start - 4) : span.start], text[span.end : span.end + 4]
+    left, right = before.rstrip(_EDGES), after.lstrip(_EDGES)
+    hid_left = left and (left == before or left[-1] in _NUMERIC)
+    return bool(hid_left or (right and (right == after or right[0] in _NUMERIC)))
 
 
-_FREE_BEFORE = re.compile(r"|[\s\"'(\[{]|[^0-9+(./-]\s|[\s:=,]\s?[\"'(\[{]", re.DOTALL)
-_FREE_AFTER = re.compile(r"|[\s\"',;)\]}.!?]|\s[^0-9+(./-]|[\"',;)\]}.!?][\s\"',;)\]}]")
 _INERT = (bool, float, complex, enum.Enum, decimal.Decimal, dt.date, dt.time, dt.timedelta, uuid.UUID)
 
 
