@@ -37,8 +37,8 @@ def main() -> None:
         # models take the dearer of the two.
         dear_in = [_nanos(v) or 0 for k, v in entry.items() if k.startswith("input_cost_per_token_above") and v]
         dear_out = [_nanos(v) or 0 for k, v in entry.items() if k.startswith("output_cost_per_token_above") and v]
-        if both[0] is None or both[1] is None or both == (0, 0):
-            continue  # 0 in that map mostly means that nobody filled it in
+        if not both[0] or not both[1]:
+            continue  # 0 in that map means that nobody filled it in, or that something else is billed
         cached = None if dear_in else _nanos(entry.get("cache_read_input_token_cost"))
         prices[name] = [max([both[0], *dear_in]), max([both[1], *dear_out]), cached]
     table = {

@@ -33,7 +33,7 @@ from escalade.registry.access import Roles
 from escalade.registry.breaker import Breaker
 from escalade.registry.journal import Journal
 from escalade.registry.opening import scope
-from escalade.registry.prices import Price
+from escalade.registry.prices import Price, frozen_prices
 from escalade.scopes import Principal
 from tests.agents.scripted import ANSWER, Scripted, rate_limited
 
@@ -249,6 +249,12 @@ def test_usage_that_is_missing_settles_the_reservation():
         ask(gateway, "sync", "x")
     (entry,) = journal.entries()
     assert entry.cost == entry.held > 0
+
+
+def test_no_frozen_price_is_half_known():
+    """Where the map that the snapshot was taken from has a 0, the price is unknown and not free."""
+    assert len(frozen_prices()) > 2_000
+    assert all(price.input > 0 and price.output > 0 for price in frozen_prices()._prices.values())
 
 
 def test_usage_by_half_settles_the_reservation():
