@@ -169,7 +169,7 @@ def _request(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     resource, _, action = permission.rpartition(":")
     kind, name = ("Model", resource.removeprefix("model.")) if resource.startswith("model.") else ("Tool", resource)
-    user = _uid("User", f"{_escaped(principal.tenant)}/{_escaped(principal.user)}")
+    user = _uid("User", f"{principal.tenant}/{principal.user}")
     done = _uid("Action", effect if effect in _EFFECTS and action == "call" else action)
     groups = name.split(".")[:-1]
     spaces = [_uid("Namespace", ".".join(groups[: n + 1])) for n in range(len(groups))]
@@ -191,11 +191,6 @@ def _merged(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[di
         attrs, parents = {**known.get("attrs", {}), **one["attrs"]}, [*known.get("parents", []), *one["parents"]]
         found[canonical(one["uid"])] = {**one, "attrs": attrs, "parents": parents}
     return list(found.values())
-
-
-def _escaped(name: str) -> str:
-    """No tenant and user share an id with another pair."""
-    return name.replace("%", "%25").replace("/", "%2F")
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:

@@ -123,7 +123,7 @@ def explain(policy: Roles, principal: Principal, tool: Any, args: Mapping[str, A
     decided = plan.decided if known is None else plan.decide(known)
     matching = policy.matching(principal, asked.permission, asked.effect)
     verdicts = [_verdict(held, principal, known) for held in matching]
-    by = next((held for held in matching if str(held) == decided.rule.partition(", which these")[0]), None)
+    by = max((held for held in matching if str(held) in decided.rule), key=lambda held: len(str(held)), default=None)
     return Explanation(
         principal=principal,
         tool=asked.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import enum
 import math
@@ -22,6 +23,13 @@ class Currency(enum.Enum):
     """Of arguments that pydantic has turned into Python."""
 
     EUR = "EUR"
+
+
+@dataclasses.dataclass
+class Address:
+    """An argument with parts."""
+
+    country: str
 
 
 def holds(written: dict[str, Any], **args: Any) -> bool | None:
@@ -96,6 +104,7 @@ def test_one_no_is_enough() -> None:
 def test_paths_look_into_objects() -> None:
     """A dotted name looks into objects, also when they are dataclasses by now."""
     assert holds({"to.country": {"in": ["DE"]}}, to={"country": "DE"}) is True
+    assert holds({"to.country": {"in": ["DE"]}}, to=Address("DE")) is True
     assert holds({"to.country": {"in": ["DE"]}}, to="DE") is None
 
 

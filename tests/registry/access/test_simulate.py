@@ -1,0 +1,149 @@
+"""What another policy would change: for people and tools, and for what was recorded."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from rich.console import Console
+
+import escalade
+from escalade import Journal, Principal, Registry, Roles, tool
+from escalade.errors import ApprovalRequired, BadInput, PermissionDenied
+from escalade.registry.access.simulate import read_principals, read_tools, replay, simulate
+from tests._house import ROOT
+from tests.registry.access.policies import EFFECTS, TOOLS, made, principals, written
+
+EXAMPLE = ROOT / "examples/access"
+TEXT = """\
+rita of acme loses kb.search: allowed -> denied
+rita of acme loses kb.get: allowed -> denied
+sam of acme loses kb.get: allowed -> denied
+sam of acme gains mail.send: with approval -> allowed
+sam of acme changes payments.refund: some calls -> some calls, like amount=100 currency=EUR and amount=50 currency=USD
+fay of acme gains payments.payout: denied -> with approval
+fay of acme loses reports.export: allowed -> denied
+3 gained, 5 lost, of 80 asked"""
+
+
+def example() -> Any:
+    policies = [Roles.load(EXAMPLE / name) for name in ("policy.yaml", "policy_next.yaml")]
+    return simulate(*policies, read_principals(EXAMPLE / "principals.yaml"), read_tools(EXAMPLE / "tools.yaml"))
+
+
+def test_three_roles_and_twenty_tools() -> None:
+    """The example prints who gains and who loses what, with arguments where these make the difference."""
+    changes = example()
+    assert str(changes) == TEXT
+    assert len(read_tools(EXAMPLE / "tools.yaml")) == 20
+    assert len(Roles.load(EXAMPLE / "policy.yaml").roles) == 3
+    Console(file=io.StringIO()).print(str(changes))
+    assert (len(changes), len(changes.gains), len(changes.losses)) == (7, 3, 5)
+    assert changes.to_json()["changes"][0]["kind"] == "loses"
+    assert next(iter(changes)).tool == "kb.search"
+
+
+@settings(max_examples=50)
+@given(written(), principals)
+def test_nothing_changes_by_itself(roles: dict[str, Any], who: Principal) -> None:
+    """Against itself no policy changes anything."""
+    policy = made(roles)
+    assert len(simulate(policy, made(policy.to_json()["roles"]), [who], TOOLS)) == 0
+
+
+@settings(max_examples=50)
+@given(written(), written(), principals)
+def test_gains_are_losses_the_other_way(one: dict[str, Any], two: dict[str, Any], who: Principal) -> None:
+    """What is gained by going there is lost by coming back; who gains was not allowed everything before."""
+    tools = [tool(name=name, side_effects=EFFECTS[name])(_anything).spec for name in TOOLS]
+    there, back = simulate(made(one), made(two), [who], tools), simulate(made(two), made(one), [who], tools)
+    assert [(c.tool, c.before, c.after) for c in there] == [(c.tool, c.after, c.before) for c in back]
+    assert [c.tool for c in there.gains] == [c.tool for c in back.losses]
+    assert all(c.after != "denied" and c.before != "allowed" for c in there.gains)
+
+
+def _anything(amount: float | str | None = None, currency: str | None = None) -> str:
+    return ""
+
+
+@tool(name="crm.search", side_effects="read")
+def search() -> str:
+    return "found"
+
+
+@tool(name="pay.charge")
+def charge(amount: int) -> str:
+    return "charged"
+
+
+def test_recorded_decisions() -> None:
+    """Recorded uses are decided anew, with the permissions they had then; others that were refused had been allowed."""
+    old = Roles({"a": ["crm.*:read"], "b": [{"permit": "pay.*:write", "needs": "approval"}]})
+    journal, tools = Journal(), Registry([search, charge], name="recorded")
+    ana, bob = Principal("ana", roles=frozenset({"a"})), Principal("bob", roles=frozenset({"b"}))
+    with escalade.scope(principal=ana, access=old, recorder=journal):
+        tools.get_tool("crm.search")()
+        with pytest.raises(PermissionDenied):
+            tools.get_tool("pay.charge")(amount=5)
+    with escalade.scope(principal=bob, access=old, recorder=journal), pytest.raises(ApprovalRequired):
+        tools.get_tool("pay.charge")(amount=5)
+    entries = [*journal.entries(), *journal.denials()]
+    assert replay(entries, old) == []
+    assert {entry.policy_digest for entry in entries} == {old.digest}
+    new = Roles({"a": ["pay.charge:call"], "b": [{"permit": "*", "when": {"amount": {"<": 3}}}]})
+    found = replay(entries, new)
+    assert [(one.entry.resource, one.before, one.after, one.certain) for one in found] == [
+        ("crm.search", "allowed", "denied", True),
+        ("pay.charge", "denied", "allowed", True),
+        ("pay.charge", "with approval", "some calls", False),
+    ]
+    assert found[0].rule == "nothing grants 'crm.search:call' to a"
+
+
+def test_entries_with_arguments() -> None:
+    """A log that keeps arguments has its entries decided with them."""
+    who = Principal("bob", roles=frozenset({"b"}))
+    entry: Any = SimpleNamespace(
+        permission="pay.charge:call", side_effects="write", resource="pay.charge", principal=who, principals=(),
+        outcome="ok", approval_id="", arguments={"amount": 5},
+    )  # fmt: skip
+    policy = Roles({"b": [{"permit": "*", "when": {"amount": {"<": 3}}}]})
+    (found,) = replay([entry], policy)
+    assert (found.before, found.after, found.certain) == ("allowed", "denied", True)
+    entry.arguments = {"amount": 2}
+    assert replay([entry], policy) == []
+
+
+def test_all_who_asked_count() -> None:
+    """A use in a nested scope had to be allowed to everybody, and has to be again."""
+    old = Roles({"a": ["*"], "b": ["*"]})
+    journal, tools = Journal(), Registry([search], name="nested")
+    ana, bob = Principal("ana", roles=frozenset({"a"})), Principal("bob", roles=frozenset({"b"}))
+    with escalade.scope(principal=ana, access=old, recorder=journal), escalade.scope(principal=bob):
+        tools.get_tool("crm.search")()
+    (found,) = replay(journal.entries(), Roles({"a": ["z"], "b": ["*"]}))
+    assert (found.after, found.rule) == ("denied", "nothing grants 'crm.search:call' to a")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.yaml", "people: []", "expected a list of mappings under 'principals'"),
+        ("p.yaml", "principals: [5]", "expected a list of mappings under 'principals'"),
+        ("p.yaml", "principals: [{name: ana}]", "principal 1: expected {user, tenant, roles}"),
+        ("p.yaml", "principals: [{user: ana, roles: x}]", "principal 1: expected"),
+        ("t.yaml", "tools: [{name: a}, {name: B}]", "tool 2: "),
+        ("t.yaml", "tools: [{side_effects: read}]", "tool 1: "),
+    ],
+)
+def test_bad_files(tmp_path: Any, name: str, text: str, message: str) -> None:
+    """What can't be read as people or tools is refused in one line that says which one."""
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        (read_principals if name == "p.yaml" else read_tools)(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
