@@ -16,11 +16,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from escalade.agents._route import Retry
     from escalade.agents.climb import Attempt, Climb, Policy, Rung, Stop, Try, View, climb
     from escalade.agents.confidence import Confidence
     from escalade.agents.escalate import Escalate
     from escalade.agents.gateway import Gateway
-    from escalade.agents.models import Model
+    from escalade.agents.models import Model, measured_bound
     from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
     from escalade.agents.transports import LM15, LiteLLM, Recorded, Simulated
     from escalade.agents.world import SimModel, World
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
         UnknownName,
         UnknownPrice,
     )
-    from escalade.evals.compare import compare
+    from escalade.evals.compare import Comparison, Row, compare
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
@@ -66,11 +67,13 @@ if TYPE_CHECKING:
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.registry.access import Roles
+    from escalade.registry.breaker import Breaker
     from escalade.registry.budgets import Budget
     from escalade.registry.catalogue import Registry
     from escalade.registry.governed import GovernedTool
     from escalade.registry.journal import Journal
     from escalade.registry.ledger import Ledger
+    from escalade.registry.limits import RateLimit
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
     from escalade.registry.tools import ToolSpec, tool
@@ -85,12 +88,14 @@ __all__ = [
     "ApprovalRequired",
     "Attempt",
     "BadInput",
+    "Breaker",
     "Budget",
     "BudgetExceeded",
     "Budgeted",
     "Chain",
     "CircuitOpen",
     "Climb",
+    "Comparison",
     "Confidence",
     "Constant",
     "DataError",
@@ -125,11 +130,14 @@ __all__ = [
     "PromptLength",
     "Quarantined",
     "RandomMix",
+    "RateLimit",
     "RateLimited",
     "Recorded",
     "Refused",
     "Registry",
+    "Retry",
     "Roles",
+    "Row",
     "Rung",
     "Scope",
     "ScopeClosed",
@@ -152,6 +160,7 @@ __all__ = [
     "compare",
     "configure",
     "load_outcomes",
+    "measured_bound",
     "node",
     "record",
     "scope",
@@ -159,15 +168,16 @@ __all__ = [
 ]
 
 _MODULES = {
+    "agents._route": ("Retry",),
     "agents.climb": ("Attempt", "Climb", "Policy", "Rung", "Stop", "Try", "View", "climb"),
     "agents.confidence": ("Confidence",),
     "agents.escalate": ("Escalate",),
     "agents.gateway": ("Gateway",),
-    "agents.models": ("Model",),
+    "agents.models": ("Model", "measured_bound"),
     "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
     "agents.transports": ("LM15", "LiteLLM", "Recorded", "Simulated"),
     "agents.world": ("SimModel", "World"),
-    "evals.compare": ("compare",),
+    "evals.compare": ("Comparison", "Row", "compare"),
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),
     "evals.record": ("record",),
@@ -177,11 +187,13 @@ _MODULES = {
     "pipelines.map": ("Map",),
     "pipelines.node": ("node",),
     "registry.access": ("Roles",),
+    "registry.breaker": ("Breaker",),
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),
     "registry.journal": ("Journal",),
     "registry.budgets": ("Budget",),
     "registry.ledger": ("Ledger",),
+    "registry.limits": ("RateLimit",),
     "registry.opening": ("configure", "scope"),
     "registry.prices": ("Price", "PriceTable"),
     "registry.tools": ("ToolSpec", "tool"),

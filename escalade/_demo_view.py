@@ -47,12 +47,16 @@ class Step:
 
 
 class Story:
-    """A listener that tells what happens: a live tree on a terminal, else one line per event; nothing if `quiet`."""
+    """A listener that tells what happens: a live tree on a terminal, else one line per event; nothing if `quiet`.
+
+    `broken`: why it could not go on telling, None while it can.
+    """
 
     def __init__(self, title: str, console: Console, *, quiet: bool = False) -> None:
         self.title, self.steps = title, dict[str, Step]()
         self._console = console
         self._live = Live(get_renderable=self.tree, console=console, refresh_per_second=12)
+        self.broken: OSError | None = None
         self._shown, self._plain = console.is_terminal and not quiet, not console.is_terminal and not quiet
 
     def __enter__(self) -> Story:
@@ -115,8 +119,11 @@ class Story:
         self._say(f"{step.name}: {note}")
 
     def _say(self, line: str) -> None:
-        if self._plain:
-            self._console.print(line, soft_wrap=True, highlight=False)
+        if self._plain and self.broken is None:
+            try:
+                self._console.print(line, soft_wrap=True, highlight=False)
+            except OSError as error:  # a reader that went away, a full disk: the run goes on, `main` raises it
+                self.broken = error
 
 
 class Books:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -31,7 +32,8 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def compare(
     *,
     data: str | None = None,
-    labels: Literal["recorded", "regraded"] = "recorded",
+    rungs: str | None = None,
+    labels: Literal["recorded", "regraded"] | None = None,
     policies: str | None = None,
     baseline: str | None = None,
     margin: float = 0.02,
@@ -44,6 +46,7 @@ def compare(
     prices: str | None = None,
     per_request: str | None = None,
     per_run: str | None = None,
+    metrics: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
     """Compare routing policies on recorded outcomes: quality and cost, on paired data.
@@ -55,17 +58,19 @@ def compare(
     ----------
     data
         PATH or LOADER:PATH, with loader routellm (CSV or folder), long (CSV, TSV) or jsonl; guessed where not named.
+    rungs
+        The rungs that are the ladder, separated by commas; all of the data by default.
     labels
-        Which grading to trust, where the data has two.
+        Which grading to trust, where the data has two; the recorded one by default.
     policies
-        Names, separated by commas: a rung, oracle, random=0.3, random@POLICY, prompt-length, threshold=0.9,
-        threshold=0.8/3 (three rungs), threshold-fitted, agreement=3, agreement-models; NAME+budget.
+        Names, separated by commas: a rung, oracle, random-0.3, random@POLICY, prompt-length, threshold-0.9,
+        threshold-0.8/3 (three rungs), threshold-fitted, agreement-3, agreement-models; NAME+budget.
     baseline
         What differences are against; the strongest rung by default.
     margin
         How much worse is still "as good": 0.02 is two points.
     seed
-        Of random mixes and folds.
+        Of folds, of the order in which budgets are spent, and of random draws.
     folds
         What is fitted is fitted on all folds but the one that it is judged on.
     limit
@@ -73,7 +78,7 @@ def compare(
     missing
         Refuse data in which a rung lacks outcomes, or drop these questions.
     contaminated
-        Keep or drop questions that are marked as leaked.
+        Keep or drop questions that are marked as leaked; RouteLLM's files drop them by default, all others keep them.
     price
         NAME=IN/OUT, dollars per million tokens. Can be repeated.
     prices
@@ -81,32 +86,34 @@ def compare(
     per_request
         Dollars: the hard budget per request of the +budget rows.
     per_run
-        Dollars: their hard budget for all questions together.
+        Dollars: their hard budget for all questions together, spent in a random order.
+    metrics
+        Show APGR and CPT of the policies that have a score, too; always shown on RouteLLM's files.
     json
         One JSON object instead of a table.
     """
     from escalade.evals.compare import compare as run
+    from escalade.evals.loaders import loader_of
 
-    chosen = None if policies is None else [name.strip() for name in policies.split(",") if name.strip()]
-    outcomes = _load(data, labels, missing, contaminated, limit, price or [], prices)
+    choices = {"labels": labels, "missing": missing, "contaminated": contaminated, "limit": limit}
+    outcomes = _load(data, price or [], prices, rungs=_names(rungs), **choices)
     comparison = run(
         outcomes,
-        chosen,
+        _names(policies),
         baseline=baseline,
         margin=margin,
         seed=seed,
         folds=folds,
         per_request=per_request,
         per_run=per_run,
+        metrics=metrics or (data is not None and loader_of(data) == "routellm"),
     )
     if json:
         from json import dumps
 
         sys.stdout.write(dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
     else:
-        from escalade.evals.report import show
-
-        show(comparison)
+        comparison.show()
     return OK
 
 
@@ -141,42 +148,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except CycloptsError as error:
-        return _told(str(error), BAD_INPUT)
-    except BadInput as error:
+    except (CycloptsError, BadInput) as error:
         return _told(str(error), BAD_INPUT)
     except EscaladeError as error:
         return _told(str(error), FAILED)
-    except BrokenPipeError:
-        # The reader has seen enough (`| head`). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has seen enough (`| head`)
+        _silence()
         return OK
+    except OSError as error:  # a full disk
+        _silence()
+        return _told(f"can't go on: {error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         return _told("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else OK
 
 
-def _load(
-    data: str | None,
-    labels: str,
-    missing: str,
-    contaminated: str | None,
-    limit: int | None,
-    price: list[str],
-    prices: str | None,
-) -> Outcomes:
+def _load(data: str | None, price: list[str], prices: str | None, **choices: Any) -> Outcomes:
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.prices import parse_price, read_prices
 
-    return load_outcomes(
-        data,
-        labels=labels,
-        missing=missing,
-        contaminated=contaminated,
-        limit=limit,
-        prices=dict(parse_price(text) for text in price),
-        price_table=None if prices is None else read_prices(prices),
-    )
+    own = dict(parse_price(text) for text in price)
+    table = None if prices is None else read_prices(prices)
+    return load_outcomes(data, prices=own, price_table=table, **choices)
+
+
+def _names(text: str | None) -> list[str] | None:
+    """What stands between the commas."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _silence() -> None:
+    """Python flushes its output once more when it exits, and would complain then."""
+    with contextlib.suppress(OSError, ValueError):  # what isn't a file has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(message: str, code: int) -> int:

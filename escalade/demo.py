@@ -35,6 +35,7 @@ from escalade import (
     tool,
 )
 from escalade._demo_view import Books, Story
+from escalade._terminal import Terminal
 
 # What is asked. Each agent takes the field that its signature names.
 
@@ -138,7 +139,7 @@ def main(
     `seed`: of the simulated world. `json`: print one JSON object instead of the show. `fast`: models answer at once.
     `slow`: they take their time. `console`: where to print, stdout if None.
     """
-    console = console or Console()
+    console = console or Terminal()
     registry, journal = Registry([trains, forecast, hold, charge], name="demo"), Journal()
     ledger = Ledger([Budget("tenant:acme", "1.00", period="day"), Budget("user:acme/ada", "0.25")])
     gateway = Gateway(world(seed, pace=0.0 if fast else 1.0 if slow else 0.25).as_models(), name="demo")
@@ -150,6 +151,8 @@ def main(
     ):
         answer = office(gateway, registry)(**TRIP)
     books = Books(journal, ledger.accounts(), {usage.name: usage.calls for usage in registry.usage()})
+    if story.broken is not None:
+        raise story.broken
     wrong = books.wrong()
     if json:
         told = {"question": story.title, "answer": answer.plan, "found": answer.found, "climb": answer.climb}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ import escalade
 from escalade import cli
 from escalade.errors import BudgetExceeded
 from tests._house import ROOT
+
+FULL = Path("/dev/full")
 
 
 def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -103,6 +106,39 @@ def test_closed_pipe() -> None:
         run.stdout.close()
         assert not run.stderr.read()
         assert run.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_demo_in_a_closed_pipe(options: tuple[str, ...]) -> None:
+    """`escalade demo | head -2` ends quietly, although its story is told from within the run."""
+    command = [sys.executable, "-m", "escalade", "demo", "--fast", *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert run.stderr
+        run.stdout.readline()
+        run.stdout.close()
+        assert not run.stderr.read()
+        assert run.wait(timeout=60) == 0
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no full disk to write on")
+@pytest.mark.parametrize("command", [("compare", "--limit", "20"), ("compare", "--limit", "20", "--json"), ("demo",)])
+def test_full_disk(command: tuple[str, ...]) -> None:
+    """What can't be written is one line on stderr and exit code 1."""
+    whole = [sys.executable, "-m", "escalade", *command]
+    with FULL.open("w") as full:
+        run = subprocess.run(whole, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == "error: can't go on: No space left on device\n"
+
+
+def test_some_rungs_and_metrics(capsys) -> None:
+    """`--rungs` makes the ladder, `--metrics` adds the table of APGR and CPT."""
+    rungs = "qwen-1.5b@320,gpt-4-1106"
+    assert cli.main(["compare", "--limit", "80", "--rungs", rungs, "--metrics"]) == 0
+    text = capsys.readouterr().out
+    assert "mixtral" not in text.split("\n\n")[1]
+    assert "APGR" in text
 
 
 @pytest.mark.parametrize(

@@ -281,8 +281,8 @@ class Budgeted(Saved):
 
 
 def usd(nanos: int | None) -> str:
-    """A price for people: 3 significant digits. Not for sums."""
-    return "unknown price" if nanos is None else f"${nanos / NANO:.3g}"
+    """A price for people: 3 significant digits, never in powers of ten. Not for sums."""
+    return "unknown price" if nanos is None else f"${format(Decimal(f'{nanos / NANO:.3g}'), 'f')}"
 
 
 def _pick(view: View, rung: int, why: str) -> Decision:

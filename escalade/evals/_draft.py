@@ -11,7 +11,9 @@ import numpy as np
 
 from escalade.agents.climb import OK, Rung
 from escalade.errors import BadInput, DataError
-from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
+from escalade.evals._costs import cheapest_first, money, price_notes, tariff
+from escalade.evals._names import listed as together
+from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes, rungs_named
 from escalade.evals.prices import Listed, prices_of
 
 if TYPE_CHECKING:
@@ -27,23 +29,24 @@ if TYPE_CHECKING:
 CHARS_PER_TOKEN = 4
 """The estimate where data has characters and no tokens."""
 
-BYTES_PER_CHAR = 4
-"""UTF-8 never takes more: bounds the bytes of a prompt of which only the characters are known."""
+MOST_NAMED = 4
+"""A message names so many rungs and counts the rest."""
 
 
 @dataclass(frozen=True)
 class Choices:
     """What the caller asked for. `prices`: each has to fit a rung. `price_table`: may know more than is needed."""
 
-    labels: str = "recorded"
+    labels: str | None = None
     missing: str = "refuse"
     contaminated: str | None = None
     limit: int | None = None
     prices: Mapping[str, Price] | None = None
     price_table: PriceTable | None = None
+    rungs: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        _one_of("labels", self.labels, ("recorded", "regraded"))
+        _one_of("labels", self.labels, (None, "recorded", "regraded"))
         _one_of("missing", self.missing, ("refuse", "drop"))
         _one_of("contaminated", self.contaminated, (None, "keep", "drop"))
         if self.limit is not None and self.limit < 1:
@@ -56,7 +59,9 @@ class Draft:
 
     `prompt_chars`, `prompt_bytes`: None where unknown. `regraded`: None where there is one grading only. `recorded`:
     `quality` before other labels were asked for. `answer`: objects, None for none. `cost`: nano-dollars as recorded.
-    `max_output`: per rung, a bound of its output tokens.
+    `max_output`: per rung, a bound of its output tokens. `final`: the data is a saved `Outcomes`: its rungs are in
+    order, its costs (`price`, `ceiling`: nano-dollars), `features`, `labels` and `tariff` are final, its notes say
+    all. `output_column`: the name of the column that gives the lengths of answers.
     """
 
     name: str
@@ -68,6 +73,8 @@ class Draft:
     input_tokens: Floats
     output_tokens: Floats
     cost: Ints
+    price: Ints
+    ceiling: Ints
     latency: Floats
     status: NDArray[np.int8]
     prompt_chars: Ints | None = None
@@ -78,6 +85,11 @@ class Draft:
     category: list[str] | None = None
     max_output: list[int | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    final: bool = False
+    features: dict[str, NDArray[Any]] = field(default_factory=dict)
+    labels: str = "recorded"
+    tariff: dict[str, Listed] = field(default_factory=dict)
+    output_column: str = "output_tokens (or out_chars)"
 
     @classmethod
     def blank(cls, name: str, rungs: Sequence[Rung], keys: list[str]) -> Draft:
@@ -94,6 +106,8 @@ class Draft:
             input_tokens=np.full(len(keys), np.nan),
             output_tokens=nothing.copy(),
             cost=np.full(shape, UNKNOWN, dtype=np.int64),
+            price=np.full(shape, UNKNOWN, dtype=np.int64),
+            ceiling=np.full(shape, UNKNOWN, dtype=np.int64),
             latency=nothing.copy(),
             status=np.zeros(shape, dtype=np.int8),
             max_output=[None] * len(rungs),
@@ -107,6 +121,18 @@ class Draft:
         }
         changed["keys"] = [self.keys[i] for i in at.tolist()]
         changed["category"] = None if self.category is None else [self.category[i] for i in at.tolist()]
+        changed["features"] = {name: column[at] for name, column in self.features.items()}
+        return replace(self, **changed)
+
+    def on(self, rungs: list[int]) -> Draft:
+        """These rungs, in this order."""
+        changed: dict[str, Any] = {
+            name: value[:, rungs]
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray) and value.ndim == 2
+        }
+        changed["rungs"] = [self.rungs[i] for i in rungs]
+        changed["max_output"] = [self.max_output[i] for i in rungs]
         return replace(self, **changed)
 
     def noted(self, *notes: str) -> Draft:
@@ -116,41 +142,62 @@ class Draft:
 
 def finish(draft: Draft, choices: Choices) -> Outcomes:
     """The outcomes that the caller asked for. Raises DataError, UnknownName, BadInput."""
-    draft = _complete(_graded(_clean(draft, choices), choices), choices)
     listed = prices_of(draft.rungs, choices.prices, choices.price_table)
-    prices, ceilings, costs = _money(draft, listed)
-    order, how = _order(draft, listed)
-    notes = [*draft.notes, *([how] if how else []), *_price_notes(draft, listed)]
-    if choices.limit is not None and choices.limit < len(draft.keys):
-        notes.append(f"the first {choices.limit} of {len(draft.keys)} questions only (--limit)")
-    rows = np.arange(min(len(draft.keys), choices.limit or len(draft.keys)))
-    draft = draft.only(rows)
-    features = {"prompt_chars": draft.prompt_chars} if draft.prompt_chars is not None else {}
-    at = np.ix_(rows, np.array(order))
+    at = _named(draft, choices)
+    draft, listed = (draft if len(at) == len(draft.rungs) else draft.on(at)), [listed[i] for i in at]
+    draft = _complete(_graded(_clean(draft, choices), choices), choices)
+    if draft.final:
+        price, ceiling, order = draft.price, draft.ceiling, list(range(len(draft.rungs)))
+        how = ["costs are as recorded: --price changes nothing"] if choices.prices else []
+    else:
+        price, ceiling, costs = money(draft, listed)
+        how, order = price_notes(draft, listed), cheapest_first(draft, listed)
+        draft = replace(draft, cost=costs, tariff=tariff(draft, listed))
+    draft = replace(draft, price=price, ceiling=ceiling).noted(*how, *_left_out(draft, choices))
+    draft = draft.on(order).only(np.arange(min(len(draft.keys), choices.limit or len(draft.keys))))
+    chars = {} if draft.prompt_chars is None else {"prompt_chars": draft.prompt_chars}
     return Outcomes(
         name=draft.name,
-        rungs=tuple(draft.rungs[i] for i in order),
+        rungs=tuple(draft.rungs),
         keys=tuple(draft.keys),
-        features=features,
-        quality=draft.quality[:, order],
-        answer=_codes(draft.answer[:, order]),
-        confidence=draft.confidence[:, order],
-        cost=costs[at],
-        price=prices[at],
-        ceiling=ceilings[at],
-        latency=draft.latency[:, order],
-        status=draft.status[:, order],
-        labels=choices.labels,
+        features=chars | draft.features,
+        quality=draft.quality,
+        answer=_as_they_are(draft.answer) if draft.final else _codes(draft.answer),
+        confidence=draft.confidence,
+        cost=draft.cost,
+        price=draft.price,
+        ceiling=draft.ceiling,
+        latency=draft.latency,
+        status=draft.status,
+        labels=choices.labels or draft.labels,
         category=None if draft.category is None else tuple(draft.category),
-        notes=tuple(notes),
-        gradings=_gradings(draft, order),
+        notes=tuple(draft.notes),
+        gradings=_gradings(draft),
+        tariff={rung.name: draft.tariff[rung.name] for rung in draft.rungs if rung.name in draft.tariff},
     )
 
 
-def _gradings(draft: Draft, order: list[int]) -> dict[str, Floats]:
+def _named(draft: Draft, choices: Choices) -> list[int]:
+    """Indices of the rungs asked for."""
+    return list(range(len(draft.rungs))) if choices.rungs is None else rungs_named(_names(draft), choices.rungs)
+
+
+def _left_out(draft: Draft, choices: Choices) -> list[str]:
+    """Notes on what was asked for and isn't all."""
+    notes = [] if choices.rungs is None else [f"the ladder is {together(_names(draft))} (--rungs)"]
+    if choices.limit is not None and choices.limit < len(draft.keys):
+        notes.append(f"the first {choices.limit} of {len(draft.keys)} questions only (--limit)")
+    return notes
+
+
+def _names(draft: Draft) -> list[str]:
+    return [rung.name for rung in draft.rungs]
+
+
+def _gradings(draft: Draft) -> dict[str, Floats]:
     """Both gradings where both are complete, else none: there is nothing to choose."""
     both = {"recorded": draft.recorded, "regraded": draft.regraded}
-    complete = {name: q[:, order] for name, q in both.items() if q is not None and not np.isnan(q).any()}
+    complete = {name: q for name, q in both.items() if q is not None and not np.isnan(q).any()}
     return complete if len(complete) > 1 else {}
 
 
@@ -178,115 +225,37 @@ def _graded(draft: Draft, choices: Choices) -> Draft:
         for name, quality in (("recorded", draft.quality), ("regraded", draft.regraded))
         if quality is not None
     }
-    if choices.labels not in gradings:
+    wanted = choices.labels or (draft.labels if draft.labels in gradings else "recorded")
+    if wanted not in gradings:
         raise DataError(f"{draft.name}: it has no re-graded labels; use --labels recorded")
-    return replace(
-        draft, quality=gradings[choices.labels], regraded=gradings.get("regraded"), recorded=gradings["recorded"]
-    )
+    return replace(draft, quality=gradings[wanted], regraded=gradings.get("regraded"), recorded=gradings["recorded"])
 
 
 def _complete(draft: Draft, choices: Choices) -> Draft:
     holes = np.isnan(draft.quality)
     if not holes.any():
         return draft
-    lacking = ", ".join(
-        f"{rung.name} lacks {count:,}"
-        for rung, count in zip(draft.rungs, holes.sum(axis=0).tolist(), strict=True)
-        if count
-    )
+    counts = sorted(zip(holes.sum(axis=0).tolist(), _names(draft), strict=True), key=lambda pair: -pair[0])
+    most = [f"{name} lacks {count:,}" for count, name in counts if count]
+    lacking = ", ".join(most[:MOST_NAMED]) + (f", {len(most) - MOST_NAMED} more" if len(most) > MOST_NAMED else "")
     affected, n = int(holes.any(axis=1).sum()), len(draft.keys)
     told = f"{affected:,} of {n:,} questions without an outcome on every rung ({lacking})"
+    whole = [name for count, name in counts if not count]
+    or_without = (
+        f", or compare the rungs that lack none with --rungs {','.join(whole)}"
+        if 2 <= len(whole) <= MOST_NAMED
+        else ", or name the rungs that are to be compared with --rungs A,B,C"
+    )
     if choices.missing == "refuse":
-        raise DataError(f"{draft.name}: {told}; leave these questions out with --missing drop")
+        raise DataError(f"{draft.name}: {told}; leave these questions out with --missing drop{or_without}")
     if affected == n:
-        raise DataError(f"{draft.name}: {told}; no question is left")
-    return draft.only(np.flatnonzero(~holes.any(axis=1))).noted(f"{told} are dropped")
+        raise DataError(f"{draft.name}: {told}; no question is left{or_without}")
+    why = "what is missing may not be missing by chance, and what is left not be a fair sample"
+    return draft.only(np.flatnonzero(~holes.any(axis=1))).noted(f"{told} are dropped: {why}")
 
 
-def _money(draft: Draft, listed: list[Listed | None]) -> tuple[Ints, Ints, Ints]:
-    """(expected price, ceiling, cost), `(n, k)` nano-dollars, UNKNOWN where unknown.
-
-    Expected: input tokens at list price, and for the output the mean of the rung, the same for all its questions, in
-    whole tokens: what a row's own answer adds to that is less than it shows. Ceiling: a token for each byte of the
-    prompt, and for the output what the rung can't exceed (its limit; where none is known, the power of two above its
-    longest answer). Where costs were recorded: their mean, and their maximum.
-    """
-    prices, ceilings, costs = (np.full(draft.quality.shape, UNKNOWN, dtype=np.int64) for _ in range(3))
-    prompt = _prompt_bound(draft)
-    for rung, found in enumerate(listed):
-        recorded, out = draft.cost[:, rung], draft.output_tokens[:, rung]
-        if (recorded != UNKNOWN).all():
-            costs[:, rung] = recorded
-            prices[:, rung], ceilings[:, rung] = -(-int(recorded.sum()) // len(recorded)), recorded.max()
-        elif found is not None and prompt is not None and not np.isnan(out).any():
-            longest = int(out.max())
-            bound = max(draft.max_output[rung] or 1 << max(0, longest - 1).bit_length(), longest)
-            into = draft.input_tokens.astype(np.int64)
-            costs[:, rung] = _cost(found.price, into, out.astype(np.int64))
-            prices[:, rung] = _cost(found.price, into, np.full_like(into, int(np.ceil(out.mean()))))
-            ceilings[:, rung] = _cost(found.price, prompt, np.full_like(into, bound))
-    return prices, ceilings, costs
-
-
-def _prompt_bound(draft: Draft) -> Ints | None:
-    """Upper bound of the input tokens, `(n,)`: one for each byte. None where the input tokens are unknown."""
-    if np.isnan(draft.input_tokens).any():
-        return None
-    tokens = draft.input_tokens.astype(np.int64)
-    if draft.prompt_bytes is not None:
-        return np.maximum(tokens, draft.prompt_bytes)
-    return tokens if draft.prompt_chars is None else np.maximum(tokens, draft.prompt_chars * BYTES_PER_CHAR)
-
-
-def _cost(price: Price, into: Ints, out: Ints) -> Ints:
-    """As `Price.cost`, in columns."""
-    nanos: Ints = -(-(into * price.input + out * price.output) // 1_000_000)
-    return nanos
-
-
-def _order(draft: Draft, listed: list[Listed | None]) -> tuple[list[int], str]:
-    """Rungs, cheapest first; equal ones stay in the order of the data."""
-    rungs = range(len(draft.rungs))
-    if (draft.cost != UNKNOWN).all():
-        return sorted(rungs, key=draft.cost.mean(axis=0).tolist().__getitem__), ""
-    if all(found is not None for found in listed):
-        return sorted(rungs, key=[f.price.input + f.price.output for f in listed if f].__getitem__), ""
-    order = sorted(rungs, key=draft.quality.mean(axis=0).tolist().__getitem__)
-    return order, "not every price is known: rungs are ordered by mean quality, the weakest first"
-
-
-def _price_notes(draft: Draft, listed: list[Listed | None]) -> list[str]:
-    if (draft.cost != UNKNOWN).all():
-        return ["costs are as recorded in the data"]
-    if np.isnan(draft.input_tokens).any() or np.isnan(draft.output_tokens).any():
-        return ["cost unknown: the data has neither costs nor the lengths of all prompts and answers"]
-    by_source: dict[tuple[str, str], list[str]] = {}
-    unknown = []
-    for rung, found in zip(draft.rungs, listed, strict=True):
-        if found is None:
-            unknown.append(rung.name)
-        else:
-            figures = f"${_dollars(found.price.input)} in, ${_dollars(found.price.output)} out"
-            by_source.setdefault((figures, found.source), []).append(rung.name)
-    notes = [
-        f"price per million tokens of {_listed(names)}: {f} ({source})" for (f, source), names in by_source.items()
-    ]
-    if unknown:
-        notes.append(f"price unknown: {_listed(unknown)}; set it with --price NAME=IN/OUT")
-    return notes
-
-
-def _listed(names: list[str]) -> str:
-    """Like "qwen-1.5b@96, @160, @224" for rungs of one model."""
-    said: list[str] = []
-    for name in names:
-        model, _, budget = name.partition("@")
-        said.append(f"@{budget}" if budget and said and names[0].startswith(f"{model}@") else name)
-    return ", ".join(said)
-
-
-def _dollars(nanos: int) -> str:
-    return format((Decimal(nanos) / 10**9).normalize(), "f")
+def _as_they_are(codes: NDArray[Any]) -> Ints:
+    return np.where(codes == None, NO_ANSWER, codes).astype(np.int64)  # noqa: E711 - element by element
 
 
 def _codes(answers: NDArray[Any]) -> Ints:

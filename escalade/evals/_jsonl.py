@@ -5,11 +5,13 @@
         "output_tokens": 36}, "large": {"quality": 1, "answer": "C", "output_tokens": 66}}}
 
 The first line may be left out: rungs are then those that occur. Figures that aren't known are left out or null.
+`Outcomes.save` writes files of this format that are marked as final: they hold prices and bounds as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,7 +24,9 @@ from escalade.errors import DataError
 from escalade.evals._draft import CHARS_PER_TOKEN, Draft, tokens_of
 from escalade.evals._files import read_text, stem
 from escalade.evals.outcomes import STATUSES
-from escalade.money import NANO
+from escalade.evals.prices import Listed
+from escalade.money import Money
+from escalade.registry.prices import Price
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -34,27 +38,54 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Dollars = Annotated[Decimal, Field(ge=0)]
+
+
+class Tariff(_Row):
+    """The list price that costs were reckoned with, dollars per million tokens."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    source: str
+
+
 class RungInfo(_Row):
-    """A rung: `model` finds its price; `max_output_tokens` bounds what an answer can cost."""
+    """A rung: `model` finds its price; `max_output_tokens` bounds what an answer can cost, `ceiling` does in dollars.
+
+    `tariff`: of final files.
+    """
 
     name: Name
     model: str | None = None
     strategy: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    ceiling: Dollars | None = None
+    tariff: Tariff | None = None
+
+    def rung(self) -> Rung:
+        """As the ladder has it."""
+        return Rung(self.name, self.strategy, self.model, None if self.ceiling is None else Money.of(self.ceiling))
 
 
 class Header(_Row):
-    """First line: the version of the format, the rungs, and what has to be said with every result."""
+    """First line: the version of the format, the rungs, and what has to be said with every result.
+
+    `final`: written by `Outcomes.save`: rungs are in order, figures and notes are all there is, answers are codes.
+    """
 
     escalade: Literal["outcomes/1"]
     name: str | None = None
     rungs: tuple[RungInfo, ...] = ()
     notes: tuple[str, ...] = ()
+    final: bool = False
+    labels: str = "recorded"
 
 
 class Answer(_Row):
     """What one rung gave: `quality` and `regraded` in 0..1, `cost` in dollars, `latency` in seconds.
 
+    `price`, `ceiling`: of final files, dollars: what it was expected to cost, and what it can't exceed.
     `answer` is anything that can be compared: a letter, a number, a hash. Any `status` but "ok" is a failed attempt.
     """
 
@@ -64,7 +95,9 @@ class Answer(_Row):
     confidence: Share | None = None
     output_chars: Count | None = None
     output_tokens: Count | None = None
-    cost: Annotated[Decimal, Field(ge=0)] | None = None
+    cost: Dollars | None = None
+    price: Dollars | None = None
+    ceiling: Dollars | None = None
     latency: Annotated[float, Field(ge=0)] | None = None
     status: Literal["ok", "wrong_format", "truncated", "failed", "refused"] = "ok"
 
@@ -77,6 +110,7 @@ class Question(_Row):
     prompt_bytes: Count | None = None
     input_tokens: Count | None = None
     category: str | None = None
+    features: dict[str, bool | int | float | str] = {}
     contaminated: bool = False
     outcomes: dict[str, Answer]
 
@@ -98,12 +132,12 @@ def parse(text: str, where: str, name: str) -> Draft:
     questions = [(number, _checked(Question, line, where, number)) for number, line in lines]
     infos = header.rungs or tuple(RungInfo(name=n) for n in dict.fromkeys(n for _, q in questions for n in q.outcomes))
     rungs = {info.name: i for i, info in enumerate(infos)}
-    _check_names(where, infos, rungs, questions)
-    draft = Draft.blank(
-        header.name or name, [Rung(r.name, r.strategy, r.model) for r in infos], [q.key for _, q in questions]
-    )
+    _check_names(where, infos, rungs, questions, twice=header.final)
+    draft = Draft.blank(header.name or name, [info.rung() for info in infos], [q.key for _, q in questions])
     draft.max_output[:] = [info.max_output_tokens for info in infos]
     draft.notes[:] = header.notes
+    draft.tariff.update({info.name: _listed(info.tariff) for info in infos if info.tariff})
+    draft = replace(draft, final=header.final, labels=header.labels)
     for i, (_, question) in enumerate(questions):
         for rung, answer in question.outcomes.items():
             _fill(draft, i, rungs[rung], answer)
@@ -121,8 +155,10 @@ def _fill(draft: Draft, i: int, rung: int, answer: Answer) -> None:
         draft.output_tokens[at] = -(-answer.output_chars // CHARS_PER_TOKEN)
     draft.latency[at] = _known(answer.latency)
     draft.status[at] = STATUSES.index(answer.status)
-    if answer.cost is not None:
-        draft.cost[at] = int((answer.cost * NANO).to_integral_value(rounding="ROUND_CEILING"))
+    amounts = (draft.cost, answer.cost), (draft.price, answer.price), (draft.ceiling, answer.ceiling)
+    for column, dollars in amounts:
+        if dollars is not None:
+            column[at] = int(Money.of(dollars))
 
 
 def _with_prompts(draft: Draft, questions: list[Question]) -> Draft:
@@ -143,9 +179,20 @@ def _with_prompts(draft: Draft, questions: list[Question]) -> Draft:
         "prompt_bytes": sizes.astype(np.int64) if questions and not np.isnan(sizes).any() else None,
         "regraded": regraded if questions and not np.isnan(regraded).all() else None,
         "contaminated": np.array([q.contaminated for q in questions], dtype=bool),
-        "category": [c or "" for c in categories] if any(categories) else None,
+        "category": None if all(c is None for c in categories) else [c or "" for c in categories],
+        "features": {name: np.array([q.features[name] for q in questions]) for name in _shared(questions)},
     }
     return Draft(**{**vars(draft), **changed})
+
+
+def _shared(questions: list[Question]) -> list[str]:
+    """Features that every question has."""
+    names = list(questions[0].features) if questions else []
+    return [name for name in names if all(name in q.features for q in questions)]
+
+
+def _listed(tariff: Tariff) -> Listed:
+    return Listed(Price.of(tariff.input, tariff.output, tariff.cached), tariff.source)
 
 
 def _checked(model: type[Model], line: str, where: str, number: int) -> Model:
@@ -159,7 +206,12 @@ def _checked(model: type[Model], line: str, where: str, number: int) -> Model:
 
 
 def _check_names(
-    where: str, infos: tuple[RungInfo, ...], rungs: dict[str, int], questions: list[tuple[int, Question]]
+    where: str,
+    infos: tuple[RungInfo, ...],
+    rungs: dict[str, int],
+    questions: list[tuple[int, Question]],
+    *,
+    twice: bool,
 ) -> None:
     if len(rungs) < len(infos):
         raise DataError(f"{where}: two rungs have the same name")
@@ -168,7 +220,7 @@ def _check_names(
         stranger = next((name for name in question.outcomes if name not in rungs), None)
         if stranger is not None:
             raise DataError(f"{where}: line {number}: field outcomes: no rung {stranger!r} in the first line")
-        if seen.setdefault(question.key, number) != number:
+        if seen.setdefault(question.key, number) != number and not twice:
             raise DataError(f"{where}: line {number}: field key: {question.key!r} was on line {seen[question.key]}")
 
 

@@ -13,82 +13,57 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from escalade.agents.climb import Rung
-from escalade.errors import BadInput, DataError
+from escalade.errors import BadInput
 from escalade.evals._draft import Draft, tokens_of
-from escalade.evals._files import column, number, read_table, stem, verdict
-from escalade.evals.outcomes import STATUSES
+from escalade.evals._files import Table, number, read_table, stem, verdict
+from escalade.evals.outcomes import STATUSES, UNKNOWN
 from escalade.money import Money
 
-Cells = list[tuple[int, list[str]]]
+Places = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Row and rung of each line."""
 
 
 def load(path: Path, split: str | None = None) -> Draft:
-    """A long table; only the rows of this split, where one is named. Raises DataError, UnknownName."""
-    header, lines = read_table(path)
-    question, model = column(path, header, "question_id"), column(path, header, "model")
-    column(path, header, "correct")
+    """A long table; only the rows of this split, where one is named. Raises DataError."""
+    table = read_table(path)
+    for name in ("question_id", "model", "correct"):
+        table.need(name)
     if split is not None:
-        at = column(path, header, "split")
-        lines = [(line, cells) for line, cells in lines if cells[at] == split]
-    keys = {key: i for i, key in enumerate(dict.fromkeys(cells[question] for _, cells in lines))}
-    models = {name: i for i, name in enumerate(dict.fromkeys(cells[model] for _, cells in lines))}
-    if "" in keys or "" in models:
-        line = next(line for line, cells in lines if not cells[question] or not cells[model])
-        raise DataError(f"{path}: line {line}: a question_id and a model are needed")
-    draft = Draft.blank(stem(path), [Rung(name, None, name) for name in models], list(keys))
-    places = [(keys[cells[question]], models[cells[model]]) for _, cells in lines]
-    _unique(path, lines, places, list(keys), list(models))
-    return _filled(_Table(path, header, lines, places), draft)
+        splits = table.cells(table.need("split"))
+        table = replace(table, rows=[row for row, its in zip(table.rows, splits, strict=True) if its == split])
+    questions, models = table.cells("question_id"), table.cells("model")
+    for i in (column.index("") for column in (questions, models) if "" in column):
+        raise table.wrong(i, "a question_id and a model are needed")
+    keys, names = list(dict.fromkeys(questions)), list(dict.fromkeys(models))
+    row, rung = {key: i for i, key in enumerate(keys)}, {name: i for i, name in enumerate(names)}
+    at = np.array([row[key] for key in questions], np.int64), np.array([rung[name] for name in models], np.int64)
+    _unique(table, at, keys, names)
+    return _filled(table, at, Draft.blank(stem(path), [Rung(name, None, name) for name in names], keys))
 
 
-class _Table:
-    """Cells by column, and where on the draft each line belongs."""
-
-    def __init__(self, path: Path, header: list[str], lines: Cells, places: list[tuple[int, int]]) -> None:
-        self.path, self.header, self.lines, self.places = path, header, lines, places
-
-    def cells(self, *names: str) -> list[tuple[int, tuple[int, int], str]] | None:
-        """[(line, place, text)] of the first of these columns, None where there is none."""
-        name = next((n for n in names if n in self.header), None)
-        if name is None:
-            return None
-        at = self.header.index(name)
-        return [(line, place, cells[at]) for (line, cells), place in zip(self.lines, self.places, strict=True)]
-
-    def numbers(self, target: Any, *names: str, low: float = 0.0, high: float = np.inf) -> bool:
-        """Fill a column of numbers in; is it there?"""
-        name = next((n for n in names if n in self.header), names[0])
-        for line, place, text in self.cells(*names) or []:
-            value = number(self.path, line, name, text)
-            if value < low or value > high:
-                raise DataError(f"{self.path}: line {line}: column {name!r} has {value:g}, outside {low:g} to {high:g}")
-            target[place if target.ndim == 2 else place[0]] = value
-        return name in self.header
-
-
-def _filled(table: _Table, draft: Draft) -> Draft:
-    for line, place, text in table.cells("correct") or []:
-        draft.quality[place] = verdict(table.path, line, "correct", text)
-    for _, place, text in table.cells("answer", "pred") or []:
-        draft.answer[place] = text or None
-    for line, place, text in table.cells("cost") or []:
-        if text.strip():
-            draft.cost[place] = _cost(table.path, line, text)
-    for line, place, text in table.cells("status") or []:
-        draft.status[place] = _status(table.path, line, text)
-    table.numbers(draft.confidence, "confidence", high=1.0)
-    table.numbers(draft.latency, "latency")
+def _filled(table: Table, at: Places, draft: Draft) -> Draft:
+    draft.quality[at] = table.parsed("correct", verdict)
+    answers = next((name for name in ("answer", "pred") if name in table.header), None)
+    if answers is not None:
+        draft.answer[at] = [text or None for text in table.cells(answers)]
+    if "cost" in table.header:
+        draft.cost[at] = table.parsed("cost", _cost)
+    if "status" in table.header:
+        draft.status[at] = table.parsed("status", _status)
+    _numbers(table, draft.confidence, at, "confidence", high=1.0)
+    _numbers(table, draft.latency, at, "latency")
     chars = np.full(len(draft.keys), np.nan)
-    if not table.numbers(draft.output_tokens, "output_tokens", "out_tokens") and table.numbers(
-        draft.output_tokens, "out_chars", "output_chars"
+    if not _numbers(table, draft.output_tokens, at, "output_tokens", "out_tokens") and _numbers(
+        table, draft.output_tokens, at, "out_chars", "output_chars"
     ):
         draft = replace(draft, output_tokens=tokens_of(draft.output_tokens))
-    known = table.numbers(chars, "prompt_chars") and not np.isnan(chars).any()
-    if not table.numbers(draft.input_tokens, "input_tokens", "prompt_tokens") and known:
+    known = _numbers(table, chars, at[0], "prompt_chars") and not np.isnan(chars).any()
+    if not _numbers(table, draft.input_tokens, at[0], "input_tokens", "prompt_tokens") and known:
         draft = replace(draft, input_tokens=tokens_of(chars))
-    category: dict[int, str] = {place[0]: text for _, place, text in table.cells("category") or []}
+    category = dict(zip(at[0].tolist(), table.cells("category"), strict=True)) if "category" in table.header else {}
     return replace(
         draft,
         prompt_chars=chars.astype(np.int64) if known else None,
@@ -96,28 +71,37 @@ def _filled(table: _Table, draft: Draft) -> Draft:
     )
 
 
-def _unique(path: Path, lines: Cells, places: list[tuple[int, int]], keys: list[str], models: list[str]) -> None:
-    if len(set(places)) == len(places):
-        return
-    seen: set[tuple[int, int]] = set()
-    for (line, _), place in zip(lines, places, strict=True):
-        if place in seen:
-            raise DataError(f"{path}: line {line}: question {keys[place[0]]!r} has two lines for {models[place[1]]!r}")
-        seen.add(place)
+def _numbers(table: Table, target: Any, at: Any, *names: str, high: float = np.inf) -> bool:
+    """Fill the first of these columns in; is it there?"""
+    name = next((name for name in names if name in table.header), None)
+    if name is None:
+        return False
+    target[at] = table.parsed(name, number(0.0, high))
+    return True
 
 
-def _cost(path: Path, line: int, text: str) -> int:
+def _unique(table: Table, at: Places, keys: list[str], names: list[str]) -> None:
+    place = at[0] * len(names) + at[1]
+    _, first = np.unique(place, return_index=True)
+    if len(first) < len(place):
+        again = int(np.setdiff1d(np.arange(len(place)), first)[0])
+        raise table.wrong(again, f"question {keys[at[0][again]]!r} has two lines for {names[at[1][again]]!r}")
+
+
+def _cost(text: str) -> int:
+    if not text.strip():
+        return UNKNOWN
     try:
         cost = int(Money.of(text))
     except BadInput as error:
-        raise DataError(f"{path}: line {line}: column 'cost': {error}") from None
+        raise ValueError(f"has {text[:40]!r}: {error}") from None
     if cost < 0:
-        raise DataError(f"{path}: line {line}: column 'cost' has {text}; a cost isn't negative")
+        raise ValueError(f"has {text}; a cost isn't negative")
     return cost
 
 
-def _status(path: Path, line: int, text: str) -> int:
+def _status(text: str) -> int:
     status = text.strip() or STATUSES[0]
     if status not in STATUSES:
-        raise DataError(f"{path}: line {line}: column 'status' has {text!r}; it is one of {', '.join(STATUSES)}")
+        raise ValueError(f"has {text!r}; it is one of {', '.join(STATUSES)}")
     return STATUSES.index(status)

@@ -2,13 +2,15 @@
 
     prompt, <model>, <model>, …, <model>_response, <model>_response, …
 
-Of a folder, every CSV file is read, and its name is the category. Prompts listed in a `contaminated_prompts.jsonl` next
-to the file are left out, as RouteLLM does, unless they are asked for. Prompts and answers are only measured.
+"question" does for "prompt". Of a folder, every CSV file with prompts is read, and its name is the category. Prompts
+listed in a `contaminated_prompts.jsonl` next to the file are left out, as RouteLLM does, unless they are asked for.
+Prompts and answers are only measured.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,65 +19,73 @@ import numpy as np
 from escalade.agents.climb import Rung
 from escalade.errors import DataError
 from escalade.evals._draft import Draft, tokens_of
-from escalade.evals._files import column, read_table, read_text, stem, verdict
+from escalade.evals._files import Table, read_header, read_table, read_text, stem, verdict
 
 RESPONSE = "_response"
 LIST = "contaminated_prompts.jsonl"
-Line = tuple[Path, int, dict[str, str]]
-"""(file, line number, cells by column)."""
+PROMPT = ("prompt", "question")
 
 
 def load(path: Path) -> Draft:
-    """A CSV file, or a folder of them. Raises DataError, UnknownName."""
-    files = (
-        sorted(p for p in path.iterdir() if p.suffix == ".csv" or p.name.endswith(".csv.gz"))
-        if path.is_dir()
-        else [path]
-    )
-    if not files:
-        raise DataError(f"{path}: no CSV file in this folder")
-    models: dict[str, None] = {}
-    lines: list[Line] = []
-    for file in files:
-        header, rows = read_table(file)
-        column(file, header, "prompt")
-        models |= dict.fromkeys(_models(file, header))
-        lines += [(file, line, dict(zip(header, cells, strict=True))) for line, cells in rows]
-    draft = _draft(stem(path), list(models), lines)
+    """A CSV file, or a folder of them. Raises DataError."""
+    tables, strangers = _tables(path)
+    models = list(dict.fromkeys(name for table in tables for name in _models(table)))
+    prompts = [prompt for table in tables for prompt in table.cells(table.need(*PROMPT))]
+    draft = _filled(Draft.blank(stem(path), [Rung(m, None, m) for m in models], [_key(p) for p in prompts]), tables)
     listed = _contaminated(path if path.is_dir() else path.parent)
-    marked = np.array([cells["prompt"] in listed for _, _, cells in lines], dtype=bool)
-    return _with(draft, contaminated=marked, category=[stem(file) for file, _, _ in lines] if path.is_dir() else None)
-
-
-def _draft(name: str, models: list[str], lines: list[Line]) -> Draft:
-    prompts = [cells["prompt"] for _, _, cells in lines]
-    draft = Draft.blank(name, [Rung(model, None, model) for model in models], [_key(p) for p in prompts])
     chars = np.array([len(p) for p in prompts], dtype=np.int64)
-    for i, (file, line, cells) in enumerate(lines):
-        for rung, model in enumerate(models):
-            draft.quality[i, rung] = verdict(file, line, model, cells.get(model, ""))
-            if model + RESPONSE in cells:
-                draft.output_tokens[i, rung] = len(cells[model + RESPONSE])
-    notes = (
-        ["tokens are estimated as characters / 4; a prompt is the question alone"]
-        if not np.isnan(draft.output_tokens).any()
-        else []
-    )
-    return _with(
+    measured = ["tokens are estimated as characters / 4, rounded up; a prompt is the question alone"]
+    return replace(
         draft,
         output_tokens=tokens_of(draft.output_tokens),
+        output_column="<model>_response",
         input_tokens=tokens_of(chars.astype(np.float64)),
         prompt_chars=chars,
         prompt_bytes=np.array([len(p.encode("utf-8", "surrogatepass")) for p in prompts], dtype=np.int64),
-        notes=notes,
+        contaminated=np.array([prompt in listed for prompt in prompts], dtype=bool),
+        category=[stem(table.path) for table in tables for _ in table.rows] if path.is_dir() else None,
+        notes=[*(measured if not np.isnan(draft.output_tokens).any() else []), *strangers],
     )
 
 
-def _models(file: Path, header: list[str]) -> list[str]:
-    index = {"", "prompt", "Unnamed: 0", "index"}
-    models = [name for name in header if name not in index and not name.endswith(RESPONSE)]
+def _tables(path: Path) -> tuple[list[Table], list[str]]:
+    """(the files, a note on those of a folder that have no prompts)."""
+    if not path.is_dir():
+        return [_needing_prompts(read_table(path))], []
+    files = sorted(p for p in path.iterdir() if p.suffix == ".csv" or p.name.endswith(".csv.gz"))
+    if not files:
+        raise DataError(f"{path}: no CSV file in this folder")
+    kept = [file for file in files if any(name in read_header(file) for name in PROMPT)]
+    if not kept:
+        raise DataError(f"{path}: none of its {len(files)} CSV files has a column 'prompt', {files[0].name} neither")
+    others = [file.name for file in files if file not in kept]
+    note = f"{len(others)} CSV files without prompts are left out: {', '.join(others)}"
+    return [read_table(file) for file in kept], [note] if others else []
+
+
+def _needing_prompts(table: Table) -> Table:
+    table.need(*PROMPT)
+    return table
+
+
+def _filled(draft: Draft, tables: list[Table]) -> Draft:
+    start = 0
+    for table in tables:
+        rows = slice(start, start + len(table.rows))
+        for rung, model in enumerate(rung.name for rung in draft.rungs):
+            if model in table.header:
+                draft.quality[rows, rung] = table.parsed(model, verdict)
+            if model + RESPONSE in table.header:
+                draft.output_tokens[rows, rung] = [len(text) for text in table.cells(model + RESPONSE)]
+        start = rows.stop
+    return draft
+
+
+def _models(table: Table) -> list[str]:
+    index = {"", *PROMPT, "Unnamed: 0", "index"}
+    models = [name for name in table.header if name not in index and not name.endswith(RESPONSE)]
     if not models:
-        raise DataError(f"{file}: no column with the verdicts of a model next to 'prompt'")
+        raise DataError(f"{table.path}: no column with the verdicts of a model next to 'prompt'")
     return models
 
 
@@ -94,9 +104,6 @@ def _contaminated(folder: Path) -> set[str]:
             try:
                 found.add(str(json.loads(text)["eval_prompt"]))
             except (ValueError, KeyError, TypeError):
-                raise DataError(f"{listed}: line {line}: expected a JSON object with 'eval_prompt'") from None
+                told = f"{listed}: line {line}: expected a JSON object with 'eval_prompt', a prompt to leave out"
+                raise DataError(f"{told}; put it right, or call the file something else") from None
     return found
-
-
-def _with(draft: Draft, **changed: object) -> Draft:
-    return Draft(**{**vars(draft), **changed})

@@ -77,7 +77,7 @@ class Table:
             voted=ok & (answer != NO_ANSWER),
             answer=answer,
             confidence=outcomes.confidence[rows],
-            paid=np.maximum(outcomes.cost[rows], 0),
+            paid=np.maximum(np.where(outcomes.cost[rows] < 0, ceiling, outcomes.cost[rows]), 0),
             expected=np.where(price < 0, ceiling, price),
             ceiling=ceiling,
         )

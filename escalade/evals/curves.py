@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from escalade.agents.climb import OK, Policy
-from escalade.agents.policies import Agreement, PromptLength, RandomMix, RungRef, Threshold, draw, rung_index
+from escalade.agents.policies import Agreement, PromptLength, RandomMix, RungRef, Threshold, rung_index
 from escalade.errors import BadInput
 from escalade.evals._vector import Board, Table, largest_group
 from escalade.evals.outcomes import STATUSES
@@ -93,11 +93,15 @@ def cpt(score: ArrayLike, weak_quality: ArrayLike, strong_quality: ArrayLike, x:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A score to sweep, with the quality of the two answers that it decides between; columns `(n,)`."""
+    """A score to sweep, with the quality of the two answers that it decides between; columns `(n,)`.
+
+    `names`: of the two answers, the weak one first.
+    """
 
     score: Floats
     weak: Floats
     strong: Floats
+    names: tuple[str, str] = ("", "")
 
     @property
     def apgr(self) -> float | None:
@@ -110,21 +114,27 @@ class Sweep:
 def sweep_of(policy: Policy | Fitted, outcomes: Outcomes) -> Sweep | None:
     """The score that this policy sets one threshold on; None without one, or with more than two answers to choose from.
 
-    `RandomMix`: a random number. `PromptLength`: the length. `Threshold` on two rungs: 1 - confidence of the cheap
-    answer. `Agreement`: how many members disagree with the largest group, whose answer is the weak one. What is fitted
-    has the score of what it fits. A failed cheap attempt has the score nan, first of all: it escalates anyhow.
+    `RandomMix`: the same for all, so that its curve is the expected one: a straight line. `PromptLength`: the length.
+    `Threshold` on two rungs: 1 - confidence of the cheap answer. `Agreement`: how many members disagree with the
+    largest group, whose answer is the weak one. What is fitted has the score of what it fits. A failed cheap attempt
+    has the score nan, first of all: it escalates anyhow.
     """
     rungs = outcomes.rungs
     if isinstance(policy, RandomMix | MatchedRandom):
-        drawn = np.array([draw(policy.seed, key) for key in outcomes.keys])
-        return Sweep(-drawn, _graded(outcomes, policy.low), _graded(outcomes, policy.high))
+        return _pair(np.zeros(outcomes.n), outcomes, policy.low, policy.high)
     if isinstance(policy, PromptLength | FittedPromptLength):
         chars = np.asarray(outcomes.features["prompt_chars"], dtype=np.float64)
-        return Sweep(chars, _graded(outcomes, policy.low), _graded(outcomes, policy.high))
+        return _pair(chars, outcomes, policy.low, policy.high)
     if isinstance(policy, Threshold | FittedThreshold):
         ladder = tuple(range(len(rungs))) if policy.ladder is None else policy.ladder
         return _confidence_sweep(outcomes, *ladder) if len(ladder) == 2 else None
     return _agreement_sweep(policy, outcomes) if isinstance(policy, Agreement) else None
+
+
+def oracle_sweep(outcomes: Outcomes, low: RungRef, high: RungRef) -> Sweep:
+    """The score of the oracle router: what the strong rung gains, which nobody knows beforehand."""
+    weak, strong = _graded(outcomes, low), _graded(outcomes, high)
+    return _pair(strong - weak, outcomes, low, high)
 
 
 def frontier(cost: ArrayLike, quality: ArrayLike) -> NDArray[np.bool_]:
@@ -159,11 +169,17 @@ def _graded(outcomes: Outcomes, ref: RungRef) -> Floats:
     return np.where(outcomes.status[:, rung] == STATUSES.index(OK), outcomes.quality[:, rung], 0.0)
 
 
+def _pair(score: Floats, outcomes: Outcomes, low: RungRef, high: RungRef) -> Sweep:
+    rungs = outcomes.rungs
+    names = rungs[rung_index(rungs, low)].name, rungs[rung_index(rungs, high)].name
+    return Sweep(score, _graded(outcomes, low), _graded(outcomes, high), names)
+
+
 def _confidence_sweep(outcomes: Outcomes, low: RungRef, high: RungRef) -> Sweep:
     rung = rung_index(outcomes.rungs, low)
     failed = outcomes.status[:, rung] != STATUSES.index(OK)
     score = np.where(failed, np.nan, 1.0 - outcomes.confidence[:, rung])
-    return Sweep(score, _graded(outcomes, low), _graded(outcomes, high))
+    return _pair(score, outcomes, low, high)
 
 
 def _agreement_sweep(policy: Agreement, outcomes: Outcomes) -> Sweep:
@@ -173,4 +189,5 @@ def _agreement_sweep(policy: Agreement, outcomes: Outcomes) -> Sweep:
     board.tried[:, members] = True
     agreeing, best = largest_group(board, members)
     weak = np.where(agreeing > 0, outcomes.quality[rows, best], 0.0)
-    return Sweep((len(members) - agreeing).astype(np.float64), weak, _graded(outcomes, policy.then))
+    names = f"vote of {len(members)}", outcomes.rungs[rung_index(outcomes.rungs, policy.then)].name
+    return Sweep((len(members) - agreeing).astype(np.float64), weak, _graded(outcomes, policy.then), names)

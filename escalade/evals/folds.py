@@ -33,6 +33,14 @@ def assign_folds(keys: Sequence[str], folds: int = 5, seed: int = 0) -> NDArray[
     return np.fromiter((fold[key] for key in keys), dtype=np.int64, count=len(keys))
 
 
+def shuffled(keys: Sequence[str], seed: int = 0) -> NDArray[np.int64]:
+    """Indices of the questions in an order that depends on the keys and the seed, never on the order of the data.
+
+    Rows with the same key follow each other in the order of the data.
+    """
+    return np.array(sorted(range(len(keys)), key=lambda i: (_hash(seed, keys[i], "order"), keys[i])), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class ByFold:
     """Several policies as one: the fold of the question's key says which of them decides."""
@@ -45,5 +53,5 @@ class ByFold:
         return self.policies[self.fold[view.key]].decide(view)
 
 
-def _hash(seed: int, key: str) -> bytes:
-    return blake2b(f"fold\0{seed}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _hash(seed: int, key: str, what: str = "fold") -> bytes:
+    return blake2b(f"{what}\0{seed}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()

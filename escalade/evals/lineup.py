@@ -2,17 +2,17 @@
 
     <rung>                    always this rung
     oracle                    hindsight: the cheapest right answer; a bound, not a policy
-    random, random=0.3        the strongest rung for half, for 30 % of the questions
-    random@POLICY             a random mix that costs what POLICY costs
+    random, random-0.3        the strongest rung for half, for 30 % of the questions, in expectation
+    random@POLICY             the random mix that costs what POLICY costs, in expectation
     prompt-length             the longer half of the prompts to the strongest rung; prompt-length@POLICY: at its cost
-    threshold=0.8             cheap rung first, the strongest below a confidence of 0.8; threshold=0.8/3: on three rungs
+    threshold-0.8             cheap rung first, the strongest below a confidence of 0.8; threshold-0.8/3: on three rungs
     threshold-fitted          the cheapest threshold that is as good as the strongest rung, fitted on the other folds
-    agreement=3               the 3 cheapest rungs vote, the strongest answers when they disagree
+    agreement-3               the 3 cheapest rungs that answer vote, the strongest answers when they disagree
     agreement-models          one rung of each cheaper model votes
     ANY+budget                any of them under the hard budgets per request and per run
 
-A "=" may be written as "-". The *cheap* rung is the dearest of those below the strongest that say how sure they are,
-else the first.
+A "-" may be written as "=" before a number. The *cheap* rung is the dearest of those below the strongest that say how
+sure they are, else the first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from escalade.money import Money
 if TYPE_CHECKING:
     from escalade.evals.outcomes import Outcomes
 
-THRESHOLD = 0.8
+THRESHOLD, STRICT = 0.8, 0.99
+"""Confidences below which the default line-up escalates: models that state one in words are seldom below 0.8."""
+
 ORACLE, BUDGET, FITTED, MODELS = "oracle", "+budget", "threshold-fitted", "agreement-models"
 RUN_SHARE = Decimal("0.5")
 """Default budget of a run: this share of what the strongest rung alone would cost."""
@@ -43,17 +45,28 @@ RUN_SHARE = Decimal("0.5")
 
 @dataclass(frozen=True)
 class Entry:
-    """A row to be: `play` is None for the oracle. Budgets are set on rows that have to keep them."""
+    """A row to be: `play` is None for the oracle. Budgets are set on rows that have to keep them.
+
+    `routes`: does it choose between a cheap and the strongest rung? `reference`: whose cost a random mix matches.
+    """
 
     name: str
     play: Policy | Fitted | None
     per_request: Money | None = None
     per_run: Money | None = None
     routes: bool = False
+    reference: Entry | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Is it a random mix, taken at its expected value?"""
+        return isinstance(self.play, RandomMix | MatchedRandom)
 
     @property
     def fitted(self) -> bool:
         """Is it fitted on other folds than it is judged on?"""
+        if isinstance(self.play, MatchedRandom):
+            return self.reference is not None and self.reference.fitted
         return isinstance(self.play, Fitted)
 
 
@@ -105,7 +118,7 @@ class Lineup:
         length = ["prompt-length"] if "prompt_chars" in self.outcomes.features else []
         votes = [name for name in routers if name.startswith("agreement")]
         reference = "agreement-3" if "agreement-3" in votes else votes[-1] if votes else None
-        matched = [f"threshold-{THRESHOLD}"] if self.sure else []
+        matched = [f"threshold-{THRESHOLD}", f"threshold-{STRICT}"] if self.sure else []
         matched += [reference] if reference else []
         if not self.outcomes.priced:
             return [*self.rungs, ORACLE, "random", *length, *routers]
@@ -140,6 +153,7 @@ class Lineup:
     def _escalating(self) -> Iterator[str]:
         if self.sure:
             yield f"threshold-{THRESHOLD}"
+            yield f"threshold-{STRICT}"
         if len(self.sure) > 1:
             yield f"threshold-{THRESHOLD}/3"
         if self.sure and self.outcomes.priced:
@@ -149,7 +163,7 @@ class Lineup:
             yield MODELS
 
     def _known(self) -> list[str]:
-        return list(dict.fromkeys([*self.names(), "random", "random=0.5", "threshold=0.8", "agreement=3"]))
+        return list(dict.fromkeys([*self.names(), ORACLE, "random", "prompt-length", "threshold-0.8", "agreement-3"]))
 
     def _random(self, text: str) -> Entry:
         share = self._number("random", text, 0.5)
@@ -167,14 +181,15 @@ class Lineup:
 
     def _matched(self, kind: str, reference: str) -> Entry:
         name = f"{kind}@{reference}"
-        play = self.entry(reference).play
+        matched = self.entry(reference)
+        play = matched.play
         if play is None:
             raise BadInput(f"{name}: the oracle is no policy whose cost could be matched")
         if not self.outcomes.priced:
             raise UnknownPrice(f"{name}: costs can't be matched, {self._unpriced()}")
         strong = self._above(name)
         if kind == "random":
-            return Entry(name, MatchedRandom(play, self.cheap, strong, self.seed, name))
+            return Entry(name, MatchedRandom(play, self.cheap, strong, self.seed, name), reference=matched)
         return Entry(name, FittedPromptLength(self.cheap, strong, reference=play, name=name), routes=True)
 
     def _threshold(self, text: str) -> Entry:

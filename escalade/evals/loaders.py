@@ -9,7 +9,7 @@ Any of them may be gzipped. Without a loader's name it is guessed, by the name o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def load_outcomes(
     data: str | Path | None = None,
     *,
-    labels: str = "recorded",
+    rungs: Sequence[str] | None = None,
+    labels: str | None = None,
     missing: str = "refuse",
     contaminated: str | None = None,
     limit: int | None = None,
@@ -34,18 +35,25 @@ def load_outcomes(
 ) -> Outcomes:
     """Outcomes from `PATH` or `LOADER:PATH`; None is the GSM8K ladder that ships with the package.
 
-    `labels`: "recorded" or "regraded" (where the data has both). `missing`: "refuse" a data set in which a rung lacks
-    outcomes, or "drop" those questions. `contaminated`: "keep" or "drop" questions that are marked as leaked; None
-    drops them for routellm, as RouteLLM does, and keeps them otherwise. `limit`: the first so many questions. `prices`:
-    by name of a rung or model, each must fit one; `price_table`: may know more than is needed.
+    `rungs`: names of those that are the ladder, None is all; what the others lack doesn't matter. `labels`: "recorded"
+    or "regraded" (where the data has both); None is "recorded", and for saved outcomes what they had. `missing`:
+    "refuse" a data set in which a rung lacks outcomes, or "drop" those questions. `contaminated`: "keep" or "drop"
+    questions that are marked as leaked; None drops them for routellm, as RouteLLM does, and keeps them otherwise.
+    `limit`: the first so many questions. `prices`: by name of a rung or model, each must fit one; `price_table`: may
+    know more than is needed.
 
     What was left out or assumed stands in `Outcomes.notes`. Raises DataError, UnknownName and BadInput.
     """
     loader, path = _loader_and_path(data) if data is not None else ("bundled", Path())
     if contaminated is None and loader == "routellm":
         contaminated = "drop"
-    choices = Choices(labels, missing, contaminated, limit, prices, price_table)
+    choices = Choices(labels, missing, contaminated, limit, prices, price_table, rungs)
     return finish(LOADERS[loader](path), choices)
+
+
+def loader_of(data: str | Path) -> str:
+    """The name of the loader that reads it: as it says, else as it looks. Raises DataError, UnknownName."""
+    return _loader_and_path(data)[0]
 
 
 def _loader_and_path(data: str | Path) -> tuple[str, Path]:
@@ -66,10 +74,10 @@ def _guessed(path: Path) -> str:
         return "routellm"
     if {".jsonl", ".ndjson"} & set(path.suffixes):
         return "jsonl"
-    header, _ = _files.read_table(path)
+    header = _files.read_header(path)
     if {"question_id", "model"} <= set(header):
         return "long"
-    if "prompt" in header:
+    if {"prompt", "question"} & set(header):
         return "routellm"
     raise DataError(
         f"{path}: can't tell what this is; expected the columns question_id, model, correct (long), or prompt and "

@@ -6,16 +6,22 @@ question or of an answer: answers are codes that only mean "same" or "different"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung, View
-from escalade.errors import UnknownName
+from escalade.errors import BadInput, UnknownName
+from escalade.evals._names import listed, shortened
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from escalade.evals.prices import Listed
 
 STATUSES = (OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED)
 """Codes of the `status` column are indices into this."""
@@ -25,6 +31,25 @@ UNKNOWN = -1
 
 NO_ANSWER = -1
 """Stands for "no answer" in the `answer` column."""
+
+
+COLUMNS = ("quality", "answer", "confidence", "cost", "price", "ceiling", "latency", "status")
+"""The columns of shape (n, k)."""
+
+
+def rungs_named(known: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Indices of these rungs in ascending order; a name may lack its provider. Raises UnknownName, BadInput."""
+    if not names:
+        raise BadInput("no rung is named; name those that are the ladder, or none at all for all of them")
+    found = set()
+    for name in names:
+        fits = [i for i, rung in enumerate(known) if rung == name] or [
+            i for i, rung in enumerate(known) if shortened(rung) == name
+        ]
+        if len(fits) != 1:
+            raise UnknownName("rung", name, list(known))
+        found.add(fits[0])
+    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,7 @@ class Outcomes:
     `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels.
     `notes`: one line each on what the loader left out or assumed, to be shown with every result. `gradings`: name of
     the labels -> (n, k) quality by them, where the data has more than one grading; `quality` is that of `labels`.
+    `tariff`: name of a rung -> the list price that its costs were reckoned with, where they were.
     """
 
     name: str
@@ -56,6 +82,7 @@ class Outcomes:
     category: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
     gradings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    tariff: Mapping[str, Listed] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -69,6 +96,37 @@ class Outcomes:
     def priced(self) -> bool:
         """Is every cost known?"""
         return bool((self.cost >= 0).all())
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that change when any figure, key or rung does: which data a result was found on."""
+        found = blake2b(digest_size=8)
+        found.update(repr(([rung.name for rung in self.rungs], self.keys, self.labels)).encode())
+        columns = {name: getattr(self, name) for name in COLUMNS} | {f"={f}": c for f, c in self.features.items()}
+        for name, column in columns.items():
+            found.update(name.encode() + column.tobytes())
+        return found.hexdigest()
+
+    def only_rungs(self, names: Sequence[str]) -> Outcomes:
+        """The same questions on a ladder of these rungs only, in their order here. Raises UnknownName, BadInput."""
+        at = rungs_named([rung.name for rung in self.rungs], names)
+        left = [rung.name for i, rung in enumerate(self.rungs) if i not in at]
+        named = listed([self.rungs[i].name for i in at])
+        columns: dict[str, Any] = {name: getattr(self, name)[:, at] for name in COLUMNS}
+        return replace(
+            self,
+            rungs=tuple(self.rungs[i] for i in at),
+            notes=(*self.notes, *([f"the ladder is {named} (--rungs)"] if left else [])),
+            gradings={labels: quality[:, at] for labels, quality in self.gradings.items()},
+            tariff={name: price for name, price in self.tariff.items() if name not in left},
+            **columns,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write them as JSON lines, gzipped if the name ends with ".gz"; `load_outcomes(path)` gives the same again."""
+        from escalade.evals._saving import save
+
+        return save(self, Path(path))
 
     def graded(self, labels: str) -> Outcomes:
         """The same outcomes by another grading. Raises UnknownName."""
@@ -88,13 +146,16 @@ class Outcomes:
         )
 
     def attempt(self, i: int, rung: int) -> Attempt:
-        """What rung number `rung` gave for question i."""
-        code = int(self.answer[i, rung])
+        """What rung number `rung` gave for question i.
+
+        Where its cost is unknown it counts at its ceiling: live, what isn't known settles at what was reserved.
+        """
+        code, cost = int(self.answer[i, rung]), int(self.cost[i, rung])
         return Attempt(
             rung=rung,
             answer=None if code == NO_ANSWER else code,
             confidence=float(self.confidence[i, rung]),
-            cost=max(0, int(self.cost[i, rung])),
+            cost=cost if cost >= 0 else max(0, int(self.ceiling[i, rung])),
             latency=float(self.latency[i, rung]),
             status=STATUSES[int(self.status[i, rung])],
         )

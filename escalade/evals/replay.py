@@ -43,7 +43,7 @@ class Replayed:
     `rows`: (n,) row in the outcomes. `chosen`: (n,) rung that answers, -1 when unanswered. `tried`: (n, k) bool.
     `cost`: (n,) int64 nano-dollars over all attempts, UNKNOWN (-1) where an attempt's cost is unknown. `quality`: (n,)
     float, 0.0 when unanswered or failed. `latency`: (n,) seconds of the attempts one after the other, nan where
-    unknown. `errors`: (n,) bool, unanswered or answered by an attempt that isn't OK.
+    unknown, 0.0 where nothing was tried. `errors`: (n,) bool, unanswered or answered by an attempt that isn't OK.
     """
 
     policy: str
@@ -295,16 +295,23 @@ class FittedBudgeted:
 
 
 def cross_fit(
-    fitted: Fitted, outcomes: Outcomes, folds: int = 5, seed: int = 0, *, per_run: int | None = None
+    fitted: Fitted,
+    outcomes: Outcomes,
+    folds: int = 5,
+    seed: int = 0,
+    *,
+    per_run: int | None = None,
+    rows: Rows = None,
 ) -> Replayed:
     """Out of fold: each question is answered by the policy that was fitted on the other folds; in dataset order.
 
-    `per_run`: as in `replay`, one budget over all folds. Raises BadInput with fewer distinct questions than folds.
+    `per_run`, `rows`: as in `replay`, one budget over all folds; all rows are fitted on, whichever are replayed. Raises
+    BadInput with fewer distinct questions than folds.
     """
     fold = assign_folds(outcomes.keys, folds, seed)
     policies = tuple(fitted.fit(outcomes, np.flatnonzero(fold != f)) for f in range(folds))
     stitched = ByFold(fitted.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
-    return replay(stitched, outcomes, per_run=per_run)
+    return replay(stitched, outcomes, per_run=per_run, rows=rows)
 
 
 def _reference_cost(reference: Reference, outcomes: Outcomes, rows: Ints) -> float:

@@ -1,33 +1,49 @@
 """A comparison as a table for people: what is best, what it costs, and how sure that is.
 
-The interval of each quality is drawn on one axis for all rows. Widths follow the console: below 100 columns differences
-are shortened to "+1.6 ±1.6" and the relative cost is left out, so that nothing wraps from 80 columns on.
+The interval of each quality is drawn on one axis for all rows. Columns follow the width of the console: where it is
+narrow differences are shortened to "+1.6 ±1.6", then the axis is left out, then the relative cost. Heads are never cut.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from escalade._terminal import Terminal
 from escalade.evals.statistics import AS_GOOD, BETTER, CANT_TELL
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod as Justify
+
     from escalade.evals.compare import Comparison, Row
 
 WIDE = 100
-"""Columns from which on a row has room for full intervals and the relative cost."""
+"""Columns where nobody says how many there are."""
 
-DIFF = "vs baseline"
-"""Column of the differences, in points."""
+DIFF, NARROW_DIFF, BAR = "vs baseline", "vs base", "bar"
+"""Columns of the differences, in points, in full and where there is little room; of the drawn intervals."""
 
-LEAST_BAR, MOST_BAR = 7, 44
+COUNTS = {
+    "err": "questions left without a usable answer; they count as wrong",
+    "no $": "questions that no rung fitted the budget for; they count as wrong",
+    "over": "questions, and runs, that cost more than their budget",
+}
+"""Columns that are shown where there is something to count."""
+
+LEFT = ("", "policy", BAR, "verdict")
+"""Columns that begin at the left."""
+
+LEAST_BAR, MOST_BAR, LEAST_NAME, LEAST_METRICS = 7, 44, 8, 80
+TOO_LARGE, TOO_FEW = 0.5, 10
+"""Where only differences like this would be found, or with fewer questions, nothing can be told."""
+
 STYLES = {BETTER: "bold green", AS_GOOD: "green", CANT_TELL: "yellow"}
 SHADE = "dim"
 
@@ -41,69 +57,81 @@ class Glyphs:
     dot: str = "●"
     right: str = "┤"
     dagger: str = "†"
+    double: str = "‡"
     plus_minus: str = "±"
 
 
-PLAIN = Glyphs("|", "-", "o", "|", "!", "~")
+PLAIN = Glyphs("|", "-", "o", "|", "!", "?", "~")
 """For terminals that know ASCII only."""
 
 
 def show(comparison: Comparison, console: Console | None = None) -> None:
     """Print the report. Without a terminal it is plain text of 100 columns (or `COLUMNS`)."""
     console = console or _console()
-    glyphs = Glyphs() if _can_draw(console) else PLAIN
-    console.print(_title(comparison))
-    console.print()
-    console.print(_table(comparison, console.width, glyphs))
-    console.print()
-    for mark, note in (*_legend(comparison, glyphs), *(("-", note) for note in comparison.notes)):
-        console.print(_item(mark, note, console.width))
-    console.print()
+    for part in parts(comparison, console.width, console.encoding):
+        console.print(part)
+
+
+def parts(comparison: Comparison, width: int, encoding: str = "utf-8") -> Iterator[RenderableType]:
+    """What is printed, in order, for a console of this width and encoding."""
+    glyphs = Glyphs() if _can_draw(encoding) else PLAIN
+    yield _title(comparison)
+    yield ""
+    cells = [_cells(row, comparison, glyphs) for row in comparison.rows]
+    layout = _Layout.fitting(cells, width)
+    yield _table(comparison, layout, cells, glyphs)
+    yield ""
+    if comparison.metrics:
+        yield from _metrics(comparison, width)
+    for mark, note in (*_legend(comparison, glyphs, layout.widths), *(("-", note) for note in comparison.notes)):
+        yield _item(mark, note, width)
+    yield ""
     if comparison.changed:
-        console.print(_sentence(_relabelled(comparison), console.width, "yellow"))
-        console.print()
-    console.print(_sentence(closing(comparison), console.width, "bold"))
+        yield _sentence(_relabelled(comparison), width, "yellow")
+        yield ""
+    yield _sentence(closing(comparison), width, "bold")
 
 
 def closing(comparison: Comparison) -> str:
-    """One sentence: what difference this sample can resolve, and which cheapest policy is as good as the baseline."""
-    base, n = _short(comparison.baseline, comparison), f"{comparison.n:,} questions"
-    if comparison.detectable is None:
-        told = f"With {n} no difference to {base} can be told from chance"
-    else:
-        told = (
-            f"With {n}, a true difference to {base} of {100 * comparison.detectable:.1f} points is found 4 times in 5 "
-            f"({_range(comparison)}), smaller ones may stay hidden"
-        )
+    """What difference this sample can resolve, and which cheapest policy is as good as the baseline."""
+    told = _power(comparison)
+    base = _short(comparison.baseline, comparison)
     if all(row.cost_per_1k_usd is None for row in comparison.rows):
-        return f"{told}; what the policies cost is unknown."
+        return f"{told} What the policies cost is unknown."
     best = comparison.cheapest_as_good
     margin = f"{100 * comparison.margin:g} points"
     if best is None:
-        return f"{told}; no cheaper policy is shown to be as good as {base} within {margin}."
-    ratio = f"{100 * (best.cost_ratio or 0):.3g} % of its cost"
-    by = "by these labels " if best.name in {change.name for change in comparison.changed} else ""
+        return f"{told} No cheaper policy is shown to be as good as {base} within {margin}."
+    ratio = f"{100 * (best.cost_ratio or 0):.3g} % of the cost of {base}"
+    by = "By these labels the" if best.name in {change.name for change in comparison.changed} else "The"
     name = _short(best.name, comparison)
-    return f"{told}; {by}the cheapest policy that is as good within {margin} is {name}, at {ratio}."
+    return f"{told} {by} cheapest policy that is as good within {margin} is {name}, at {ratio}."
 
 
-class _Terminal(Console):
-    """Leaves it to the command what a reader that stops reading means; rich would exit with 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+def _power(comparison: Comparison) -> str:
+    """What this sample can tell, for the policies that one would choose."""
+    base, n = _short(comparison.baseline, comparison), f"{comparison.n:,} question{'s' * (comparison.n != 1)}"
+    found = {row.name: row.detectable for row in comparison.candidates if row.detectable is not None}
+    if not found:
+        return f"With {n} no difference to {base} can be told from chance."
+    least, most = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+    if found[most] >= TOO_LARGE or comparison.n < TOO_FEW:
+        return f"{n[0].upper()}{n[1:]} are too few to tell policies apart: hardly any difference to {base} would show."
+    names = dict.fromkeys((least, most))
+    points = " or ".join(f"{100 * found[name]:.1f} points ({_short(name, comparison)})" for name in names)
+    return f"With {n}, a true difference to {base} of {points} is found 4 times in 5, a smaller one may stay hidden."
 
 
 def _console() -> Console:
-    console = _Terminal(highlight=False)
+    console = Terminal(highlight=False)
     if console.is_terminal or "COLUMNS" in console._environ:
         return console
-    return _Terminal(highlight=False, width=WIDE)
+    return Terminal(highlight=False, width=WIDE)
 
 
-def _can_draw(console: Console) -> bool:
+def _can_draw(encoding: str) -> bool:
     try:
-        "".join(vars(Glyphs()).values()).encode(console.encoding)
+        "".join(vars(Glyphs()).values()).encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -116,43 +144,86 @@ def _title(comparison: Comparison) -> Text:
     return title
 
 
-def _table(comparison: Comparison, width: int, glyphs: Glyphs) -> Table:
-    wide, errors = width >= WIDE, any(row.errors for row in comparison.rows)
-    violations = any(row.budget_violations for row in comparison.rows)
-    cells = [_cells(row, comparison, wide=wide, glyphs=glyphs) for row in comparison.rows]
-    heads = {"": "left", "policy": "left", "quality": "right", "bar": "left", "$/1k": "right", DIFF: "right"}
-    heads |= {"cost": "right"} if wide else {}
-    heads |= {"verdict": "left"} | ({"err": "right"} if errors else {}) | ({"over": "right"} if violations else {})
-    fixed = {name: max(1, len(name), *(c[name].cell_len for c in cells)) for name in heads if name != "bar"}
-    spare = width - sum(fixed.values()) - len(heads)
-    bar = min(MOST_BAR, max(LEAST_BAR, spare))
-    fixed["policy"] = min(fixed["policy"], max(12, fixed["policy"] + min(0, spare - bar)))
-    axis = _Axis.over(comparison.rows, bar)
+LAYOUTS = (
+    ("", "policy", "quality", BAR, "$/1k", DIFF, "cost", "verdict", *COUNTS),
+    ("", "policy", "quality", BAR, "$/1k", NARROW_DIFF, "cost", "verdict", *COUNTS),
+    ("", "policy", "quality", "$/1k", NARROW_DIFF, "cost", "verdict", *COUNTS),
+    ("", "policy", "quality", "$/1k", NARROW_DIFF, "verdict", *COUNTS),
+    ("", "policy", "quality", "$/1k", "verdict"),
+)
+"""Columns. The first of these that fits is taken; the last one cuts names where it must."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The columns that are shown, and their widths."""
+
+    widths: dict[str, int]
+
+    @classmethod
+    def fitting(cls, cells: list[dict[str, Text]], width: int) -> _Layout:
+        """The columns that have room. Counts of nothing aren't shown."""
+        for columns in LAYOUTS:
+            shown = [name for name in columns if name not in COUNTS or any(c[name] for c in cells)]
+            widths = {name: max(1, len(name), *(c[name].cell_len for c in cells)) for name in shown}
+            widths |= {BAR: LEAST_BAR} if BAR in shown else {}
+            spare = width - sum(widths.values()) - len(widths) + 1
+            if spare >= 0:
+                break
+        widths["policy"] = max(LEAST_NAME, widths["policy"] + min(0, spare))
+        widths |= {BAR: min(MOST_BAR, LEAST_BAR + spare)} if BAR in widths else {}
+        return cls(widths)
+
+
+def _table(comparison: Comparison, layout: _Layout, cells: list[dict[str, Text]], glyphs: Glyphs) -> Table:
+    rows = comparison.rows
+    axis = _Axis.over(rows, layout.widths.get(BAR, LEAST_BAR))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
-    for name, justify in heads.items():
-        head = axis.head() if name == "bar" else name
-        space = bar if name == "bar" else fixed[name]
-        table.add_column(head, justify=justify, width=space, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-    for row, cell in zip(comparison.rows, cells, strict=True):
-        cell["bar"] = axis.draw(row, glyphs)
-        table.add_row(*(cell[name] for name in heads), style=SHADE if row.hindsight else None)
+    for name, space in layout.widths.items():
+        head = axis.head() if name == BAR else name
+        justify: Justify = "left" if name in LEFT else "right"
+        table.add_column(head, justify=justify, width=space, no_wrap=True, overflow="ellipsis")
+    for row, cell in zip(rows, cells, strict=True):
+        shown = [axis.draw(row, glyphs) if name == BAR else cell[name] for name in layout.widths]
+        table.add_row(*shown, style=SHADE if row.hindsight else None)
     return table
 
 
-def _cells(row: Row, comparison: Comparison, *, wide: bool, glyphs: Glyphs) -> dict[str, Text]:
+def _metrics(comparison: Comparison, width: int) -> Iterator[RenderableType]:
+    """RouteLLM's metrics of the policies that have a score, best first; nothing where none has."""
+    rows = sorted((row for row in comparison.rows if row.apgr is not None), key=lambda row: -(row.apgr or 0.0))
+    if not rows:
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
+    for name in ("score of", "APGR", "CPT50", "CPT80", "weak", "strong"):
+        table.add_column(name, justify="right" if name[0] in "AC" else "left", no_wrap=width >= LEAST_METRICS)
+    for row in rows:
+        shares = ("never" if x is None else f"{100 * x:.1f}%" for x in (row.cpt50, row.cpt80))
+        names = (_short(name or "", comparison) for name in (row.weak, row.strong))
+        table.add_row(_short(row.name, comparison), f"{row.apgr:.3f}", *shares, *names)
+    yield table
+    yield ""
+    yield _item("-", "APGR: mean share of the gap between weak and strong that the score recovers (random: 0.5)", width)
+    yield _item("-", "CPT50, CPT80: share of calls to strong with which 50, 80 % of the gap is recovered", width)
+
+
+def _cells(row: Row, comparison: Comparison, glyphs: Glyphs) -> dict[str, Text]:
     is_base = row.name == comparison.baseline
-    word = "baseline" if is_base else "hindsight" if row.hindsight else row.verdict
     marks = ("*" if row.frontier else " ") + (glyphs.dagger if row.beats_random is False else "")
     ratio = "" if row.cost_ratio is None or is_base else _relative(row.cost_ratio)
+    word = row.verdict + (f" {glyphs.double}" if row.better_adjusted is False else "")
     return {
         "": Text(marks.rstrip(), style="bold cyan"),
         "policy": Text(_short(row.name, comparison), style="bold" if row.frontier or is_base else ""),
         "quality": Text(f"{100 * row.quality:.1f}%"),
         "$/1k": Text("?" if row.cost_per_1k_usd is None else _money(row.cost_per_1k_usd)),
-        DIFF: Text("" if is_base else _difference(row, glyphs, wide=wide)),
+        BAR: Text(),
+        DIFF: Text("" if is_base else _difference(row, glyphs, wide=True)),
+        NARROW_DIFF: Text("" if is_base else _difference(row, glyphs, wide=False)),
         "cost": Text(ratio),
-        "verdict": Text(word, style=SHADE if is_base or row.hindsight else STYLES.get(row.verdict, "red")),
-        "err": Text(str(row.errors or ""), style="red"),
+        "verdict": Text(word, style=STYLES.get(row.verdict, "red") if row.judged else SHADE),
+        "err": Text(str(row.errors - row.unpaid or ""), style="red"),
+        "no $": Text(str(row.unpaid or ""), style="red"),
         "over": Text(str(row.budget_violations or ""), style="bold red"),
     }
 
@@ -205,20 +276,36 @@ class _Axis:
         return text
 
 
-def _legend(comparison: Comparison, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
+def _legend(comparison: Comparison, glyphs: Glyphs, shown: Container[str]) -> Iterator[tuple[str, str]]:
     """(mark, what it means), and what every reader of such a table should know."""
-    if any(row.frontier for row in comparison.rows):
-        yield "*", "no other policy is as good and cheaper, or as cheap and better"
-    if any(row.beats_random is False for row in comparison.rows):
+    rows = comparison.rows
+    if any(row.frontier for row in rows):
+        yield "*", "on the frontier: nothing here has a higher quality for as little money, or as high a one for less"
+    if any(row.beats_random is False for row in rows):
         yield glyphs.dagger, "not shown to beat a random mix of its cheap and the strongest rung at the same cost"
-    if any(row.hindsight for row in comparison.rows):
+    yield from _family(comparison, glyphs)
+    if any(row.hindsight for row in rows):
         yield "-", "the oracle knows the right answers: a bound, not a policy"
-    if any(row.errors for row in comparison.rows):
-        yield "-", "err: questions left without a usable answer; they count as wrong"
-    yield (
-        "-",
-        "each interval is for one comparison; of 20 policies that are no better than the baseline, one may seem so",
-    )
+    yield from (("-", f"{name}: {told}") for name, told in COUNTS.items() if name in shown)
+
+
+def _family(comparison: Comparison, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
+    """How many looks were taken, and which claims survive that."""
+    judged = sum(row.judged for row in comparison.rows)
+    better = [row for row in comparison.rows if row.better_adjusted is not None]
+    if judged < 2:
+        return
+    if not better:
+        luck = (
+            "each interval is for one comparison; one in 40 policies that are just as good as the baseline looks better"
+        )
+        yield "-", luck
+    if any(not row.better_adjusted for row in better):
+        told = f"better on its own, but not when all {judged} comparisons are counted (Holm, 2.5 % one-sided)"
+        yield glyphs.double, told
+    if any(row.better_adjusted for row in better):
+        names = ", ".join(_short(row.name, comparison) for row in better if row.better_adjusted)
+        yield "-", f"better also when all {judged} comparisons are counted (Holm, 2.5 % one-sided): {names}"
 
 
 def _relabelled(comparison: Comparison) -> str:
@@ -239,12 +326,6 @@ def _item(mark: str, text: str, width: int) -> Text:
 
 def _sentence(text: str, width: int, style: str) -> Text:
     return Text("\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)), style=style)
-
-
-def _range(comparison: Comparison) -> str:
-    told = [row.detectable for row in comparison.rows if row.detectable is not None and not row.hindsight]
-    low, high = f"{100 * min(told):.1f}", f"{100 * max(told):.1f}"
-    return "by any of them" if low == high else f"{low} to {high}, by policy"
 
 
 def _short(name: str, comparison: Comparison) -> str:

@@ -6,6 +6,7 @@ Everything is two-sided at `level`, 0.95 by default. Sources:
     paired_difference  Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions",
                        Statistics in Medicine 24:729
     mcnemar_exact      McNemar 1947, as an exact binomial test on the discordant pairs
+    holm               Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6:65
     t_quantile         the incomplete beta function by Lentz's continued fraction (Numerical Recipes, 6.4), inverted
 """
 
@@ -112,6 +113,41 @@ def mcnemar_exact(a: Values, b: Values) -> float:
         term = term * (n - i) // (i + 1)
         tail += term
     return min(1.0, 2 * tail / (1 << n))
+
+
+def better_p(a: Values, b: Values) -> float:
+    """One-sided p value that `a` is no better than `b`, from the same standard error as `paired_difference`.
+
+    It is below (1 - level) / 2 just where the whole interval of that level lies above 0. nan for a single pair that
+    isn't 0/1. Raises BadInput.
+    """
+    d = _differences(a, b)
+    if _adjusts(a, b, d):
+        mean, error = _adjusted(d, 1.0)
+        return NormalDist().cdf(-mean / error)
+    if len(d) < 2:
+        return math.nan
+    mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d))
+    if error == 0.0:
+        return 0.5 if mean == 0.0 else float(mean < 0.0)
+    tail = _t_tail(abs(mean) / error, len(d) - 1)
+    return tail if mean >= 0.0 else 1.0 - tail
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values, adjusted so that the chance of one or more false claims among all of them is bounded.
+
+    The smallest times m, the next one times m - 1, and so on, none below the one before it nor above 1. It holds for
+    any dependence between the tests. nan stays nan and isn't counted. Raises BadInput for what is no probability.
+    """
+    if any(not (math.isnan(one) or 0.0 <= one <= 1.0) for one in p):
+        raise BadInput(f"p values lie between 0 and 1, not {list(p)!r}")
+    adjusted, highest = [math.nan] * len(p), 0.0
+    ranked = sorted((one, i) for i, one in enumerate(p) if not math.isnan(one))
+    for rank, (one, i) in enumerate(ranked):
+        highest = max(highest, min(1.0, one * (len(ranked) - rank)))
+        adjusted[i] = highest
+    return adjusted
 
 
 def verdict(low: float, high: float, margin: float = 0.02) -> str:

@@ -10,6 +10,7 @@ from escalade.cli import main
 
 HOLES = "question_id,model,correct\n1,a,1\n1,b,0\n2,a,1\n3,a,0\n3,b,1\n"
 FILES = {
+    "three.csv": "question_id,model,correct\n1,a,1\n1,b,0\n1,c,0\n2,a,1\n2,c,1\n",
     "holes.csv": HOLES,
     "empty.csv": "",
     "header.csv": "prompt,a,b\n",
@@ -42,6 +43,13 @@ def files(tmp_path, monkeypatch):
     tmp_path.joinpath("latin.csv").write_bytes(b"prompt,a,b\n\xe9,1,0\n")
     tmp_path.joinpath("cut.csv.gz").write_bytes(gzip.compress(b"prompt,a,b\nq,1,0\n")[:-9])
     tmp_path.joinpath("folder").mkdir()
+    for name, file, text in (
+        ("others", "x.csv", "a,b\n1,0\n"),
+        ("leaked", "pair.csv", "prompt,a,b\nq,1,0\n"),
+        ("leaked", "contaminated_prompts.jsonl", '["q"]\n'),
+    ):
+        tmp_path.joinpath(name).mkdir(exist_ok=True)
+        tmp_path.joinpath(name, file).write_text(text, "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,12 +62,21 @@ def files(tmp_path, monkeypatch):
         (["--data", "nowhere.csv"], "no such data file: nowhere.csv"),
         (["--data", "csv:holes.csv"], "unknown loader 'csv'"),
         (["--data", "strange.csv"], "expected the columns question_id, model, correct"),
-        (["--data", "long:column.csv"], "unknown column of column.csv: 'correct'"),
-        (["--data", "routellm:holes.csv"], "unknown column of holes.csv: 'prompt'"),
+        (["--data", "long:column.csv"], "column.csv has no column 'correct'; it has question_id, model, right"),
+        (["--data", "routellm:holes.csv"], "holes.csv has no column 'prompt'; it has question_id, model, correct"),
         (["--data", "empty.csv"], "an empty data set"),
         (["--data", "header.csv"], "an empty data set"),
         (["--data", "empty.jsonl"], "an empty data set"),
         (["--data", "folder"], "no CSV file in this folder"),
+        (["--data", "others"], "none of its 1 CSV files has a column 'prompt'"),
+        (
+            ["--data", "leaked/pair.csv"],
+            "contaminated_prompts.jsonl: line 1: expected a JSON object with 'eval_prompt'",
+        ),
+        (["--data", "holes.csv"], "or name the rungs that are to be compared with --rungs A,B,C"),
+        (["--data", "three.csv"], "or compare the rungs that lack none with --rungs a,c"),
+        (["--rungs", "qwen"], "unknown rung 'qwen'"),
+        (["--rungs", ","], "no rung is named"),
         (["--data", "jsonl:folder"], "folder"),
         (["--data", "list.jsonl"], "line 1"),
         (["--data", "ragged.csv"], "line 2: 2 cells under 3 columns"),

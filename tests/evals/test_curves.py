@@ -206,16 +206,18 @@ def test_sweep_of_an_agreement_is_its_dissent() -> None:
 
 
 def test_sweep_of_length_and_chance() -> None:
-    """Length itself, and a random number by seed; fitted ones have the score of what they fit."""
+    """Length itself; chance at its expected value, a straight line; fitted ones have the score of what they fit."""
     length = sweep_of(PromptLength(0, 0, 3), DATA)
     assert (
         length.score.tolist()
         == sweep_of(FittedPromptLength(0, 3, at_share=0.5), DATA).score.tolist()
         == [10, 20, 30, 40]
     )
-    chance = sweep_of(RandomMix(0.1, 0, 3, 7), DATA).score.tolist()
-    assert chance == sweep_of(MatchedRandom(0, 0, 3, 7), DATA).score.tolist()
-    assert chance != sweep_of(RandomMix(0.1, 0, 3, 8), DATA).score.tolist()
+    for mix in (RandomMix(0.1, 0, 3, 7), MatchedRandom(0, 0, 3, 7)):
+        chance = sweep_of(mix, DATA)
+        if chance.apgr is not None:
+            assert (chance.apgr, chance.cpt(0.5), chance.cpt(0.8)) == pytest.approx((0.5, 0.5, 0.8))
+        assert chance.names == ("r0", "r3")
     assert (length.apgr, length.cpt(0.5)) == (
         apgr(length.score, length.weak, length.strong),
         cpt(length.score, length.weak, length.strong, 0.5),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escalade.errors import BadInput
-from escalade.evals.folds import assign_folds
+from escalade.evals.folds import assign_folds, shuffled
 
 KEYS = [f"question {i}" for i in range(1319)]
 
@@ -44,3 +44,21 @@ def test_too_few_questions() -> None:
     for keys, folds in ((KEYS, 1), (["a", "a", "b"], 3), ([], 2)):
         with pytest.raises(BadInput):
             assign_folds(keys, folds)
+
+
+@given(st.lists(st.text(), unique=True), st.integers(), st.randoms())
+def test_shuffled_depends_on_keys_and_seed_alone(keys: list[str], seed: int, random) -> None:
+    """Every question once, in the same order of keys whatever the order of the data."""
+    order = [keys[i] for i in shuffled(keys, seed).tolist()]
+    assert sorted(order) == sorted(keys)
+    other = keys.copy()
+    random.shuffle(other)
+    assert [other[i] for i in shuffled(other, seed).tolist()] == order
+
+
+def test_shuffled_by_seed() -> None:
+    """Another seed gives another order, and neither is the data's nor that of the folds."""
+    one, two = shuffled(KEYS, 0).tolist(), shuffled(KEYS, 1).tolist()
+    assert one != two
+    assert one != list(range(len(KEYS)))
+    assert abs(np.corrcoef(one, range(len(KEYS)))[0, 1]) < 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from escalade.errors import DataError, UnknownName
 from escalade.evals._draft import _codes
-from escalade.evals.loaders import load_outcomes
+from escalade.evals.loaders import load_outcomes, loader_of
 from escalade.evals.outcomes import NO_ANSWER, UNKNOWN
 from escalade.evals.prices import parse_price, prices_of, read_prices
 from escalade.registry.prices import Price
@@ -50,7 +51,8 @@ def test_routellm_without_responses(tmp_path) -> None:
     """Without answers the cost is unknown, never zero."""
     outcomes = load_outcomes(written(tmp_path / "pair.csv", "prompt,a,gpt-4-1106\nWhy?,1,0\n"))
     assert (outcomes.cost == UNKNOWN).all()
-    assert any("cost unknown" in note for note in outcomes.notes)
+    told = "cost unknown: some or all lines have neither cost nor <model>_response"
+    assert told in outcomes.notes
 
 
 def test_routellm_folder(tmp_path) -> None:
@@ -60,6 +62,22 @@ def test_routellm_folder(tmp_path) -> None:
     outcomes = load_outcomes(tmp_path)
     assert outcomes.category == ("algebra", "algebra", "botany")
     assert outcomes.n == 3
+
+
+def test_routellm_question_is_a_prompt(tmp_path) -> None:
+    """A column "question" does for "prompt", guessed or named."""
+    path = written(tmp_path / "pair.csv", "question,a,b\nq1,1,0\nq2,1,1\n")
+    assert load_outcomes(path).keys == load_outcomes(f"routellm:{path}").keys
+    assert loader_of(path) == "routellm"
+
+
+def test_routellm_folder_with_other_files(tmp_path) -> None:
+    """CSV files without prompts in a folder are left out, and named."""
+    written(tmp_path / "algebra.csv", "prompt,a,b\nq1,1,0\nq2,1,1\n")
+    written(tmp_path / "regraded.csv", "gold,weak\n1,0\n")
+    outcomes = load_outcomes(tmp_path)
+    assert outcomes.n == 2
+    assert "1 CSV files without prompts are left out: regraded.csv" in outcomes.notes
 
 
 def test_routellm_contaminated(tmp_path) -> None:
@@ -130,6 +148,50 @@ def test_rungs_by_price_or_else_by_quality(tmp_path) -> None:
     assert [rung.name for rung in by_quality.rungs] == ["b", "a"]
     assert any("ordered by mean quality" in note for note in by_quality.notes)
     assert [rung.name for rung in by_price.rungs] == ["a", "b"]
+
+
+def test_long_says_which_lengths_are_missing(tmp_path) -> None:
+    """An unknown cost names the columns that it would take."""
+    told = "cost unknown: some or all lines have neither cost nor "
+    path = written(tmp_path / "t.csv", "question_id,model,correct,out_chars\n1,a,1,5\n1,b,1,9\n")
+    assert told + "prompt_chars (or input_tokens)" in load_outcomes(path).notes
+    path = written(tmp_path / "t.csv", "question_id,model,correct\n1,a,1\n1,b,1\n")
+    assert told + "prompt_chars (or input_tokens) nor output_tokens (or out_chars)" in load_outcomes(path).notes
+
+
+def test_rungs_that_lack_outcomes_can_be_left_out(tmp_path) -> None:
+    """Holes of a rung that isn't on the ladder don't matter; dropped questions come with a warning."""
+    text = "question_id,model,correct\n" + "".join(f"{q},{m},1\n" for q in range(9) for m in "abc" if q or m != "b")
+    path = written(tmp_path / "t.csv", text)
+    assert load_outcomes(path, rungs=["a", "c"]).n == 9
+    dropped = load_outcomes(path, missing="drop")
+    assert dropped.n == 8
+    assert "may not be missing by chance" in dropped.notes[0]
+
+
+def test_errors_name_the_line_of_the_file(tmp_path) -> None:
+    """Empty lines and cells of several lines count, plain or gzipped."""
+    text = 'question_id,model,correct,pred\n\n1,a,1,"x\ny"\n2,a,perhaps,z\n'
+    with pytest.raises(DataError, match=r"line 5: column 'correct' has 'perhaps'"):
+        load_outcomes(written(tmp_path / "t.csv", text))
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(DataError, match="line 5"):
+        load_outcomes(f"long:{path}")
+
+
+def test_large_tables_are_quick(tmp_path) -> None:
+    """350,000 lines are refused for a hole within 3 s; the better of two."""
+    lines = [f"{q},m{m},B,{(q * m) % 2},{q % 900}\n" for m in range(29) for q in range(12_032)]
+    path = written(tmp_path / "t.csv", "question_id,model,pred,correct,out_chars\n" + "".join(lines[:-1]))
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        with pytest.raises(DataError, match="1 of 12,032"):
+            load_outcomes(path)
+        return time.perf_counter() - began
+
+    assert min(seconds(), seconds()) < 3
 
 
 # --------------------------------------------------------------------------------------------------------------- jsonl

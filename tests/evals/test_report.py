@@ -27,17 +27,21 @@ def printed(comparison: Comparison, width: int = 100, encoding: str = "utf-8", *
     return raw.buffer.getvalue().decode(encoding)
 
 
-@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
 def test_fits_its_console(ladder, width) -> None:
-    """No line is wider than the console, no name is cut, and every policy has one line with its interval drawn."""
+    """No line is wider than the console, no head and no name is cut; from 80 columns on it has all but the axis."""
     text = printed(ladder, width)
     assert max(len(line) for line in text.splitlines()) <= width
+    (heads,) = [line.split() for line in text.splitlines() if "policy" in line and "quality" in line]
+    assert {"policy", "quality", "$/1k", "verdict"} <= set(heads)
+    assert {"vs", "err", "no", "$"} <= set(heads) or width < 80
+    assert ("cost" in heads) == (width >= 80)
     assert "…" not in text
     for row in ladder.rows:
         (line,) = [
             x for x in text.splitlines() if re.search(rf"[ *†] {re.escape(row.name)} +{100 * row.quality:.1f}%", x)
         ]
-        assert re.search("├─*●─*┤", line)
+        assert bool(re.search("├─*●─*┤", line)) == (width >= 100)
 
 
 def test_second_print_is_the_same(ladder) -> None:
@@ -66,25 +70,55 @@ def test_says_what_has_to_be_said(ladder) -> None:
         "they count as wrong",
         "These verdicts hang on the labels",
         "price per million tokens of gpt-4-1106: $10 in, $30 out",
+        "‡ better on its own, but not when all 26 comparisons are counted",
+        "intervals: Wilson for quality, Agresti-Min for paired differences",
+        "budgets are spent in a random order of the questions",
+        "qwen-1.5b@96, @160, @224 by agreement-3",
         closing(ladder),
     ):
         assert told in text
 
 
 def test_closing_sentence(ladder) -> None:
-    """It says which difference this sample resolves, and the cheapest policy that is as good."""
+    """It says which difference this sample resolves for what one would choose, and the cheapest that is as good."""
     told = closing(ladder)
-    assert re.search(r"With 1,319 questions, a true difference to gpt-4-1106 of \d\.\d points", told)
+    assert told.startswith("With 1,319 questions, a true difference to gpt-4-1106 of ")
+    for row in ladder.candidates:
+        assert row.verdict == "better" or row is ladder.cheapest_as_good
+    least, most = (f(ladder.candidates, key=lambda row: row.detectable) for f in (min, max))
     assert (
-        "by these labels the cheapest policy that is as good within 2 points is agreement-2, at 49.2 % of its cost"
+        f"{100 * least.detectable:.1f} points ({least.name}) or {100 * most.detectable:.1f} points ({most.name})"
         in told
     )
-    assert told.endswith(".")
+    assert "By these labels the cheapest policy that is as good within 2 points is agreement-2" in told
+    assert told.endswith("at 49.2 % of the cost of gpt-4-1106.")
 
 
 def test_nothing_as_good() -> None:
-    """Where no cheaper policy is shown to be as good, it says that."""
-    assert "no cheaper policy is shown to be as good" in closing(compare(load_outcomes(labels="regraded")))
+    """Where no cheaper policy is shown to be as good, it says that, and what it could tell of the best cheaper one."""
+    regraded = compare(load_outcomes(labels="regraded"))
+    assert "No cheaper policy is shown to be as good" in closing(regraded)
+    (best,) = regraded.candidates
+    assert best.name in closing(regraded)
+    assert best.cost_ratio < 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_few_questions_tell_nothing(n) -> None:
+    """No difference beyond 100 points is promised: so few questions are too few, and that is said."""
+    comparison = compare(table(quality=[[0, 1], [1, 1], [0, 0], [1, 0], [0, 1]][:n], cost=[[1, 10]] * n))
+    assert "too few to tell policies apart" in closing(comparison)
+    assert all(row.detectable is None or row.detectable <= 1 for row in comparison.rows)
+    assert not re.search(r"1\d\d\.\d points", printed(comparison))
+
+
+def test_metrics_table(ladder) -> None:
+    """APGR and CPT stand in a table of their own, with the pair of answers: on demand, and for two rungs always."""
+    assert "APGR" not in printed(ladder)
+    text = printed(compare(policies=["random", "threshold-0.8", "agreement-3", "oracle"], metrics=True))
+    assert re.search(r"random-?0?\.?5? +0\.500 +50\.0% +80\.0% +qwen-1.5b@320 +gpt-4-1106", text)
+    assert re.search(r"agreement-3 +\d\.\d+ +\S+ +\S+ +vote of 3 +gpt-4-1106", text)
+    assert "APGR" in printed(compare(table(quality=[[0, 1], [1, 1], [0, 1]] * 4, cost=[[1, 5]] * 12)))
 
 
 def test_unknown_costs() -> None:
@@ -93,7 +127,7 @@ def test_unknown_costs() -> None:
     text = printed(comparison)
     assert " ? " in text
     assert "$0" not in text
-    assert "what the policies cost is unknown" in closing(comparison)
+    assert "What the policies cost is unknown" in closing(comparison)
 
 
 def test_one_policy() -> None:

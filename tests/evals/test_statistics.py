@@ -12,7 +12,9 @@ from scipy import stats
 
 from escalade.errors import BadInput
 from escalade.evals.statistics import (
+    better_p,
     detectable,
+    holm,
     mcnemar_exact,
     mean_interval,
     normal_quantile,
@@ -184,6 +186,64 @@ def test_verdicts_are_symmetric(x: float, y: float, margin: float) -> None:
         assert theirs == "better"
 
 
+@given(BINARY_PAIRS, st.sampled_from([0.8, 0.95, 0.99]))
+def test_better_p_is_the_interval_turned_round(pairs: list, level: float) -> None:
+    """The one-sided p value is below (1 - level) / 2 just where the interval lies above 0."""
+    a, b = columns(pairs)
+    _, low, _ = paired_difference(a, b, level)
+    assume(abs(low) > 1e-9)
+    assert (better_p(a, b) < (1 - level) / 2) == (low > 0)
+
+
+@given(GRADED_PAIRS)
+def test_better_p_of_grades_is_scipys(pairs: list) -> None:
+    """For values between 0 and 1 it is the one-sided paired t test."""
+    a, b = columns(pairs)
+    assume(not np.isin(np.append(a, b), (0, 1)).all() and np.std(a - b) > 1e-6)
+    assert better_p(a, b) == pytest.approx(stats.ttest_rel(a, b, alternative="greater").pvalue, rel=1e-6, abs=1e-12)
+
+
+def test_better_p_without_spread() -> None:
+    """Equal differences of graded values: what always wins is better; a single pair tells nothing."""
+    assert better_p([2.0, 2.0], [1.0, 1.0]) == 0.0
+    assert better_p([1.0, 1.0], [2.0, 2.0]) == 1.0
+    assert better_p([2.0, 2.0], [2.0, 2.0]) == 0.5
+    assert math.isnan(better_p([3.0], [1.0]))
+
+
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(math.nan)), max_size=12), st.floats(0.001, 0.5))
+def test_holm_is_its_definition(p: list[float], alpha: float) -> None:
+    """Step down: the smallest is rejected at alpha / m, the next at alpha / (m - 1), until the first that isn't."""
+    known = sorted((one, i) for i, one in enumerate(p) if not math.isnan(one))
+    rejected = set()
+    for rank, (one, i) in enumerate(known):
+        if one * (len(known) - rank) > alpha:
+            break
+        rejected.add(i)
+    adjusted = holm(p)
+    assert {i for i, one in enumerate(adjusted) if one <= alpha} == rejected
+    assert [math.isnan(one) for one in adjusted] == [math.isnan(one) for one in p]
+
+
+def test_holm_by_hand() -> None:
+    """Holm's own example of ascending factors, with the running maximum and the cap at 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_holm_keeps_the_family_wise_level() -> None:
+    """Of 20 policies that are no better than the baseline, one or more seem so in at most 2.5 % of the samples."""
+    rng = np.random.default_rng(11)
+    lucky = plain = 0
+    for _ in range(400):
+        base = rng.random(300) < 0.7
+        p = [better_p((rng.random(300) < 0.7).astype(float), base.astype(float)) for _ in range(20)]
+        plain += min(p) <= 0.025
+        lucky += min(holm(p)) <= 0.025
+    assert lucky / 400 <= 0.05
+    assert plain / 400 > 0.15
+
+
 def test_detectable_is_what_is_detected() -> None:
     """A true difference of that size is found significant in about 80 % of simulated samples."""
     rng = np.random.default_rng(3)
@@ -216,6 +276,7 @@ def test_detectable_shrinks_with_the_sample() -> None:
         lambda: mean_interval([]),
         lambda: mean_interval([1.0, math.nan]),
         lambda: paired_difference([1, 0], [1]),
+        lambda: holm([1.5]),
         lambda: mcnemar_exact([0.5], [1]),
         lambda: verdict(0, 1, -0.1),
     ],

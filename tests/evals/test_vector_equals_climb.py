@@ -135,8 +135,11 @@ def test_subclasses_are_not_vectorised() -> None:
     assert not vectorised(Mine(0))
 
 
-def test_an_unknown_cost_neither_spends_nor_refunds() -> None:
-    """Under a run budget, an attempt of unknown cost leaves what is left as it was, to the nano-dollar."""
+def test_an_unknown_cost_spends_its_ceiling() -> None:
+    """Under a run budget, an attempt of unknown cost takes what was reserved for it, as it does live."""
     data = table(quality=[[1], [1], [1]], cost=[UNKNOWN], ceiling=[[5], [6], [5]])
-    assert replay(Constant(0), data, per_run=5).chosen.tolist() == [0, -1, 0]
-    check(Constant(0), data, 5)
+    assert replay(Constant(0), data, per_run=5).chosen.tolist() == [0, -1, -1]
+    assert replay(Constant(0), data, per_run=11).chosen.tolist() == [0, 0, -1]
+    assert replay(Constant(0), data, per_run=11).cost.tolist() == [UNKNOWN, UNKNOWN, 0]
+    for budget in (5, 10, 11, 16):
+        check(Constant(0), data, budget)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, assert_type
 
 import escalade
@@ -141,6 +142,11 @@ def models(transport: Transport) -> None:
     Gateway([Model("a", "openai/a", LM15(api_key="env:KEY")), Model("b", "openai/b", LiteLLM(timeout=30.0))])
     Gateway([Model("c", "openai/c", Recorded("answers.jsonl")), Model("d", "sim/d", Simulated(World()))])
     gateway.lm("small", temperature=0.7)
+    limit, patient = escalade.RateLimit(60, 60.0), escalade.Retry()
+    strict = Model(
+        "e", "openai/e", transport, limits=(limit,), breaker=escalade.Breaker(), bound=escalade.measured_bound
+    )
+    Gateway([strict], retry=patient)
 
 
 class Stubborn:
@@ -231,6 +237,9 @@ def evals() -> None:
     assert_type(recorded, Outcomes)
     assert_type(escalade.record(Escalate("q -> a", rungs=["small"], policy=Constant(0)), [], world_metric), Outcomes)
     compared = escalade.compare(recorded, [*policies(), "oracle"], baseline="gpt-4", per_request="0.02", seed=1)
+    assert_type(compared, escalade.Comparison)
+    assert_type(compared.row("gpt-4"), escalade.Row)
     assert_type(compared.to_json(), dict[str, Any])
+    assert_type(recorded.only_rungs(["gpt-4"]).save("mine.jsonl"), Path)
     assert_type(recorded.n, int)
     assert_type(recorded.view(0), View)

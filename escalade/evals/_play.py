@@ -1,0 +1,125 @@
+"""How one policy of a comparison is played: what it came to on every question, whoever decided.
+
+Random mixes aren't drawn: they are taken at their expected value, question by question, so that a row says nothing
+about the luck of one draw. A budget of the run is spent in an order that is shuffled by seed and question: whose money
+runs out doesn't depend on how a file is sorted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from escalade.agents.policies import Budgeted, Constant, RandomMix
+from escalade.errors import UnknownPrice
+from escalade.evals.folds import shuffled
+from escalade.evals.replay import Fitted, FittedBudgeted, MatchedRandom, Replayed, cross_fit, oracle
+from escalade.evals.replay import replay as replayed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from escalade.evals.lineup import Entry
+    from escalade.evals.outcomes import Outcomes
+
+    Floats = NDArray[np.float64]
+
+P95 = 0.95
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a policy came to. `quality`: (n,) in 0..1, expected values for a mix.
+
+    `mean_cost`: nano-dollars per question, None where unknown. `errors`: questions without a usable answer; `unpaid`:
+    those of them for which no rung fitted the budget. `violations`: of budgets. `p95`: seconds over the questions that
+    were answered, nan where unknown.
+    """
+
+    quality: Floats
+    mean_cost: float | None
+    errors: float
+    unpaid: int
+    violations: int
+    p95: float
+
+
+def play(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
+    """Play it on all questions; what is fitted, out of fold. Raises UnknownPrice for a cost that can't be matched."""
+    if isinstance(entry.play, RandomMix | MatchedRandom):
+        return _mixed(entry, entry.play, outcomes, folds, seed)
+    one = _replayed(entry, outcomes, folds, seed)
+    stopped = one.chosen < 0
+    budgeted = entry.per_request is not None or isinstance(entry.play, Budgeted | FittedBudgeted)
+    return Played(
+        quality=one.quality,
+        mean_cost=one.mean_cost,
+        errors=int(one.errors.sum()),
+        unpaid=int(stopped.sum()) if budgeted else 0,
+        violations=_violations(entry, one),
+        p95=_p95(one.latency[~stopped]),
+    )
+
+
+def _replayed(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Replayed:
+    per_run = None if entry.per_run is None else int(entry.per_run)
+    order = None if per_run is None else shuffled(outcomes.keys, seed)
+    if entry.play is None:
+        return oracle(outcomes)
+    if isinstance(entry.play, Fitted):
+        one = cross_fit(entry.play, outcomes, folds, seed, per_run=per_run, rows=order)
+    else:
+        one = replayed(entry.play, outcomes, per_run=per_run, rows=order)
+    if order is None:
+        return one
+    back = np.argsort(one.rows)
+    columns: dict[str, Any] = {name: value[back] for name, value in vars(one).items() if isinstance(value, np.ndarray)}
+    return replace(one, **columns)
+
+
+def _mixed(entry: Entry, mix: RandomMix | MatchedRandom, outcomes: Outcomes, folds: int, seed: int) -> Played:
+    """The expected value: `share` of the strong rung's column and the rest of the cheap one's, for every question."""
+    low, high = (replayed(Constant(rung), outcomes) for rung in (mix.low, mix.high))
+    share = mix.share if isinstance(mix, RandomMix) else _share(entry, mix, outcomes, folds, seed, low, high)
+    known = low.mean_cost is not None and high.mean_cost is not None
+    return Played(
+        quality=(1.0 - share) * low.quality + share * high.quality,
+        mean_cost=(1.0 - share) * (low.mean_cost or 0.0) + share * (high.mean_cost or 0.0) if known else None,
+        errors=(1.0 - share) * int(low.errors.sum()) + share * int(high.errors.sum()),
+        unpaid=0,
+        violations=0,
+        p95=_p95(np.append(low.latency, high.latency), np.repeat([1.0 - share, share], len(low.latency))),
+    )
+
+
+def _share(
+    entry: Entry, mix: MatchedRandom, outcomes: Outcomes, folds: int, seed: int, low: Replayed, high: Replayed
+) -> float:
+    """Of the strong rung, so that the mix costs what its reference came to, budgets and all. No label is looked at."""
+    reference = entry.reference
+    if reference is None:
+        return mix.fit(outcomes, np.arange(outcomes.n)).share
+    target = play(reference, outcomes, folds, seed).mean_cost
+    if target is None or low.mean_cost is None or high.mean_cost is None:
+        raise UnknownPrice(f"{entry.name}: costs can't be matched while some are unknown: set a price for every rung")
+    gap = high.mean_cost - low.mean_cost
+    return 0.0 if gap <= 0 else min(1.0, max(0.0, (target - low.mean_cost) / gap))
+
+
+def _violations(entry: Entry, one: Replayed) -> int:
+    over = 0 if entry.per_request is None else int((one.cost > int(entry.per_request)).sum())
+    return over + (entry.per_run is not None and int(one.cost.sum()) > entry.per_run)
+
+
+def _p95(latency: Floats, weight: Floats | None = None) -> float:
+    """Unknown (nan) without values or with an unknown one that counts."""
+    if weight is not None:
+        latency, weight = latency[weight > 0], weight[weight > 0]
+    if not len(latency) or np.isnan(latency).any():
+        return math.nan
+    if weight is None:
+        return float(np.quantile(latency, P95))
+    return float(np.quantile(latency, P95, weights=weight, method="inverted_cdf"))

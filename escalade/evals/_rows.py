@@ -1,0 +1,170 @@
+"""The rows of a comparison: what each policy came to, against the baseline, and what may be said about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from escalade.agents.policies import Constant
+from escalade.evals import curves, statistics
+from escalade.evals._play import Played, play
+from escalade.evals.curves import Sweep, oracle_sweep, sweep_of
+from escalade.evals.replay import FittedBudgeted, replay
+
+if TYPE_CHECKING:
+    from escalade.evals.lineup import Entry, Lineup
+
+PER_1K = 1_000 / 1_000_000_000
+"""From nano-dollars a question to dollars per 1,000 questions."""
+
+LEVEL, POWER = 0.95, 0.8
+
+BASELINE, HINDSIGHT = "baseline", "hindsight"
+"""Verdicts of what isn't judged: the baseline itself, and the oracle, which knows the right answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one policy came to. Quality and differences in 0..1; None is unknown, never zero.
+
+    `diff`: mean per-question difference to the baseline, with its 95 % interval. `verdict`: "better", "as good",
+    "can't tell" or "worse"; "baseline" and "hindsight" for the two rows that aren't judged. `frontier`: no other policy
+    is as good and cheaper, or as cheap and better. `errors`: questions without a usable answer, `unpaid`: those of
+    them for which there was no money. `budget_violations`: questions that cost more than the budget per request, plus
+    one if the run cost more than its own. `p95_latency_s`: of the answered questions. `apgr`, `cpt50`, `cpt80`: of the
+    score that the policy sets a threshold on, between the answers `weak` and `strong`. `hindsight`: it needed the
+    truth. `mixed`: a random mix at its expected value. `beats_random`: is it better than a random mix of its cheap and
+    its strong rung that costs the same? None where there is nothing to choose. `detectable`: smallest true difference
+    to the baseline that this sample would find 4 times in 5, 1 at most. `cost_ratio`: cost relative to the baseline's.
+    `p_better`: one-sided p value that it is no better than the baseline, adjusted by Holm for all rows that are judged;
+    `better_adjusted`: does "better" survive that? None where the verdict is another.
+    """
+
+    name: str
+    n: int
+    quality: float
+    quality_low: float | None
+    quality_high: float | None
+    cost_per_1k_usd: float | None
+    diff: float
+    diff_low: float | None
+    diff_high: float | None
+    verdict: str
+    frontier: bool
+    errors: int
+    budget_violations: int
+    p95_latency_s: float | None
+    apgr: float | None
+    cpt50: float | None
+    cpt80: float | None
+    hindsight: bool = False
+    mixed: bool = False
+    beats_random: bool | None = None
+    detectable: float | None = None
+    cost_ratio: float | None = None
+    unpaid: int = 0
+    weak: str | None = None
+    strong: str | None = None
+    p_better: float | None = None
+    better_adjusted: bool | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Is it compared with the baseline? Neither the baseline itself nor the oracle is."""
+        return self.verdict not in {BASELINE, HINDSIGHT}
+
+
+def rows_of(entries: list[Entry], base: Entry, lineup: Lineup, folds: int) -> list[Row]:
+    """Best quality first; of equal ones the cheaper first."""
+    played = [play(entry, lineup.outcomes, folds, lineup.seed) for entry in entries]
+    against = next(one for entry, one in zip(entries, played, strict=True) if entry.name == base.name)
+    real = [math.nan if entry.play is None else _or_nan(p.mean_cost) for entry, p in zip(entries, played, strict=True)]
+    on = curves.frontier(real, [float(p.quality.mean()) for p in played]).tolist()
+    rows = [
+        _row(entry, one, against, lineup, frontier=front, is_base=entry.name == base.name)
+        for entry, one, front in zip(entries, played, on, strict=True)
+    ]
+    return sorted(_adjusted(rows), key=lambda row: (-row.quality, row.cost_per_1k_usd or 0.0, row.name))
+
+
+def _row(entry: Entry, one: Played, base: Played, lineup: Lineup, *, frontier: bool, is_base: bool) -> Row:
+    quality, low, high = statistics.mean_interval(one.quality, LEVEL)
+    diff, diff_low, diff_high = (
+        (0.0, 0.0, 0.0) if is_base else statistics.paired_difference(one.quality, base.quality, LEVEL)
+    )
+    sweep = _sweep(entry, lineup)
+    told = BASELINE if is_base else HINDSIGHT if entry.play is None else None
+    return Row(
+        name=entry.name,
+        n=len(one.quality),
+        quality=quality,
+        quality_low=_known(max(low, 0.0)),
+        quality_high=_known(min(high, 1.0)),
+        cost_per_1k_usd=None if one.mean_cost is None else one.mean_cost * PER_1K,
+        diff=diff,
+        diff_low=_known(diff_low),
+        diff_high=_known(diff_high),
+        verdict=told or statistics.verdict(diff_low, diff_high, lineup.margin),
+        frontier=frontier,
+        errors=round(one.errors),
+        budget_violations=one.violations,
+        p95_latency_s=_known(one.p95),
+        apgr=sweep.apgr if sweep else None,
+        cpt50=sweep.cpt(0.5) if sweep else None,
+        cpt80=sweep.cpt(0.8) if sweep else None,
+        hindsight=entry.play is None,
+        mixed=entry.mixed,
+        beats_random=_beats_random(entry, one, lineup),
+        detectable=None if is_base else _known(min(statistics.detectable(one.quality, base.quality, POWER), 1.0)),
+        cost_ratio=one.mean_cost / base.mean_cost if one.mean_cost is not None and base.mean_cost else None,
+        unpaid=one.unpaid,
+        weak=sweep.names[0] if sweep else None,
+        strong=sweep.names[1] if sweep else None,
+        p_better=None if told else _known(statistics.better_p(one.quality, base.quality)),
+    )
+
+
+def _adjusted(rows: list[Row]) -> list[Row]:
+    """With p values for all claims together: of twenty policies a lucky one is sooner found than of one."""
+    p = statistics.holm([_or_nan(row.p_better) for row in rows])
+    return [
+        replace(
+            row,
+            p_better=_known(one),
+            better_adjusted=one <= (1 - LEVEL) / 2 if row.verdict == statistics.BETTER else None,
+        )
+        for row, one in zip(rows, p, strict=True)
+    ]
+
+
+def _sweep(entry: Entry, lineup: Lineup) -> Sweep | None:
+    """The score behind the policy. A budget changes where the threshold stands, not the score: none is given for it."""
+    if entry.play is None and lineup.outcomes.k > 1:
+        return oracle_sweep(lineup.outcomes, lineup.cheap, lineup.strong)
+    if entry.play is None or isinstance(entry.play, FittedBudgeted):
+        return None
+    return sweep_of(entry.play, lineup.outcomes)
+
+
+def _beats_random(entry: Entry, one: Played, lineup: Lineup) -> bool | None:
+    """Against the expected quality of a random mix of the cheap and the strongest rung at the same mean cost."""
+    cost = one.mean_cost
+    if not entry.routes or cost is None:
+        return None
+    low, high = (replay(Constant(rung), lineup.outcomes) for rung in (lineup.cheap, lineup.strong))
+    if low.mean_cost is None or high.mean_cost is None or high.mean_cost <= low.mean_cost:
+        return None
+    share = min(1.0, max(0.0, (cost - low.mean_cost) / (high.mean_cost - low.mean_cost)))
+    mixed = (1.0 - share) * low.quality + share * high.quality
+    _, at_least, _ = statistics.paired_difference(one.quality, mixed, LEVEL)
+    return at_least > 0
+
+
+def _known(value: float) -> float | None:
+    # nan is the first argument of every min and max here: they return it
+    return None if math.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
