@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from escalade.errors import (
         ApprovalDenied,
         ApprovalRequired,
+        ArgumentsDenied,
         BadInput,
         BudgetExceeded,
         CircuitOpen,
@@ -86,6 +87,7 @@ __all__ = [
     "Agreement",
     "ApprovalDenied",
     "ApprovalRequired",
+    "ArgumentsDenied",
     "Attempt",
     "BadInput",
     "Breaker",

@@ -12,6 +12,7 @@
      │    └── ScopeClosed        a governed call in a scope that has ended
      ├── Refused                 the guard said no: nothing ran, nothing was debited
      │    ├── PermissionDenied   no role of the caller allows it
+     │    │    └── ArgumentsDenied  … with these arguments; with others he may
      │    ├── ApprovalRequired   a person has to approve this very call first; `request_id`
      │    ├── ApprovalDenied     a person said no to this very call; `request_id`
      │    ├── RateLimited        a rate limit is full; `retry_after` seconds
@@ -124,6 +125,10 @@ class PermissionDenied(Refused):
     """No role of the caller allows the permission."""
 
 
+class ArgumentsDenied(PermissionDenied):
+    """The caller may use it, but not with these arguments."""
+
+
 class ApprovalRequired(Refused):
     """A person has to approve this very call first. `request_id`: of the request that waits for a decision, "" where
     nobody can be asked.
@@ -222,7 +227,12 @@ class ToolError(EscaladeError):
 
 
 class InvalidArguments(ToolError):
-    """The arguments don't fit the tool's input schema; the tool was not called."""
+    """The arguments don't fit the tool's input schema; the tool was not called.
+
+    `arguments`: which ones, by their names in the schema; empty for one that the schema doesn't have.
+    """
+
+    arguments: tuple[str, ...] = ()
 
 
 class ToolFailed(ToolError):

@@ -254,9 +254,14 @@ def _entry(resource: Resource, scope: Scope) -> Entry:
 def _decide(resource: Resource, scope: Scope, entry: Entry) -> Decided:
     decided = scope.permits(resource.permission, resource.effect)
     entry.rule = decided.rule
-    if not decided.allowed:
+    if not decided.allowed or (decided.closer and not _seen(resource, scope)):
         raise denied(resource, scope, decided)
     return decided
+
+
+def _seen(resource: Resource, scope: Scope) -> bool:
+    """Could any arguments be allowed? If not, nobody learns here which ones it takes."""
+    return scope.sees(resource.permission, resource.effect, resource.schema)
 
 
 def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | None, ticket: Ticket | None) -> Admission:

@@ -64,6 +64,7 @@ class Told:
 
 
 _KINDS: tuple[tuple[type[EscaladeError], str, bool, str], ...] = (
+    (errors.ArgumentsDenied, "not_allowed", False, "other arguments may be allowed"),
     (errors.ApprovalRequired, "approval_required", True, "a person decides; go on with something else until then"),
     (errors.ApprovalDenied, "approval_denied", False, "don't ask for the same again"),
     (errors.RateLimited, "rate_limited", True, ""),
@@ -99,7 +100,7 @@ def told(error: BaseException, spec: ToolSpec) -> Told:
         if before.code != "unknown_tool":
             return before
         return _failed(spec, "it may not use a tool that it needs", again=False)
-    if isinstance(error, errors.PermissionDenied):
+    if isinstance(error, errors.PermissionDenied) and not isinstance(error, errors.ArgumentsDenied):
         return unknown(spec.model_name)
     for kind, code, retryable, hint in _KINDS:
         if isinstance(error, kind):
@@ -185,7 +186,8 @@ def _twin(kind: Any) -> EscaladeError:
 def _class(kind: Any) -> Any:
     plain = getattr(kind, "_plain", kind) if issubclass(kind, EscaladeError) else kind
     bases = (plain,) if issubclass(plain, EscaladeError) else (ToolFailed, plain)
-    name = "UnknownTool" if issubclass(plain, errors.PermissionDenied) else bases[0].__name__
+    hidden = issubclass(plain, errors.PermissionDenied) and not issubclass(plain, errors.ArgumentsDenied)
+    name = "UnknownTool" if hidden else bases[0].__name__
     body = {
         "__module__": errors.__name__,
         "__qualname__": name,

@@ -92,6 +92,7 @@ ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.CircuitOpen,
     escalade.ApprovalDenied,
     escalade.ApprovalRequired,
+    escalade.ArgumentsDenied,
     escalade.DataError,
     escalade.DeadlineExceeded,
     escalade.DuplicateVersion,

@@ -97,7 +97,7 @@ class Roles:
         self._held = held_rules(self._roles)
         self._indexed: dict[frozenset[str], tuple[tuple[Held, ...], Index]] = {}
         self._plans: dict[tuple[frozenset[str], str | None, str, str], Plan] = {}
-        self._reached: dict[Any, bool] = {}
+        self._reached: dict[Any, tuple[bool, Mapping[str, Any] | None]] = {}
         self._tenants = {t for held in self._held.values() for h in held if h.tenants is not None for t in h.tenants}
 
     @classmethod
@@ -155,12 +155,13 @@ class Roles:
         from escalade.registry.access.reach import reachable
 
         who = tuple((p.roles, p.tenant if p.tenant in self._tenants else None) for p in principals)
-        key = (who, permission, effect, None if schema is None else digest(schema))
+        key = (who, permission, effect, id(schema))
         found = self._reached.get(key)
         if found is None:
-            found = reachable([self.plan(principal, permission, effect) for principal in principals], schema)
+            answer = reachable([self.plan(principal, permission, effect) for principal in principals], schema)
+            found = answer, schema  # kept, so that nothing else gets its id
             _remember(self._reached, key, found)
-        return found
+        return found[0]
 
     def explain(self, principal: Principal, tool: Any, args: Mapping[str, Any] | None = None) -> Explanation:
         """Why, or why not: the rule that decided, what else was looked at, and what it would take.

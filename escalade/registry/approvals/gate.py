@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from escalade.errors import ApprovalRequired, PermissionDenied
+from escalade.errors import ApprovalRequired, ArgumentsDenied, PermissionDenied
 from escalade.registry.access.conditions import Condition, finder
 from escalade.registry.access.explain import with_defaults
 from escalade.registry.approvals.requests import Asked
@@ -39,14 +39,14 @@ class Guarded(Protocol):
 def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided, values: object) -> Ticket | None:
     """Decide with the validated arguments; the ticket of an approval, where one is needed.
 
-    Raises PermissionDenied, ApprovalRequired, ApprovalDenied, InvalidArguments.
+    Raises ArgumentsDenied, PermissionDenied, ApprovalRequired, ApprovalDenied, InvalidArguments.
     """
     args = with_defaults(resource.schema, values if isinstance(values, Mapping) else {})
     if decided.closer:
         decided = scope.permits(resource.permission, resource.effect, args)
         entry.rule = decided.rule
         if not decided.allowed:
-            raise denied(resource, scope, decided)
+            raise denied(resource, scope, decided, ArgumentsDenied)
     if not decided.approval and not _wants(resource.approval, args):
         return None
     if resource.kind != "tool":
@@ -68,9 +68,11 @@ def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided,
     )
 
 
-def denied(resource: Guarded, scope: Scope, decided: Decided) -> PermissionDenied:
+def denied(
+    resource: Guarded, scope: Scope, decided: Decided, kind: type[PermissionDenied] = PermissionDenied
+) -> PermissionDenied:
     """The refusal of a policy."""
-    return PermissionDenied(f"{scope.principal.user!r} may not use {resource.kind} {resource.name!r}: {decided.rule}")
+    return kind(f"{scope.principal.user!r} may not use {resource.kind} {resource.name!r}: {decided.rule}")
 
 
 def _wants(need: Need, args: Mapping[str, Any]) -> bool:
