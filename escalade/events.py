@@ -181,6 +181,25 @@ class LimitsUnchecked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolWarned(Event):
+    """A version of a tool is used that is deprecated or yanked; once per run."""
+
+    tool: str
+    warning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack(Event):
+    """The rollout of a version of a tool ended by itself: those who had it get version `to` again. `why`: how it was
+    worse.
+    """
+
+    tool: str
+    to: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
     """A physical use of a resource, a model or a tool, was settled at `cost`."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import DeadlineExceeded, EscaladeError, ToolError, ToolTimeout
+from escalade.errors import DeadlineExceeded, EscaladeError, InvalidArguments, ToolError, ToolTimeout
 from escalade.registry import workers
 from escalade.registry.access.explain import EFFECTS
 from escalade.registry.approvals.waiting import apatient, patient
@@ -22,6 +23,7 @@ from escalade.registry.breaker import Breaker
 from escalade.registry.canonical import digest
 from escalade.registry.dspy_errors import for_model
 from escalade.registry.guard import Admission, Resource, admit
+from escalade.registry.lifecycle import Status
 from escalade.registry.privacy.vault import masked, raw_arguments
 from escalade.registry.tools import ToolDefinition
 from escalade.registry.usage import Meter
@@ -29,6 +31,10 @@ from escalade.scopes import Scope
 
 if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
+
+
+Beside = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+"""Told of the arguments and the result of each call that worked."""
 
 
 class Registered:
@@ -54,6 +60,8 @@ class Registered:
             schema=spec.input_schema,
             schema_digest=digest(spec.input_schema),
         )
+        self.status = Status()
+        self.beside: Beside | None = None
         self._function = definition._function
         self._ceiling = None if spec.cost is None else int(spec.cost)
 
@@ -62,11 +70,19 @@ class Registered:
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Use the tool. Raises the guard's refusals, InvalidArguments, ToolTimeout, and whatever the tool raises."""
-        return masked(self._call(*raw_arguments(args, kwargs)))
+        raw = raw_arguments(args, kwargs)
+        result = self._call(*raw)
+        if self.beside is not None:
+            self.beside(*raw, result)
+        return masked(result)
 
     async def acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """`call`, without blocking the event loop."""
-        return masked(await self._acall(*raw_arguments(args, kwargs)))
+        raw = raw_arguments(args, kwargs)
+        result = await self._acall(*raw)
+        if self.beside is not None:
+            self.beside(*raw, result)
+        return masked(result)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         admission, values = patient(lambda: self._admitted(args, kwargs))
@@ -88,7 +104,12 @@ class Registered:
         accepted: list[dict[str, Any]] = []
 
         def check() -> dict[str, Any]:
-            accepted.append(self.definition.inputs.accept(args, kwargs))
+            self.status.check(self.spec.label, refuse=self.registry.sunset == "refuse")
+            try:
+                accepted.append(self.definition.inputs.accept(args, kwargs))
+            except InvalidArguments as error:
+                self.meter.invalid(error.arguments)
+                raise
             return accepted[0]
 
         try:

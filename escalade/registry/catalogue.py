@@ -1,26 +1,37 @@
-"""The catalogue: which tools there are, in which versions, and who may see them."""
+"""The catalogue: which tools there are, in which versions, who may see them, and which version a range means."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import uuid
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import BadInput, DuplicateVersion, UnknownName
 from escalade.money import Money, money_or_none
+from escalade.registry import gate as gates
+from escalade.registry._shelf import Shelf
 from escalade.registry.calling import Registered
+from escalade.registry.lifecycle import Deprecated, Status, Sunset, ToolRetired, to_date
+from escalade.registry.lock import Lock, Locked
+from escalade.registry.rollout import Rollout
+from escalade.registry.search import Found, rank
+from escalade.registry.shadow import Shadow
 from escalade.registry.tools import ToolDefinition, ToolSpec, define
 from escalade.registry.usage import ToolUsage
-from escalade.registry.versions import is_stable, newest, parse_version
-from escalade.scopes import Principal, require
+from escalade.registry.versions import is_stable
+from escalade.scopes import Entry, Principal, Scope, require
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from escalade.registry.governed import GovernedTool
 
 _registries: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
-_CACHED = 4096
 
 
 class Registry:
@@ -29,20 +40,37 @@ class Registry:
         registry = Registry([search, send])
         agent = dspy.ReAct("question -> answer", tools=registry.tools_for())
 
+    `gate`: "refuse" registers no version that breaks what the one before promises, "off" any. `sunset`: "refuse" lets
+    nobody use a version past its sunset date, "warn" only says so.
+
     Limits, breakers and usage belong to a version of a tool in a registry, and are shared by all copies of its
-    GovernedTool.
+    GovernedTool. Within a run, what a range means is decided once: see `lock`.
     """
 
-    def __init__(self, tools: Iterable[ToolDefinition | Callable[..., Any]] = (), *, name: str = "default") -> None:
-        self.name = name
-        self._tools: dict[str, dict[str, Registered]] = {}
+    def __init__(
+        self,
+        tools: Iterable[ToolDefinition | Callable[..., Any]] = (),
+        *,
+        name: str = "default",
+        gate: gates.Gate = "refuse",
+        sunset: Sunset = "refuse",
+    ) -> None:
+        self.name, self.gate, self.sunset = name, gate, sunset
+        self._shelf = Shelf(sunset)
         self._model_names: dict[str, str] = {}
-        self._resolved: dict[tuple[str, str | None], Registered] = {}
-        self._changing = threading.Lock()
         for tool in tools:
             self.register(tool)
         with _lock:
             _registries[name] = self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, gate: gates.Gate = "refuse", sunset: Sunset = "refuse") -> Registry:
+        """A registry from a manifest: `tools.yaml`, or the same as JSON or TOML. It imports the functions that the
+        manifest names, so load only manifests that you would run. Raises BadInput: file, line, key, and what is wrong.
+        """
+        from escalade.registry.manifest import load_manifest
+
+        return load_manifest(path, gate=gate, sunset=sunset)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
         return self
@@ -52,48 +80,125 @@ class Registry:
         """Is this the registry that its name finds?"""
         return _registries.get(self.name) is self
 
-    def register(self, tool: ToolDefinition | Callable[..., Any]) -> ToolDefinition:
+    # ------------------------------------------------------------------------------------------------- registering
+
+    def register(
+        self, tool: ToolDefinition | Callable[..., Any], *, gate: gates.Gate | None = None, share: float | None = None
+    ) -> ToolDefinition:
         """Add a tool, or a version of one; a plain function becomes a tool as by `@tool`. Works as a decorator.
 
-        Raises DuplicateVersion, even for the same function: versions are immutable; BadInput when models couldn't
-        tell the tool from another one.
+        `gate`: other than the registry's own. `share`: begins a rollout with this share of callers at once, so that
+        nobody else ever gets the new version.
+
+        Raises DuplicateVersion, even for the same function: versions are immutable; IncompatibleVersion; BadInput when
+        models couldn't tell the tool from another one.
         """
         definition = tool if isinstance(tool, ToolDefinition) else define(tool)
         spec = definition.spec
-        with self._changing:
-            if spec.version in self._tools.get(spec.name, {}):
+        with self._shelf.changing:
+            if spec.version in self._shelf.tools.get(spec.name, {}):
                 raise DuplicateVersion(
                     f"tool {spec.label} is registered already; versions are immutable, publish a new one"
                 )
-            other = self._model_names.setdefault(spec.model_name, spec.name)
+            other = self._model_names.get(spec.model_name, spec.name)
             if other != spec.name:
                 raise BadInput(f"tool {spec.name!r}: models would call it {spec.model_name!r}, as they do {other!r}")
-            self._tools.setdefault(spec.name, {})[spec.version] = Registered(self, definition)
-            self._resolved = {}  # a new one, not cleared: a look-up under way must not put back what it found before
+            verdict = self.judge(spec)
+            if (self.gate if gate is None else gate) == "refuse" and verdict is not None:
+                verdict.check()
+            self._model_names[spec.model_name] = spec.name
+            self._shelf.tools.setdefault(spec.name, {})[spec.version] = Registered(self, definition)
+            if share is not None:
+                self.rollout(spec.name, spec.version, share=share)
+            self._shelf.changed()
         return definition
+
+    def judge(self, spec: ToolSpec) -> gates.Verdict | None:
+        """What the gate says of a version that might be registered; None where nothing was promised."""
+        others = self._shelf.tools.get(spec.name, {}).values()
+        return gates.judge(spec, [one.spec for one in others if one.status.yanked is None])
+
+    def deprecate(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        message: str = "",
+        sunset: str | dt.date | None = None,
+        replacement: str = "",
+    ) -> None:
+        """Warn, once per run, who gets this version (all versions in a range; None: all there are). After the day of
+        `sunset` ("2026-12-31", UTC) it is refused, or still warned of, as the registry is set. Raises UnknownName,
+        BadInput.
+        """
+        said = Deprecated(message, to_date(sunset), replacement)
+        self._shelf.mark(name, version, deprecated=said)
+
+    def yank(self, name: str, version: str, reason: str = "") -> None:
+        """Take a version out of all ranges. Who asks for exactly it still gets it, with a warning. Raises UnknownName,
+        BadInput.
+        """
+        self._shelf.mark(name, version, yanked=reason)
+
+    def status(self, name: str, version: str) -> Status:
+        """Whether a version is deprecated or yanked. Raises UnknownName, BadInput."""
+        return self._shelf.matching(name, version)[-1].status
+
+    def rollout(
+        self,
+        name: str,
+        version: str,
+        *,
+        share: float | None = None,
+        cohorts: Mapping[str, Iterable[str]] | None = None,
+        shadow: Shadow | None = None,
+        **settings: Any,
+    ) -> Rollout:
+        """Give a version to a share of those who ask for a range that has it: `share=0.1`, later 0.5, then 1.0.
+
+        `cohorts`: who always gets it, as {"beta": ["ana", "tenant:acme", "role:tester"]}. `settings`: as of `Rollout`
+        (sticky_by, guardrails). Called again for the same version, it changes what is given and keeps what was
+        measured. Raises UnknownName, BadInput.
+        """
+        with self._shelf.changing:
+            running = self._shelf.rollouts.get(name)
+            if running is None or running.version != version or running.status != "running":
+                running = Rollout.begin(self._shelf.matching(name, version)[-1], self._shelf.stable(name), **settings)
+            elif settings:
+                raise BadInput(f"rollout of {name}@{version}: {', '.join(settings)} can only be set at its beginning")
+            running.change(share=share, cohorts=cohorts, shadow=shadow)
+            before = self._shelf.rollouts.get(name)
+            if before is not None and before is not running:
+                before.end()
+            self._shelf.rollouts[name] = running
+            self._shelf.changed()
+        return running
+
+    def rollouts(self) -> list[Rollout]:
+        """Those that run and those that have ended, by name of the tool; the latest of each tool."""
+        return [self._shelf.rollouts[name] for name in sorted(self._shelf.rollouts)]
+
+    # --------------------------------------------------------------------------------------------------- resolving
 
     def resolve(self, name: str, wanted: str | None = None) -> GovernedTool:
         """The newest version in a range, as in `versions`; None: the newest stable one. "crm.search@^1.2" says both.
 
-        Raises UnknownName (with what was perhaps meant), BadInput for what is no range, or when no version is in it.
+        Within a run it is decided once. Raises UnknownName (with what was perhaps meant), BadInput for what is no
+        range, or when no version is in it; ToolRetired, LockDrift.
         """
         from escalade.registry.governed import GovernedTool
 
-        return GovernedTool(self._find(name, wanted))
+        return GovernedTool(self._shelf.find(name, wanted))
 
     get_tool = resolve
 
     def spec(self, name: str, wanted: str | None = None) -> ToolSpec:
         """What is known of a version, found as by `resolve`."""
-        return self._find(name, wanted).spec
+        return self._shelf.find(name, wanted).spec
 
     def specs(self) -> list[ToolSpec]:
         """All versions of all tools, by name, oldest first."""
-        return [
-            self._tools[name][version].spec
-            for name in sorted(self._tools)
-            for version in sorted(self._tools[name], key=parse_version)
-        ]
+        return [one.spec for one in self._shelf.all()]
 
     def tools(self, wanted: Iterable[str]) -> list[GovernedTool]:
         """Several at once: `registry.tools(["crm.search@^2", "mail.send"])`. Raises as `resolve`, BadInput for a tool
@@ -109,6 +214,8 @@ class Registry:
             seen[tool.name] = tool.spec.label
         return found
 
+    # ---------------------------------------------------------------------------------------------- what one may see
+
     def tools_for(self, principal: Principal | None = None) -> list[GovernedTool]:
         """The newest stable version of each tool that may be called in the current scope, by name.
 
@@ -117,20 +224,62 @@ class Registry:
         """
         from escalade.registry.governed import GovernedTool
 
-        scope = require("listing the tools that one may call")
-        if principal is not None:
-            scope.access.check_roles(principal.roles)
+        return [GovernedTool(self._shelf.find(one.spec.name)) for one in self._visible(principal)]
 
-        def visible(registered: Registered) -> bool:
-            seen = registered.resource
-            return scope.sees(seen.permission, seen.effect, seen.schema, principal=principal)
+    def specs_for(self, principal: Principal | None = None) -> list[ToolSpec]:
+        """What `tools_for` lists, without making tools of it."""
+        return [one.spec for one in self._visible(principal)]
 
-        stable = (self._find(name, None) for name in sorted(self._tools) if any(map(is_stable, self._tools[name])))
-        return [GovernedTool(registered) for registered in stable if visible(registered)]
+    def search(self, query: str, *, limit: int | None = 10, principal: Principal | None = None) -> list[Found]:
+        """What `tools_for` lists and fits the query, best first: words of names, tags, owners and descriptions.
+
+        An empty query finds all. Raises as `tools_for`.
+        """
+        return rank(query, self.specs_for(principal), limit)
+
+    def tool_for(self, name: str, wanted: str | None = None) -> GovernedTool:
+        """A tool that a model asked for by name (`crm.search`, `crm_search`). One that may not be called is as unknown
+        as one that there isn't: the same UnknownName for both, which knows only of what may be seen. The record tells
+        them apart. Raises NoScope, UnknownName; BadInput when no version is in the range.
+        """
+        from escalade.registry.governed import GovernedTool
+
+        scope = require("looking for a tool")
+        registered = self._named(name, wanted)
+        if registered is not None and _sees(scope, registered, None):
+            return GovernedTool(registered)
+        self._record_miss(scope, name, registered)
+        raise UnknownName("tool", name, [spec.name for spec in self.specs_for()])
+
+    # --------------------------------------------------------------------------------------------------------- locks
+
+    def write_lock(self, path: str | os.PathLike[str], wanted: Iterable[str] | None = None) -> Lock:
+        """Write down which versions are meant: by `wanted` (["crm.search@^2"]), else by what this run has resolved so
+        far, else the newest stable version of each tool. Raises as `resolve`.
+        """
+        lock = Lock(tuple(self._meant(wanted)), str(path))
+        lock.write(path)
+        return lock
+
+    def load_lock(self, path: str | os.PathLike[str]) -> Lock:
+        """Read a lock and see that all that it locks is here, as it was. Raises LockDrift, BadInput."""
+        lock = Lock.load(path)
+        for one in lock.tools:
+            lock.check(self._shelf.pinned(one.name, one.version).spec)
+        return lock
+
+    def resolved(self) -> dict[str, str]:
+        """What ranges have meant in this run so far: {"crm.search@^1": "1.2.0", "mail.send": "2.0.0"}."""
+        return {
+            name if wanted is None else f"{name}@{wanted}": registered.spec.version
+            for (name, wanted), registered in self._shelf.run().items()
+        }
+
+    # --------------------------------------------------------------------------------------------------------- usage
 
     def usage(self) -> list[ToolUsage]:
         """What each version was used for, by name, oldest first."""
-        return [self._tools[spec.name][spec.version].meter.usage() for spec in self.specs()]
+        return [one.meter.usage() for one in self._shelf.all()]
 
     def log_usage(
         self,
@@ -140,6 +289,7 @@ class Registry:
         *,
         version: str | None = None,
         cost: str | Money | None = None,
+        tokens: int = 0,
     ) -> None:
         """Count a use that took place elsewhere, such as in another process. `duration`: seconds; `cost`: dollars.
 
@@ -147,29 +297,60 @@ class Registry:
         """
         amount = money_or_none(cost)
         outcome = "ok" if success else "failed"
-        self._find(tool_name, version).meter.add(outcome, duration, None if amount is None else int(amount))
+        self._shelf.find(tool_name, version).meter.add(
+            outcome, duration, None if amount is None else int(amount), tokens
+        )
 
-    def _find(self, name: str, wanted: str | None) -> Registered:
-        if wanted is None and "@" in name:
-            name, _, wanted = name.partition("@")
-        resolved = self._resolved
-        found = resolved.get((name, wanted))
-        if found is None:
-            found = self._search(name, wanted)
-            if len(resolved) < _CACHED:
-                resolved[name, wanted] = found
-        return found
+    def _visible(self, principal: Principal | None) -> list[Registered]:
+        scope = require("listing the tools that one may call")
+        if principal is not None:
+            scope.access.check_roles(principal.roles)
+        listed = (self._shelf.listed(name, scope, principal) for name in sorted(self._shelf.tools))
+        return [one for one in listed if one is not None and _sees(scope, one, principal)]
 
-    def _search(self, name: str, wanted: str | None) -> Registered:
-        versions = self._tools.get(name)
-        if versions is None:
-            raise UnknownName("tool", name, list(self._tools))
-        version = newest(list(versions), wanted)
-        if version is None:
-            listed = ", ".join(sorted(versions, key=parse_version))
-            sought = "no stable version" if wanted is None else f"no version in {wanted!r}"
-            raise BadInput(f"tool {name!r} has {sought}; there is: {listed}")
-        return versions[version]
+    def _named(self, name: str, wanted: str | None) -> Registered | None:
+        name = name if name in self._shelf.tools else self._model_names.get(name, name)
+        try:
+            return self._shelf.find(name, wanted)
+        except (UnknownName, ToolRetired):
+            return None
+
+    def _record_miss(self, scope: Scope, name: str, registered: Registered | None) -> None:
+        """In the record, who asked for what he may not use differs from who asked for what there isn't."""
+        entry = Entry(
+            call_id=uuid.uuid4().hex[:16],
+            run_id=scope.run_id,
+            principal=scope.principal,
+            principals=scope.principals,
+            resource=name[:64] if registered is None else registered.spec.name,
+            version="" if registered is None else registered.spec.version,
+            kind="tool",
+            started=time.time(),
+            outcome="UnknownName" if registered is None else "PermissionDenied",
+        )
+        if registered is not None:
+            entry.permission = registered.spec.permission
+            entry.rule = scope.permits(entry.permission, registered.resource.effect).rule
+            registered.meter.observe(entry)
+        scope.recorder.denied(entry)
+
+    def _meant(self, wanted: Iterable[str] | None) -> list[Locked]:
+        if wanted is not None:
+            asked = [(name, range_ or None) for name, _, range_ in (one.partition("@") for one in wanted)]
+            meant = {(name, range_): self._shelf.find(name, range_) for name, range_ in asked}
+        else:
+            names = [name for name in sorted(self._shelf.tools) if any(map(is_stable, self._shelf.tools[name]))]
+            meant = self._shelf.run() or {(name, None): self._shelf.find(name) for name in names}
+        ranges: dict[str, list[str]] = {}
+        for (_, range_), one in meant.items():
+            ranges.setdefault(one.spec.label, []).append(range_ or "")
+        specs = {one.spec.label: one.spec for one in meant.values()}
+        return [Locked.of(spec, ranges[label]) for label, spec in specs.items()]
+
+
+def _sees(scope: Scope, registered: Registered, principal: Principal | None) -> bool:
+    spec = registered.spec
+    return scope.sees(spec.permission, registered.resource.effect, spec.input_schema, principal=principal)
 
 
 def find_registry(name: str) -> Registry:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from decimal import Decimal
+from os import PathLike
 from typing import Any
 
 from escalade.errors import BadInput, NoPolicy
@@ -13,6 +15,7 @@ from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
+from escalade.registry.lock import Lock, locked
 from escalade.scopes import Access, Desk, Entered, Principal, Recorder, Scope, current, set_default
 
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
@@ -32,6 +35,7 @@ def scope(
     name: str = "run",
     run_id: str | None = None,
     optional: bool = False,
+    lock: Lock | str | PathLike[str] | None = None,
 ) -> Entered:
     """A scope for a `with` or `async with` block: who, how much, until when, where it is recorded.
 
@@ -44,6 +48,7 @@ def scope(
     `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each
     event. `approvals`: where people approve the calls that need it. `run_id`: goes on with an earlier run, so that what
     was approved for it counts; a new one by default. `optional`: a refusal inside doesn't exhaust the outer scope.
+    `lock`: the versions that ranges mean in this run, as `registry.write_lock` wrote them; only on the outermost.
     Leaving the block raises BudgetExceeded when a use was refused for money, even if DSPy swallowed the exception.
     Raises BadInput, NoPolicy, UnknownName (a role).
     """
@@ -56,16 +61,18 @@ def scope(
         _wall()
         outer = current()
         if outer is None:
-            return _root(limit, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
+            made = _root(limit, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
+            return locked(replace(made, once={}), lock)
         if any(given is not None for given in (ledger, access, recorder, approvals, run_id)):
             raise BadInput(
                 "a nested scope narrows the outer one: ledger, access, recorder, approvals and run_id are set on the "
                 "outermost"
             )
         outer.check_open()
-        return outer.narrow(
+        inner = outer.narrow(
             name=name, budget=limit, deadline=deadline, principal=principal, optional=optional, listeners=listeners
         )
+        return locked(inner, lock)
 
     return Entered(make)
 

@@ -56,7 +56,7 @@ class Inputs:
             plain = self._plain(kwargs)
             valid = self._validator.is_valid(plain)
         if not valid:
-            raise InvalidArguments(self._explained(plain))
+            raise self._explained(plain)
         try:
             accepted: dict[str, Any] = self._adapter.validate_python(kwargs)
         except ValidationError as error:
@@ -70,7 +70,7 @@ class Inputs:
         named = dict(zip(self._names, args, strict=False))
         twice = next((name for name in named if name in kwargs), None)
         if twice is not None:
-            raise InvalidArguments(f"{self.tool}: argument {twice!r} was given twice")
+            raise _about(f"{self.tool}: argument {twice!r} was given twice", twice)
         return named | kwargs
 
     def _plain(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -81,26 +81,32 @@ class Inputs:
             try:
                 plain[name] = to_jsonable_python(value)
             except PydanticSerializationError:
-                raise InvalidArguments(f"{self.tool}: argument {name!r}: a {type(value).__name__} isn't JSON") from None
+                raise _about(f"{self.tool}: argument {name!r}: a {type(value).__name__} isn't JSON", name) from None
         return plain
 
-    def _explained(self, plain: dict[str, Any]) -> str:
+    def _explained(self, plain: dict[str, Any]) -> InvalidArguments:
         unknown = next((name for name in plain if name not in self.schema["properties"]), None)
         if unknown is not None:
             close = difflib.get_close_matches(unknown, self._names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             takes = f" It takes: {', '.join(self._names)}." if self._names else " It takes none."
-            return f"{self.tool}: unknown argument {unknown!r}{hint}.{takes}".replace("?.", "?")
+            return _about(f"{self.tool}: unknown argument {unknown!r}{hint}.{takes}".replace("?.", "?"))
         missing = [name for name in self.schema.get("required", ()) if name not in plain]
         if missing:
-            return f"{self.tool}: missing argument {', '.join(map(repr, missing))}"
+            return _about(f"{self.tool}: missing argument {', '.join(map(repr, missing))}", *missing)
         error = next(iter(self._validator.iter_errors(plain)))
-        return str(self._invalid(error.instance_path, _reason(error)))
+        return self._invalid(error.instance_path, _reason(error))
 
     def _invalid(self, path: Any, message: str) -> InvalidArguments:
         where = ".".join(map(str, path))
         line = f"{self.tool}: argument {where!r}: {' '.join(message.split())}"
-        return InvalidArguments(line if len(line) <= 300 else f"{line[:297]}...")
+        return _about(line if len(line) <= 300 else f"{line[:297]}...", *map(str, path[:1]))
+
+
+def _about(line: str, *arguments: str) -> InvalidArguments:
+    error = InvalidArguments(line)
+    error.arguments = arguments
+    return error
 
 
 def is_async(function: Callable[..., Any]) -> bool:

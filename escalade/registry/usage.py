@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from escalade.money import Money
 from escalade.scopes import Entry
@@ -12,14 +14,22 @@ from escalade.scopes import Entry
 _KEPT = 1_000
 """Durations per tool version that the percentiles are taken from: those of the newest calls."""
 
+UNKNOWN_ARGUMENT = "(unknown)"
+"""Stands for all names that a schema doesn't have: models make them up, and labels must be bounded."""
+
+Watch = Callable[[str, float, int | None], None]
+"""Told of each call: outcome, seconds, nano-dollars (None for unknown)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolUsage:
     """One version of one tool, since it was registered.
 
     `calls`: uses that ran. `failures`, `cancelled`: how many of them ended so. `denied`: uses that the guard refused,
-    which did not run and cost nothing. `p50`, `p95`: seconds, over the newest 1,000 calls; None before the first one.
-    `cost`: of all calls with a known price. `unpriced`: calls whose price is unknown, and so not in `cost`.
+    which did not run and cost nothing; `refusals`: these by the class of the refusal. `invalid`: of these, refused for
+    their arguments, by argument. `p50`, `p95`: seconds, over the newest 1,000 calls; None before the first one.
+    `seconds`: of all calls together. `cost`: of all calls with a known price. `unpriced`: calls whose price is unknown,
+    and so not in `cost`. `tokens`: as far as they were reported.
     """
 
     name: str
@@ -32,16 +42,33 @@ class ToolUsage:
     p95: float | None
     cost: Money
     unpriced: int
+    tokens: int = 0
+    seconds: float = 0.0
+    invalid: Mapping[str, int] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def successes(self) -> int:
+        """Calls that came back with a result."""
+        return self.calls - self.failures - self.cancelled
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: costs as nano-dollars."""
+        return {**asdict(self), "cost": int(self.cost), "successes": self.successes}
 
 
 class Meter:
-    """Counts the uses of one tool version; told by the guard, from any thread."""
+    """Counts the uses of one tool version; told by the guard, from any thread. `watch`: is told of each call, too."""
 
     def __init__(self, name: str, version: str) -> None:
         self.name, self.version = name, version
+        self.watch: Watch | None = None
         self._lock = threading.RLock()  # re-entrant: a finalizer may end a use while its thread is in here
-        self._calls = self._failures = self._cancelled = self._denied = self._cost = self._unpriced = 0
+        self._calls = self._failures = self._cancelled = self._cost = self._unpriced = self._tokens = 0
         self._seconds: deque[float] = deque(maxlen=_KEPT)
+        self._total = 0.0
+        self._invalid: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
 
     def observe(self, entry: Entry) -> None:
         """A use ended, or was refused."""
@@ -49,9 +76,9 @@ class Meter:
             self.add(entry.outcome, entry.seconds, entry.cost if entry.priced else None)
         else:
             with self._lock:
-                self._denied += 1
+                self._refused[entry.outcome] += 1
 
-    def add(self, outcome: str, seconds: float, cost: int | None) -> None:
+    def add(self, outcome: str, seconds: float, cost: int | None, tokens: int = 0) -> None:
         """Count a use that ran: ok, failed or cancelled. `cost`: nano-dollars, None for unknown."""
         with self._lock:
             self._calls += 1
@@ -59,7 +86,16 @@ class Meter:
             self._cancelled += outcome == "cancelled"
             self._cost += cost or 0
             self._unpriced += cost is None
+            self._tokens += tokens
+            self._total += seconds
             self._seconds.append(seconds)
+        if self.watch is not None:
+            self.watch(outcome, seconds, cost)
+
+    def invalid(self, arguments: Iterable[str]) -> None:
+        """Arguments didn't fit the schema; none named: one that the schema doesn't have."""
+        with self._lock:
+            self._invalid.update(tuple(arguments) or (UNKNOWN_ARGUMENT,))
 
     def usage(self) -> ToolUsage:
         """The figures so far."""
@@ -71,12 +107,26 @@ class Meter:
                 calls=self._calls,
                 failures=self._failures,
                 cancelled=self._cancelled,
-                denied=self._denied,
+                denied=self._refused.total(),
                 p50=percentile(seconds, 0.50),
                 p95=percentile(seconds, 0.95),
                 cost=Money(self._cost),
                 unpriced=self._unpriced,
+                tokens=self._tokens,
+                seconds=self._total,
+                invalid=dict(sorted(self._invalid.items())),
+                refusals=dict(sorted(self._refused.items())),
             )
+
+
+def usage_of(entries: Iterable[Entry]) -> list[ToolUsage]:
+    """Usage of tools out of a record, such as `Journal.entries() + Journal.denials()`, by name and version."""
+    meters: dict[tuple[str, str], Meter] = {}
+    for entry in entries:
+        if entry.kind == "tool" and entry.outcome:
+            key = (entry.resource, entry.version)
+            meters.setdefault(key, Meter(*key)).observe(entry)
+    return [meters[key].usage() for key in sorted(meters)]
 
 
 def percentile(ordered: list[float], share: float) -> float | None:

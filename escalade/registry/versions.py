@@ -83,6 +83,13 @@ def newest(versions: Iterable[str], wanted: str | None = None) -> str | None:
     return max(filter(matches, versions), key=parse_version, default=None)
 
 
+def selector(wanted: str | None) -> Callable[[str], bool]:
+    """A test for the versions that are asked for: a range, a pin, or None for stable ones. Raises BadInput."""
+    if wanted is None:
+        return is_stable
+    return pinned(wanted).__eq__ if is_pin(wanted) else matcher(wanted.strip())
+
+
 def next_breaking(version: str) -> str:
     """The lowest version that `^version` doesn't take: what an incompatible change would have to be called.
 

@@ -1,0 +1,3 @@
+"""Manifests."""
+from typing import Any
+def load_manifest(path: Any, **k: Any) -> Any: ...
