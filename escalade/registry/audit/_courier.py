@@ -25,7 +25,7 @@ class Courier:
     def __init__(self, anchor: Anchor, path: Path, arrived: int) -> None:
         self.anchor, self.arrived, self.error = anchor, arrived, ""
         self._path, self._target = path, 0
-        self._wake, self._stopping, self._failures = threading.Event(), False, 0
+        self._wake, self._stop, self._failures = threading.Event(), threading.Event(), 0
         self._thread = threading.Thread(target=self._run, name=f"audit-anchor-{anchor!r}", daemon=True)
         self._thread.start()
 
@@ -41,16 +41,18 @@ class Courier:
 
     def close(self, timeout: float) -> None:
         """One more attempt, then end."""
-        self._stopping = True
+        self._stop.set()
         self._wake.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:
-            pause = PAUSES[min(self._failures, len(PAUSES)) - 1] if self._failures else None
-            self._wake.wait(pause)
+            if self._failures:  # new checkpoints don't shorten the pause
+                self._stop.wait(PAUSES[min(self._failures, len(PAUSES)) - 1])
+            else:
+                self._wake.wait()
             self._wake.clear()
-            stopping = self._stopping
+            stopping = self._stop.is_set()
             if self.missing:
                 self._bring()
             if stopping:

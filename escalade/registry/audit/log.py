@@ -98,6 +98,8 @@ class AuditLog:
             raise BadInput("checkpoint_rows, checkpoint_seconds, capacity and patience are above 0")
         places = [as_anchor(anchor) for anchor in ([anchors] if isinstance(anchors, str | os.PathLike) else anchors)]
         signer = load_key(key) if isinstance(key, str) else key
+        if signer is not None:
+            signer.sign(b"")  # a key that can only verify is told now, not with the first checkpoint
         store = self._opened(signer, checkpoint_rows, checkpoint_seconds)
         try:
             arrived = [self._arrived(place, store) for place in places]

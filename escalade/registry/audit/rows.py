@@ -63,7 +63,7 @@ def canonical(value: dict[str, Any]) -> bytes:
 def body_of(entry: Entry, event: str, writer: str) -> bytes:
     """What the log says of an entry. A snapshot: entries go on to change.
 
-    `writer`: the process's mark. The error of a denial is its class, which is its outcome: the message may quote an
+    `writer`: the process's mark. `behalf`: on whose behalf he acts, who had to be allowed too. The error of a denial is its class, which is its outcome: the message may quote an
     argument.
     """
     who = entry.principal
@@ -86,6 +86,9 @@ def body_of(entry: Entry, event: str, writer: str) -> bytes:
         "args": entry.args_digest,
         "policy": entry.policy_digest,
         "approval": entry.approval_id,
+        "unchecked": entry.unchecked,
+        "source": entry.source,
+        "behalf": [[p.tenant, p.user, sorted(p.roles)] for p in entry.principals if p != who],
         "redactions": {str(kind): int(count) for kind, count in entry.redactions.items()},
         "writer": writer,
     }

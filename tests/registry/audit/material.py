@@ -58,6 +58,8 @@ def written(path: Path, uses: int = 500, **options: Any) -> Path:
     with AuditLog(path, **options) as log:
         for number in range(uses):
             use(log, number)
+            if number % 10 == 9:
+                log.flush()  # or all are one batch, with one checkpoint
     return path
 
 

@@ -1,0 +1,454 @@
+"""The recorder: what it says of a use, who waits for the disk, and what that does to an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import escalade
+from escalade.errors import BadInput, PermissionDenied
+from escalade.money import Money
+from escalade.registry.access import Roles
+from escalade.registry.audit import AuditLog, AuditUnavailable, digest
+from escalade.registry.audit.reading import rows, tail
+from escalade.registry.audit.verify import verify
+from escalade.registry.guard import Resource, ause, use
+from escalade.scopes import Principal
+from tests.registry.audit.material import ended, entry, python
+
+SEARCH = Resource("crm.search", "1.2.0", "tool", "crm.search:call")
+DROP = Resource("crm.drop", "1.0.0", "tool", "crm.drop:call")
+ACCESS = Roles({"analyst": ["crm.search:call"]})
+ANA = Principal("ana", "acme", frozenset({"analyst"}))
+
+
+def said(path: Path, *events: str) -> list[dict[str, Any]]:
+    """What the rows of these events say, with their call."""
+    return [{"call": row.call, "event": row.event, **row.fields()} for row in rows(path) if row.event in events]
+
+
+def slow(log: AuditLog, seconds: float) -> None:
+    """Make each commit take longer."""
+    store, quick = log._writer._store, log._writer._store.append
+
+    def append(*args: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return quick(*args, **options)
+
+    store.append = append
+
+
+def test_a_use_in_a_scope(tmp_path: Path) -> None:
+    """`escalade.scope(recorder=AuditLog(path))`: an intent and an outcome of each use, a denial instead of both."""
+    path = tmp_path / "audit.sqlite"
+    with AuditLog(path) as log, escalade.scope(recorder=log, access=ACCESS, principal=ANA, budget="1") as scope:
+        use(SEARCH, lambda: "found", ceiling=int(Money.of("0.002")), cost=lambda _: 1_500_000)
+        with pytest.raises(PermissionDenied):
+            use(DROP, lambda: None, ceiling=0)
+        with pytest.raises(ZeroDivisionError):
+            use(SEARCH, lambda: 1 / 0, ceiling=0)
+    assert verify(path).ok
+    intent, outcome, denied, _, failed = said(path, "intent", "outcome", "denied")
+    assert intent["call"] == outcome["call"] != denied["call"]
+    assert (intent["user"], intent["tenant"], intent["roles"], intent["run"]) == (
+        "ana",
+        "acme",
+        ["analyst"],
+        scope.run_id,
+    )
+    assert (intent["resource"], intent["version"], intent["held"]) == ("crm.search", "1.2.0", 2_000_000)
+    assert (outcome["outcome"], outcome["cost"], outcome["decision"]) == ("ok", 1_500_000, "allow")
+    assert (denied["decision"], denied["outcome"], "cost" in denied) == ("deny", "PermissionDenied", False)
+    assert (failed["outcome"], failed["error"]) == ("failed", "ZeroDivisionError")
+
+
+async def test_a_use_in_a_coroutine(tmp_path: Path) -> None:
+    """The same from `async` code."""
+
+    async def answer() -> str:
+        return "found"
+
+    path = tmp_path / "audit.sqlite"
+    with AuditLog(path, synchronous="batch") as log:
+        async with escalade.scope(recorder=log, access=ACCESS, principal=ANA):
+            assert await ause(SEARCH, answer, ceiling=0) == "found"
+    assert [row["event"] for row in said(path, "intent", "outcome")] == ["intent", "outcome"]
+
+
+def test_rows_say_what_is_attested(tmp_path: Path) -> None:
+    """Digests, permission, approval and redactions stand in the rows; no float, no message of an error does."""
+    path = tmp_path / "audit.sqlite"
+    used = entry(
+        1,
+        permission="crm.search:call",
+        schema_digest=digest({"type": "object"}),
+        args_digest=digest({"phone": "555"}, b"pepper"),
+        policy_digest=digest("policy"),
+        approval_id="approval-7",
+        redactions={"email": 2},
+        principals=(Principal("boss", "acme", frozenset({"b", "a"})), ANA),
+        principal=ANA,
+    )
+    with AuditLog(path) as log:
+        log.intent(used)
+        used.result_digest = digest(["a", 1.5])
+        log.outcome(ended(used))
+        log.denied(entry(2, outcome="InvalidArguments", error="'555-canary' is not of type 'integer'"))
+    intent, outcome, denied = said(path, "intent", "outcome", "denied")
+    assert intent["args"].startswith("hmac-sha256:")
+    assert (intent["schema"], intent["policy"]) == (digest({"type": "object"}), digest("policy"))
+    assert (intent["permission"], intent["approval"], intent["redactions"]) == (
+        "crm.search:call",
+        "approval-7",
+        {"email": 2},
+    )
+    assert intent["behalf"] == [["acme", "boss", ["a", "b"]]]
+    assert (outcome["result"], outcome["took_us"]) == (digest(["a", 1.5]), 250_000)
+    assert denied["error"] == "InvalidArguments"
+    assert b"canary" not in path.read_bytes()
+    assert not any(isinstance(value, float) for row in (intent, outcome, denied) for value in row.values())
+
+
+def test_canonical_json(tmp_path: Path) -> None:
+    """Bodies are ASCII, sorted, without spaces, whatever names people have."""
+    path = tmp_path / "audit.sqlite"
+    with AuditLog(path) as log:
+        log.intent(entry("é\ud800\n", principal=Principal("zoë \ud800\u2028", "ten\nant")))
+    assert verify(path).ok
+    (row,) = [row for row in rows(path) if row.event == "intent"]
+    assert row.body == json.dumps(json.loads(row.body), sort_keys=True, separators=(",", ":")).encode()
+    assert row.body.isascii()
+    assert row.fields()["user"] == "zoë \ud800\u2028"
+
+
+def test_digests() -> None:
+    """A digest doesn't depend on the order of keys, tells apart what differs, and takes anything."""
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert len({digest(v) for v in (1, "1", 1.0, [1], {"1": 1}, None, True, 0.1, "0.1")}) == 9
+    assert digest(1, b"one") != digest(1, b"two")
+    circle: list[Any] = []
+    circle.append(circle)
+    assert all(digest(v).startswith("sha256:") for v in (circle, {1: 2, "1": 3}, b"x", {1, 2}, float("nan")))
+
+
+def test_a_snapshot(tmp_path: Path) -> None:
+    """An intent's row says what was known then: entries go on to change."""
+    path = tmp_path / "audit.sqlite"
+    with AuditLog(path, synchronous="batch") as log:
+        used = entry(1)
+        log.intent(used)
+        used.resource = "something.else"
+        log.outcome(ended(used))
+    assert [row["resource"] for row in said(path, "intent", "outcome")] == ["crm.search", "something.else"]
+
+
+@pytest.mark.parametrize(
+    ("synchronous", "kinds", "waits"),
+    [
+        (None, {"side_effects": "write"}, True),
+        (None, {"side_effects": "irreversible"}, True),
+        (None, {"side_effects": ""}, True),
+        (None, {"side_effects": "no such class"}, True),
+        (None, {"side_effects": "read"}, False),
+        (None, {"side_effects": "", "kind": "model"}, False),
+        ("full", {"side_effects": "read"}, True),
+        ("batch", {"side_effects": "write"}, False),
+        ({"read": "full"}, {"side_effects": "read"}, True),
+        ({"model": "full"}, {"side_effects": "", "kind": "model"}, True),
+        ({"read": "full"}, {"side_effects": "write"}, True),
+    ],
+)
+def test_who_waits(tmp_path: Path, synchronous: Any, kinds: dict[str, str], waits: bool) -> None:
+    """Writes wait for the disk, reads and models don't, unless said otherwise; what is unknown counts as a write."""
+    options = {} if synchronous is None else {"synchronous": synchronous}
+    with AuditLog(tmp_path / "audit.sqlite", **options) as log:
+        log.flush()
+        slow(log, 0.1)
+        began = time.perf_counter()
+        log.intent(entry(1, **kinds))
+        assert (time.perf_counter() - began > 0.09) == waits
+        if waits:
+            assert tail(log.path, 1)[0].call == "call-1"  # it is there
+
+
+@pytest.mark.parametrize("wrong", ["fast", {"read": "never"}, {"reads": "full"}])
+def test_bad_waits(tmp_path: Path, wrong: Any) -> None:
+    """Classes and modes that there are not are bad input."""
+    with pytest.raises(BadInput, match="synchronous"):
+        AuditLog(tmp_path / "audit.sqlite", synchronous=wrong)
+
+
+async def test_the_loop_goes_on(tmp_path: Path) -> None:
+    """While commits take 0.2 s, an event loop that records uses, and waits by `aintent`, goes on."""
+    with AuditLog(tmp_path / "audit.sqlite", patience=30) as log:
+        log.flush()
+        slow(log, 0.2)
+        gaps: list[float] = []
+        beating = asyncio.create_task(heartbeat(gaps))
+
+        async def one(number: int) -> None:
+            read, write = entry(f"r{number}", "read"), entry(f"w{number}")
+            log.intent(read)
+            log.outcome(ended(read))
+            await log.aintent(write)
+            log.outcome(ended(write))
+            log.denied(entry(f"d{number}", outcome="PermissionDenied"))
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one(number) for number in range(100)))
+        took = time.perf_counter() - began
+        beating.cancel()
+        await asyncio.to_thread(log.close)
+    print(f"longest gap of the loop {max(gaps) * 1e3:.1f} ms, while {took:.2f} s were waited")
+    assert took > 0.2
+    assert max(gaps) < 0.15
+    found = verify(tmp_path / "audit.sqlite")
+    assert (found.ok, found.unfinished_count) == (True, 0)
+
+
+async def heartbeat(gaps: list[float]) -> None:
+    """Note how late each tick comes."""
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(0.005)
+        gaps.append(time.perf_counter() - began - 0.005)
+
+
+async def test_tickets(tmp_path: Path) -> None:
+    """`submit` hands over without waiting; the ticket is waited for by a thread or by a task."""
+    with AuditLog(tmp_path / "audit.sqlite") as log:
+        one, two, three = log.submit(entry(1)), log.submit(entry(2)), log.submit(entry(3, "read"))
+        assert one is not None
+        assert two is not None
+        assert three is None
+        await one.wait_async(5)
+        await asyncio.to_thread(two.wait, 5)
+        await two.wait_async(5)  # it stays done
+    assert len(said(log.path, "intent")) == 3
+
+
+@pytest.mark.blocking(3000)
+async def test_a_wait_that_is_cancelled(tmp_path: Path) -> None:
+    """A task that is cancelled while it waits leaves no intent behind, if the writer has not begun with it."""
+    with AuditLog(tmp_path / "audit.sqlite") as log:
+        log.flush()
+        slow(log, 0.1)
+        first = asyncio.create_task(log.aintent(entry("first")))
+        await asyncio.sleep(0.05)  # its commit goes on
+        second = asyncio.create_task(log.aintent(entry("second")))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        await asyncio.wait([first, second])
+    assert second.cancelled()
+    assert [row["call"] for row in said(log.path, "intent")] == ["call-first"]
+
+
+def test_impatience(tmp_path: Path) -> None:
+    """A use whose intent takes longer than `patience` is refused."""
+    log = AuditLog(tmp_path / "audit.sqlite", patience=0.05)
+    log.flush(5)
+    slow(log, 0.2)
+    with pytest.raises(AuditUnavailable, match="longer than"):
+        log.intent(entry(1))
+    time.sleep(0.3)
+    log._patience = 5
+    log.close()
+    assert verify(log.path).ok
+
+
+def test_many_threads(tmp_path: Path) -> None:
+    """64 threads, each waiting for the disk: every row is there, each thread's in its order, far fewer commits."""
+    path = tmp_path / "audit.sqlite"
+
+    def work(thread: int) -> None:
+        for number in range(25):
+            used = entry(f"{thread}-{number}")
+            log.intent(used)
+            log.outcome(ended(used))
+
+    with AuditLog(path, checkpoint_rows=500) as log:
+        commits = 0
+        store, quick = log._writer._store, log._writer._store.append
+
+        def append(*args: Any, **options: Any) -> Any:
+            nonlocal commits
+            commits += 1
+            return quick(*args, **options)
+
+        store.append = append
+        with ThreadPoolExecutor(64) as pool:
+            list(pool.map(work, range(64)))
+    found = verify(path)
+    assert (found.ok, found.unfinished_count, found.rows) == (True, 0, 2 * 64 * 25 + 3)
+    for thread in range(64):
+        mine = [row["call"] for row in said(path, "intent", "outcome") if row["call"].startswith(f"call-{thread}-")]
+        assert mine == [f"call-{thread}-{number}" for number in range(25) for _ in range(2)]
+    print(f"{found.rows} rows in {commits} commits")
+    assert commits < found.rows / 4
+
+
+def test_back_pressure(tmp_path: Path) -> None:
+    """A full queue holds callers back, and refuses them in the end; nothing that was accepted is lost."""
+    with AuditLog(tmp_path / "audit.sqlite", capacity=50, patience=0.3) as log:
+        log.flush(5)
+        slow(log, 1.0)
+        accepted = 0
+        with pytest.raises(AuditUnavailable, match="takes no more"):
+            for number in range(10_000):
+                log.intent(entry(number, "read"))
+                accepted += 1
+        assert log.health().queued <= 50
+        log._patience = 30
+    assert len(said(log.path, "intent")) == accepted >= 50
+
+
+async def test_back_pressure_on_a_task(tmp_path: Path) -> None:
+    """A task that meets a full queue waits without holding up the loop."""
+    with AuditLog(tmp_path / "audit.sqlite", capacity=20) as log:
+        log.flush()
+        slow(log, 0.1)
+        gaps: list[float] = []
+        beating = asyncio.create_task(heartbeat(gaps))
+        await asyncio.gather(*(log.aintent(entry(number, "read")) for number in range(15)))
+        for number in range(100):
+            await log.aintent(entry(f"later-{number}", "read"))
+        beating.cancel()
+        await asyncio.to_thread(log.close)
+    assert max(gaps) < 0.09
+    assert len(said(log.path, "intent")) == 115
+
+
+def test_health(tmp_path: Path) -> None:
+    """A log that works says so; `flush` leaves nothing in the queue."""
+    with AuditLog(tmp_path / "audit.sqlite", anchors=[tmp_path / "anchor"]) as log:
+        for number in range(100):
+            log.intent(entry(number, "read"))
+        log.flush()
+        health = log.health()
+        assert health.ok
+        assert (health.rows, health.queued, health.kept, health.lost, health.down) == (102, 0, 0, 0, "")
+
+
+def test_private(tmp_path: Path) -> None:
+    """The file is for its owner's eyes only."""
+    with AuditLog(tmp_path / "audit.sqlite") as log:
+        assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+
+
+def test_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A closed log refuses uses; an outcome that comes too late is said aloud. Closing twice is closing once."""
+    log = AuditLog(tmp_path / "audit.sqlite")
+    log.close()
+    log.close()
+    with pytest.raises(AuditUnavailable, match="closed"):
+        log.intent(entry(1))
+    log.outcome(ended(entry(2)))
+    assert "after the log was closed" in caplog.text
+    assert log.health().lost == 1
+    assert "AuditLog(" in repr(log)
+
+
+def test_a_forgotten_log(tmp_path: Path) -> None:
+    """A program that ends without closing its log loses nothing: at exit it is closed."""
+    code = """
+import sys
+from escalade.registry.audit import AuditLog
+from tests.registry.audit.material import entry
+log = AuditLog(sys.argv[1])
+for number in range(1000):
+    log.intent(entry(number, "read"))
+"""
+    running = python(code, str(tmp_path / "audit.sqlite"))
+    assert (*running.communicate(), running.returncode) == ("", "", 0)
+    assert len(said(tmp_path / "audit.sqlite", "intent")) == 1000
+    assert tail(tmp_path / "audit.sqlite", 1)[0].event == "closed"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork(tmp_path: Path) -> None:
+    """A child that inherits a log is refused: its writer stayed with the parent."""
+    log = AuditLog(tmp_path / "audit.sqlite")
+    child = os.fork()
+    if child == 0:
+        try:
+            log.intent(entry(1))
+        except AuditUnavailable:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    log.intent(entry(2))
+    log.close()
+    assert verify(log.path).ok
+
+
+def test_reopened(tmp_path: Path) -> None:
+    """One chain goes on, whatever how often the log is opened."""
+    for number in range(5):
+        with AuditLog(tmp_path / "audit.sqlite") as log:
+            log.intent(entry(number))
+    found = verify(log.path)
+    assert (found.ok, found.unfinished_count) == (True, 5)
+    events = [row.event for row in rows(log.path)]
+    assert events == ["genesis", *(["opened", "intent", "closed"] * 5)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"checkpoint_rows": 0}, {"checkpoint_seconds": -1}, {"capacity": 0}, {"patience": 0}, {"key": "s3cret"}]
+)
+def test_bad_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Bad options are refused before a file is made."""
+    with pytest.raises(BadInput):
+        AuditLog(tmp_path / "audit.sqlite", **options)
+    assert not (tmp_path / "audit.sqlite").exists()
+
+
+def test_no_audit_log(tmp_path: Path) -> None:
+    """A path to something else is bad input, and that is left as it was."""
+    (tmp_path / "notes").write_text("hello")
+    for path in (tmp_path / "notes", tmp_path / "no" / "folder", tmp_path):
+        with pytest.raises(BadInput):
+            AuditLog(path)
+    assert (tmp_path / "notes").read_text() == "hello"
+
+
+def test_outcomes_from_finalizers(tmp_path: Path) -> None:
+    """An outcome that the garbage collector records, in whatever thread, never waits for its own writer."""
+    with AuditLog(tmp_path / "audit.sqlite", synchronous="full") as log:
+        done = threading.Event()
+
+        class Lost:
+            def __del__(self) -> None:
+                log.outcome(ended(entry("lost")))
+                done.set()
+
+        store, quick = log._writer._store, log._writer._store.append
+
+        def append(*args: Any, **options: Any) -> Any:
+            Lost()  # collected here, in the writer's thread
+            store.append = quick
+            return quick(*args, **options)
+
+        store.append = append
+        log.intent(entry(1))
+        assert done.is_set()
+    assert [row["call"] for row in said(log.path, "outcome")] == ["call-lost"]
+
+
+def test_budget_of_a_refused_use(tmp_path: Path) -> None:
+    """What the log refuses has cost nothing, and holds nothing."""
+    log = AuditLog(tmp_path / "audit.sqlite")
+    log.close()
+    with escalade.scope(recorder=log, budget="1") as scope:
+        with pytest.raises(AuditUnavailable):
+            use(SEARCH, lambda: pytest.fail("it ran"), ceiling=int(Money.of("1")))
+        assert (scope.spent, scope.purse.held, scope.left) == (0, 0, Money.of("1"))
