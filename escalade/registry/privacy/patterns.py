@@ -253,7 +253,7 @@ def assignments(text: str) -> Iterator[Span]:
     for match in _ASSIGNED.finditer(text):
         group = "quoted" if match["quoted"] is not None else "bare"
         value, name = match[group], match["name"].lower()
-        if _NO_VALUE.fullmatch(value):
+        if _NO_VALUE.fullmatch(value) or (match["sign"] == ":" and _in_token(text, *match.span())):
             continue
         if name in {"_key", "-key"}:
             sure = random_looking(value)
@@ -263,6 +263,16 @@ def assignments(text: str) -> Iterator[Span]:
             sure = mixed(value) or (name.startswith("p") and not value.strip(".!?").isalpha())
         if sure:
             yield Span(*match.span(group), "secret")
+
+
+def _in_token(text: str, start: int, end: int) -> bool:
+    """Is it a part of a reversible token, such as `<secret:1:k7f2qab>`?"""
+    opening = text.rfind("<", max(0, start - 32), start)
+    return opening >= 0 and TOKEN.match(text, opening, end + 1) is not None
+
+
+TOKEN = re.compile(r"<[a-z][a-z0-9_]{0,31}:(?:[0-9]{1,9}(?::[a-z2-7]{7})?|[a-z2-7]{13})>")
+"""The tokens of a `Vault`. Digits and letters are too few, or of too few kinds, to hide anything in."""
 
 
 def holds_secret(name: str, value: object) -> bool:

@@ -22,16 +22,17 @@ import os
 import pickle
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from escalade.errors import BadInput
+from escalade.registry.privacy.patterns import TOKEN
 from escalade.registry.privacy.redactor import Redactor, default, rebuilt
 
 KEY = "escalade_vault"
 """The key of `dspy.context` that carries the vault: it reaches the threads of `dspy.Parallel`, as the scope does."""
 
-_LOOKS_LIKE_ONE = re.compile(r"<[a-z][a-z0-9_]{0,31}:[0-9a-z:]{1,40}>")
 _INNER = 8
 
 
@@ -54,6 +55,7 @@ class Vault:
         self._tokens: dict[tuple[str, str], str] = {}
         self._values: dict[str, Any] = {}
         self._foreign: set[str] = set()
+        self._issued: Counter[str] = Counter()
 
     def tokenise(self, text: str) -> str:
         """The text with a token for each find. Tokens of this vault that are in it already stay.
@@ -101,7 +103,7 @@ class Vault:
         return self._token(spans[0].type, f"int {text}", value) if whole else value
 
     def _avoid(self, text: str) -> None:
-        for match in _LOOKS_LIKE_ONE.finditer(text) if "<" in text else ():
+        for match in TOKEN.finditer(text) if "<" in text else ():
             if match[0] not in self._values:
                 with self._lock:
                     self._foreign.add(match[0])
@@ -115,10 +117,11 @@ class Vault:
             return token
 
     def _counted(self, kind: str) -> str:
-        number = 1 + sum(1 for known, _ in self._tokens if known == kind)
-        while (token := f"<{kind}:{number}{self._tag}>") in self._foreign or token in self._values:
-            number += 1
-        return token
+        while True:
+            self._issued[kind] += 1
+            token = f"<{kind}:{self._issued[kind]}{self._tag}>"
+            if token not in self._foreign:
+                return token
 
     def _derived(self, kind: str, identity: str) -> str:
         key = self._key or b""
@@ -132,7 +135,7 @@ class Vault:
     def _restored(self, text: str) -> Any:
         if text in self._values:
             return self._inner(self._values[text])
-        return _LOOKS_LIKE_ONE.sub(self._raw, text) if "<" in text else text
+        return TOKEN.sub(self._raw, text) if "<" in text else text
 
     def _raw(self, match: re.Match[str]) -> str:
         return str(self._inner(self._values.get(match[0], match[0])))
@@ -142,7 +145,7 @@ class Vault:
         for _ in range(_INNER):
             if not isinstance(value, str) or "<" not in value:
                 break
-            inner = _LOOKS_LIKE_ONE.sub(lambda m: str(self._values.get(m[0], m[0])), value)
+            inner = TOKEN.sub(lambda m: str(self._values.get(m[0], m[0])), value)
             if inner == value:
                 break
             value = inner
