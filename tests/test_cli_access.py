@@ -1,0 +1,182 @@
+"""The commands access and approvals: thin, clear in their errors, JSON where asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclopts import App, CycloptsError
+
+from escalade import _cli_access as commands
+from escalade.errors import ApprovalRequired, EscaladeError
+from escalade.registry.approvals import SqliteRequests
+from tests._house import ROOT
+from tests.registry.approvals.calls import POLICY, desk, governed, ran, scope
+
+EXAMPLE = ROOT / "examples/access"
+POLICY_FILE, NEXT = str(EXAMPLE / "policy.yaml"), str(EXAMPLE / "policy_next.yaml")
+PEOPLE, TOOLS = str(EXAMPLE / "principals.yaml"), str(EXAMPLE / "tools.yaml")
+SIMULATE = ["access", "simulate", POLICY_FILE, NEXT, "--principals", PEOPLE, "--tools", TOOLS]
+
+TABLE = """\
+user  tenant                   tool             before         after          for example
+rita  acme    loses            kb.search        allowed        denied
+rita  acme    loses            kb.get           allowed        denied
+sam   acme    loses            kb.get           allowed        denied
+sam   acme    gains            mail.send        with approval  allowed
+sam   acme    gains and loses  payments.refund  some calls     some calls     amount=100 currency=EUR and amount=50 currency=USD
+fay   acme    gains            payments.payout  denied         with approval
+fay   acme    loses            reports.export   allowed        denied
+3 gained, 5 lost, of 80 asked
+"""  # noqa: E501 - as wide as it prints
+
+
+def run(*words: str) -> Any:
+    """As the whole command does, without its catching of errors."""
+    app = App(name="escalade")
+    app.command(commands.access)
+    app.command(commands.approvals)
+    return app(list(words), exit_on_error=False, print_error=False, result_action="return_value")
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What was printed since the last look, without blanks at the ends of lines."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    return lambda: "".join(f"{line.rstrip()}\n" for line in capsys.readouterr().out.splitlines())
+
+
+def test_who_gains_and_who_loses(printed: Any) -> None:
+    """The example of three roles and twenty tools, as a table."""
+    assert run(*SIMULATE) == 0
+    assert printed() == TABLE
+
+
+@pytest.mark.parametrize(
+    ("options", "new", "code"),
+    [
+        ([], NEXT, 0),
+        (["--fail-on-loss"], NEXT, 100),
+        (["--fail-on-gain"], NEXT, 100),
+        (["--fail-on-loss", "--fail-on-gain"], POLICY_FILE, 0),
+    ],
+)
+def test_exit_codes_of_a_simulation(options: list[str], new: str, code: int, printed: Any) -> None:
+    """100 where it was asked to fail on what it found, else 0."""
+    assert run("access", "simulate", POLICY_FILE, new, *SIMULATE[4:], *options, "--json") == code
+    found = json.loads(printed())
+    assert found["asked"] == 80
+    assert (found["gains"], found["losses"]) == ((3, 5) if new == NEXT else (0, 0))
+
+
+def test_why(printed: Any) -> None:
+    """An explanation in words and in JSON; side effects from a file of tools, or by option."""
+    who = ["--policy", POLICY_FILE, "--user", "sam", "--role", "support", "--tenant", "acme"]
+    assert run("access", "explain", "payments.refund", *who, "--tools", TOOLS, "--args", '{"amount": 60}') == 0
+    assert printed() == (
+        "sam of acme (support) calls payments.refund: denied\n"
+        "  decided by  not with these arguments: role 'support' grants 'payments.refund:call' when amount <= 50 and "
+        'currency in ["EUR", "USD"]\n'
+        "  considered  role 'support' grants 'payments.refund:call' when amount <= 50 and "
+        'currency in ["EUR", "USD"]: does not apply: amount <= 50 does not hold\n'
+        "  needed      other arguments, or a role that grants it with these\n"
+    )
+    assert run("access", "explain", "crm.get", *who, "--effect", "read", "--json") == 0
+    found = json.loads(printed())
+    assert (found["allowed"], found["chain"]) == (True, ["support", "reader"])
+    assert len(found["policy"]) == 64
+    assert run("access", "explain", "crm.get", *who) == 0
+    assert "calls crm.get: denied" in printed()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["access", "explain", "x", "--policy", "none.yaml"], "none.yaml: can't be read (No such file or directory)"),
+        (["access", "explain", "x", "--policy", POLICY_FILE, "--role", "suport"], "did you mean 'support'?"),
+        (["access", "explain", "x", "--policy", POLICY_FILE, "--args", "["], "--args: is not JSON"),
+        (["access", "explain", "x", "--policy", POLICY_FILE, "--args", "[]"], "--args: expected a JSON object"),
+        (["access", "explain", "x"], "--policy"),
+        ([*SIMULATE[:4], "--principals", TOOLS, "--tools", TOOLS], "expected a list of mappings under 'principals'"),
+        (["approvals", "list", "--store", "none.db"], "none.db: there is no such store of approvals"),
+        (["approvals", "list", "--store", "none.db", "--state", "lost"], "lost"),
+    ],
+)
+def test_bad_input(words: list[str], message: str) -> None:
+    """One clear line for what the user can put right (the command's exit code is 2 then)."""
+    with pytest.raises((CycloptsError, ValueError)) as caught:
+        run(*words)
+    assert message in str(caught.value)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """A store with one request, the policy, and people."""
+    found = {name: str(tmp_path / name) for name in ("store.db", "policy.json", "people.toml")}
+    Path(found["policy.json"]).write_text(json.dumps(POLICY.to_json()))
+    Path(found["people.toml"]).write_text(
+        'principals = [{user = "bea", tenant = "acme", roles = ["boss"]}, {user = "ana", tenant = "acme"}, '
+        '{user = "ana", tenant = "globex"}]'
+    )
+    with scope(desk(SqliteRequests(found["store.db"]))), pytest.raises(ApprovalRequired) as caught:
+        governed()(amount=5, currency="[b]\x1b[31m")
+    return {**found, "id": caught.value.request_id}
+
+
+def test_a_call_is_approved(files: dict[str, str], printed: Any) -> None:
+    """Listed, approved by somebody who may, listed as approved; the call then runs."""
+    store = ["--store", files["store.db"]]
+    assert run("approvals", "list", *store) == 0
+    text = printed()
+    assert files["id"] in text
+    assert "pay.charge@1.0.0" in text
+    assert "[b]" in text
+    assert "\x1b" not in text
+    decide = [files["id"], *store, "--policy", files["policy.json"], "--reason", "agreed"]
+    assert run("approvals", "approve", *decide, "--by", "bea", "--principals", files["people.toml"]) == 0
+    assert printed().startswith("approved: pay.charge@1.0.0 {")
+    assert run("approvals", "list", *store) == 0
+    assert printed() == "no pending requests\n"
+    assert run("approvals", "list", *store, "--state", "all", "--json") == 0
+    (request,) = json.loads(printed())["requests"]
+    assert (request["state"], request["decided_by"], request["reason"]) == ("approved", "bea", "agreed")
+    with scope(desk(SqliteRequests(files["store.db"]))):
+        governed()(amount=5, currency="[b]\x1b[31m")
+    assert len(ran) == 1
+
+
+def test_a_call_is_denied(files: dict[str, str], printed: Any) -> None:
+    """By role on the command line; the tenant is that of the request."""
+    decide = [files["id"], "--store", files["store.db"], "--policy", files["policy.json"]]
+    assert run("approvals", "deny", *decide, "--by", "bea", "--role", "boss", "--json") == 0
+    assert json.loads(printed())["state"] == "denied"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--by", "bea"], "nothing grants 'pay.charge:approve'"),
+        (["--by", "ana", "--role", "boss"], "asks for it and may not decide it"),
+        (["--by", "bea", "--role", "boss", "--tenant", "globex"], "may not decide for tenant 'acme'"),
+        (["--by", "bea", "--role", "bos"], "did you mean 'boss'?"),
+        (["--by", "zoe", "--principals", "people.toml"], "unknown principal 'zoe'"),
+        (["--by", "ana", "--principals", "people.toml"], "say which --tenant"),
+    ],
+)
+def test_who_may_not_decide(files: dict[str, str], options: list[str], message: str) -> None:
+    """Whoever may not decide changes nothing, and is told why."""
+    words = [files.get(word, word) for word in options]
+    decide = [files["id"], "--store", files["store.db"], "--policy", files["policy.json"]]
+    for verb in ("approve", "deny"):
+        with pytest.raises(EscaladeError) as caught:
+            run("approvals", verb, *decide, *words)
+        assert message in str(caught.value)
+    assert desk(SqliteRequests(files["store.db"])).get(files["id"]).state == "pending"
+
+
+def test_unknown_requests(files: dict[str, str]) -> None:
+    """A request that there is not is bad input."""
+    with pytest.raises(ValueError, match="unknown approval request 'x'"):
+        run("approvals", "deny", "x", "--store", files["store.db"], "--policy", files["policy.json"], "--by", "bea")
