@@ -30,6 +30,7 @@ from escalade.errors import (
     Refused,
     StoreUnavailable,
     ToolError,
+    ToolFailed,
     ToolTimeout,
     UnknownPrice,
 )
@@ -338,7 +339,7 @@ def _blame(error: BaseException | None) -> bool | None:
     """True: the resource failed. False: it worked. None: it tells nothing (the caller's mistake, or he left)."""
     if error is None:
         return False
-    if isinstance(error, ToolTimeout):
+    if isinstance(error, ToolTimeout | ToolFailed):
         return True
     if isinstance(error, Refused | ToolError) or not isinstance(error, Exception):
         return None
