@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from escalade.registry.audit.rows import Row
     from escalade.registry.audit.verify import Verification
 
-app = App(name="audit", help="Look at the record of every use, and check that it is what it was.")
+app = App(
+    name="audit",
+    help="Look at the record of every use, and check that it is what it was.",
+    suppress_keyboard_interrupt=False,
+)
 
 OK, TAMPERED = 0, 100
 """Exit codes; 100 is none that anything else returns."""

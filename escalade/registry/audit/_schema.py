@@ -40,16 +40,16 @@ _MAGIC = b"SQLite format 3\0"
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
     """Open to write; made where there is none, for the owner's eyes only. Raises BadInput, OSError, sqlite3.Error."""
-    check_kind(path, may_be_new=True)
+    check_path(path, may_be_new=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
     try:
+        persist(lambda: check_kind(database, path, may_be_new=True), patience)
         persist(lambda: database.execute("PRAGMA journal_mode=WAL"), patience)
         persist(lambda: database.execute("BEGIN IMMEDIATE"), patience)
         _create(database)
         database.execute("COMMIT")
-        _check_version(database, path)
     except BaseException:
         database.close()
         raise
@@ -76,38 +76,47 @@ def persist(attempt: Callable[[], object], patience: float) -> None:
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open to read; what others commit stays visible. Raises BadInput, sqlite3.Error."""
-    check_kind(path, may_be_new=False)
+    check_path(path, may_be_new=False)
     uri = path.absolute().as_uri()
-    database = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=5)
+    writable = path.with_name(path.name + "-wal").exists() or os.access(path.parent, os.W_OK)
+    # On a medium that can't be written to SQLite must be told that nobody else writes either.
+    mode = "mode=ro" if writable else "mode=ro&immutable=1"
+    database = sqlite3.connect(f"{uri}?{mode}", uri=True, isolation_level=None, timeout=5)
     try:
-        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        database.close()  # a medium that can't be written to at all; nobody else writes either
-        return sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        check_kind(database, path, may_be_new=False)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
-def check_kind(path: Path, *, may_be_new: bool) -> None:
-    """Raises BadInput for what is no audit log."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(100)
-    except FileNotFoundError:
-        if may_be_new and path.parent.is_dir():
-            return
+def check_path(path: Path, *, may_be_new: bool) -> None:
+    """Raises BadInput where no file is or can be.
+
+    The file is not opened: to close a file gives up all locks that this process has on it, those of SQLite's own
+    connections too, and another process would then remove the write-ahead log under them.
+    """
+    if path.is_dir():
+        raise BadInput(f"audit log {path}: it is a folder")
+    if not path.exists() and not (may_be_new and path.parent.is_dir()):
         missing = path if path.parent.is_dir() else path.parent
-        raise BadInput(f"audit log {path}: there is no {missing}") from None
-    except OSError as error:
-        raise BadInput(f"audit log {path}: {error.strerror}") from error
-    if may_be_new and not head:
-        return
-    if not head.startswith(_MAGIC):
-        raise BadInput(f"{path} is no audit log: it is no SQLite file")
-    # New files have their header in the write-ahead log until it is carried over: zero then.
-    if int.from_bytes(head[68:72], "big") not in {APPLICATION_ID, 0}:
+        raise BadInput(f"audit log {path}: there is no {missing}")
+
+
+def check_kind(database: sqlite3.Connection, path: Path, *, may_be_new: bool) -> None:
+    """Raises BadInput for a file that is no audit log, sqlite3.Error for one that is damaged."""
+    try:
+        kind = database.execute("PRAGMA application_id").fetchone()[0]
+        things = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise BadInput(f"{path} is no audit log: it is no SQLite file") from None
+        raise
+    if kind != APPLICATION_ID and (things or not may_be_new):
         raise BadInput(f"{path} is no audit log: it is a database of something else")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise BadInput(f"{path} is an audit log of format {version}; this release knows format {VERSION}")
 
 
 def _create(database: sqlite3.Connection) -> None:
@@ -122,12 +131,3 @@ def _create(database: sqlite3.Connection) -> None:
     at = now()
     row = (1, at, GENESIS, "", body, link(ZERO, 1, at, GENESIS, "", body))
     database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
-
-
-def _check_version(database: sqlite3.Connection, path: Path) -> None:
-    kind = database.execute("PRAGMA application_id").fetchone()[0]
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if kind != APPLICATION_ID:
-        raise BadInput(f"{path} is no audit log: it is a database of something else")
-    if version != VERSION:
-        raise BadInput(f"{path} is an audit log of format {version}; this release writes format {VERSION}")

@@ -73,7 +73,11 @@ class Writer:
         self._hurry.set()
         self.queue.put(Pending(CHECKPOINT))
         self._thread.join(timeout)
-        self._store.close()
+
+    def release(self) -> None:
+        """Close the file: after the last reader, so that the write-ahead log can be carried over into it."""
+        if not self._thread.is_alive():
+            self._store.close()
 
     def _run(self) -> None:
         while True:

@@ -198,6 +198,7 @@ class AuditLog:
             self._writer.close(2 * self._patience)
             for courier in self._couriers:
                 courier.close(self._patience)
+            self._writer.release()
         unrecorded = self._writer.unrecorded
         undelivered = sum(courier.missing for courier in self._couriers)
         if unrecorded or undelivered:

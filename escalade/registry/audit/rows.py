@@ -63,8 +63,8 @@ def canonical(value: dict[str, Any]) -> bytes:
 def body_of(entry: Entry, event: str, writer: str) -> bytes:
     """What the log says of an entry. A snapshot: entries go on to change.
 
-    `writer`: the process's mark. `behalf`: on whose behalf he acts, who had to be allowed too. The error of a denial is its class, which is its outcome: the message may quote an
-    argument.
+    `writer`: the process's mark. `behalf`: on whose behalf he acts, who had to be allowed too. The error of a denial is
+    its class, which is its outcome: the message may quote an argument.
     """
     who = entry.principal
     said: dict[str, Any] = {

@@ -1,0 +1,191 @@
+"""Killed processes, several processes, and any order of writing, crashing and opening again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from escalade.registry.audit import AuditIncomplete, AuditLog
+from escalade.registry.audit.reading import rows
+from escalade.registry.audit.verify import verify
+from tests.registry.audit.material import ended, entry, python, use
+
+WORKER = """
+import os, sys, threading
+from escalade.registry.audit import AuditLog
+from tests.registry.audit.material import ended, entry
+path, anchor, name, uses, threads = sys.argv[1:]
+log = AuditLog(path, anchors=[anchor], checkpoint_rows=50)
+print("open", flush=True)
+def work(thread):
+    for number in range(int(uses)):
+        used = entry(f"{name}-{thread}-{number}")
+        log.intent(used)
+        os.write(1, f"{used.call_id}\\n".encode())  # acknowledged
+        log.outcome(ended(used))
+crowd = [threading.Thread(target=work, args=(n,)) for n in range(int(threads))]
+for one in crowd: one.start()
+for one in crowd: one.join()
+log.close()
+"""
+
+
+def calls(path: Path, event: str) -> list[str]:
+    """Calls with a row of this event."""
+    return [row.call for row in rows(path) if row.event == event]
+
+
+def test_killed(tmp_path: Path) -> None:
+    """Killed in the middle, five times: the log verifies, every acknowledged intent is there, the gap is visible."""
+    path, place, chance = tmp_path / "audit.sqlite", tmp_path / "anchor", random.Random(11)
+    acknowledged: set[str] = set()
+    for number in range(5):
+        worker = python(WORKER, str(path), str(place), f"w{number}", "100000", "8")
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "open\n"
+        time.sleep(0.2 + chance.random() / 3)
+        worker.send_signal(signal.SIGKILL)
+        acknowledged |= {line for line in worker.communicate()[0].splitlines(keepends=True) if line.endswith("\n")}
+        found = verify(path, [place] if place.exists() else [])
+        assert found.ok, found.findings
+    acknowledged = {line.strip() for line in acknowledged if line.strip() != "open"}
+    intents, outcomes = set(calls(path, "intent")), set(calls(path, "outcome"))
+    assert len(acknowledged) > 100
+    assert acknowledged <= intents
+    assert outcomes <= intents
+    assert found.unfinished_count == len(intents - outcomes) > 0
+    print(f"{len(intents):,} intents, {len(acknowledged):,} acknowledged, {found.unfinished_count} unfinished")
+    AuditLog(path, anchors=[place]).close()
+    last = verify(path, [place])
+    assert (last.ok, last.unanchored) == (True, 0)  # what the killed ones didn't bring, the next one brought
+
+
+def test_processes(tmp_path: Path) -> None:
+    """Four processes write to one file, one of them is killed: one chain, every row of the others, one anchor."""
+    path, place = tmp_path / "audit.sqlite", tmp_path / "anchor"
+    workers = [python(WORKER, str(path), str(place), f"w{n}", "50", "4") for n in range(3)]
+    victim = python(WORKER, str(path), str(place), "victim", "100000", "4")
+    assert victim.stdout is not None
+    assert victim.stdout.readline() == "open\n"
+    time.sleep(0.3)
+    victim.kill()
+    victim.communicate()
+    for worker in workers:
+        _, errors = worker.communicate()
+        assert (worker.returncode, errors) == (0, "")
+    found = verify(path, [place])
+    assert found.ok, found.findings
+    for event in ("intent", "outcome"):
+        done = calls(path, event)
+        assert len(done) == len(set(done))
+        assert {f"call-w{n}-{thread}-{use}" for n in range(3) for thread in range(4) for use in range(50)} <= set(done)
+    assert all("victim" in call for call in found.unfinished)
+    AuditLog(path, anchors=[place]).close()
+    assert verify(path, [place]).unanchored == 0
+
+
+class Log(RuleBasedStateMachine):
+    """Write, checkpoint, close, crash, open again, in any order, on one file."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="audit-"))
+        self.generation, self.uses = 0, 0
+        self.durable: list[str] = []
+        self.running: set[str] = set()
+        self.log = self.opened()
+
+    def opened(self) -> AuditLog:
+        return AuditLog(self.path, anchors=[self.place], checkpoint_rows=7, checkpoint_seconds=3600)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.generation}.sqlite"
+
+    @property
+    def place(self) -> Path:
+        return self.folder / f"{self.generation}.anchor"
+
+    @rule(write=st.booleans(), finished=st.booleans())
+    def use(self, *, write: bool, finished: bool) -> None:
+        """Writes are on the disk when `intent` returns."""
+        self.uses += 1
+        used = entry(self.uses, "write" if write else "read")
+        self.log.intent(used)
+        if write:
+            self.durable.append(used.call_id)
+        if finished:
+            self.log.outcome(ended(used))
+
+    @rule()
+    def deny(self) -> None:
+        self.uses += 1
+        self.log.denied(entry(self.uses, outcome="PermissionDenied"))
+
+    @rule()
+    def flush(self) -> None:
+        self.log.flush()
+
+    @rule()
+    def checkpoint(self) -> None:
+        self.log.checkpoint()
+
+    @rule()
+    def close_and_open(self) -> None:
+        self.log.close()
+        assert verify(self.path, [self.place]).unanchored == 0
+        self.log = self.opened()
+
+    @rule()
+    def crash(self) -> None:
+        """What a killed process leaves: the files as they are at this moment, the anchor a little older."""
+        here, there = (self.path, self.place), self.generation + 1
+        if here[1].exists():
+            shutil.copy(here[1], self.folder / f"{there}.anchor")
+        shutil.copy(here[0], self.folder / f"{there}.sqlite")
+        shutil.copy(f"{here[0]}-wal", self.folder / f"{there}.sqlite-wal")
+        with contextlib.suppress(AuditIncomplete):
+            self.log.close()
+        self.generation = there
+        self.log = self.opened()
+
+    @invariant()
+    def whole(self) -> None:
+        """It verifies, and what was acknowledged as durable is there, in order."""
+        found = verify(self.path, [self.place] if self.place.exists() else [])
+        assert found.ok, found.findings
+        known = set(self.durable)
+        assert [call for call in calls(self.path, "intent") if call in known] == self.durable
+
+    def teardown(self) -> None:
+        self.log.close()
+        assert verify(self.path, [self.place]).unanchored == 0
+        shutil.rmtree(self.folder)
+
+
+TestLog = Log.TestCase
+TestLog.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+
+
+def test_a_crash_between_commit_and_anchor(tmp_path: Path) -> None:
+    """A checkpoint that was written and not delivered when the process died is delivered by the next one."""
+    path, place = tmp_path / "audit.sqlite", tmp_path / "anchor"
+    with AuditLog(path, checkpoint_rows=5) as log:  # without its anchor: as if it had been killed before delivering
+        for number in range(10):
+            use(log, number, "write")
+    assert not place.exists()
+    with AuditLog(path, anchors=[place]):
+        until = time.monotonic() + 5
+        while not place.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert verify(path, [place]).ok
+    assert verify(path, [place]).unanchored == 0
