@@ -2,9 +2,9 @@ r"""The chain: how a row's hash is made from the row before it.
 
     hash(n) = SHA-256( hash(n-1) | "seq at event len(call) call\n" | body )        hash(0) = 32 zero bytes
 
-`|` joins bytes. Nothing is ambiguous: the first part has 32 bytes, the second ends with the newline that follows
-`len(call)` bytes of `call`, the rest is the body. All columns of a row are in its hash, so that no column can be
-changed, and the sequence number is, so that no two rows can be swapped.
+`|` joins bytes. Nothing is ambiguous: the first part has 32 bytes, the second (UTF-8) ends with the newline that
+follows `len(call)` characters of `call`, the rest is the body. All columns of a row are in its hash, so that none can
+be changed, and the sequence number is, so that no two rows can be swapped.
 
 One chain per file, whatever the number of processes that write to it. SQLite lets one process write at a time anyway:
 a chain for each would be no faster, and would need something above the chains to say that none of them was removed.
@@ -24,5 +24,4 @@ def link(before: bytes, seq: int, at: int, event: str, call: str, body: bytes) -
 
     Raises TypeError for a value of another type, as a database that was tampered with may hold.
     """
-    name = call.encode()
-    return sha256(before + f"{seq:d} {at:d} {event} {len(name)} ".encode() + name + b"\n" + body).digest()
+    return sha256(before + f"{seq:d} {at:d} {event} {len(call)} {call}\n".encode() + body).digest()

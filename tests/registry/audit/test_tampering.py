@@ -67,7 +67,7 @@ def test_each_byte_of_each_row(copy: Path) -> None:
             flip(copy, column, position)
     assert checked(copy).ok  # all were flipped back
     print(f"{tried:,} bytes changed, each found")
-    assert tried > 400_000
+    assert tried > 300_000
 
 
 def flip(path: Path, column: str, position: int) -> int:
