@@ -28,6 +28,7 @@
      ├── ToolError               a tool could not be used as asked
      │    ├── InvalidArguments   the arguments don't fit the tool's input schema
      │    ├── ToolFailed         the tool's own code raised; `original` is what it raised
+     │    ├── OutcomeUnknown     an earlier call, which must not be made twice, was cut off
      │    └── ToolTimeout        the tool exceeded its own timeout
      └── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
           └── NodeTimeout        a pipeline node exceeded its own timeout
@@ -239,9 +240,15 @@ class ToolFailed(ToolError):
     """The tool's own code raised an exception; where Python allows it, this is one of that class, too.
 
     The message is fit for models: one line, without paths and secrets. `original`: what was raised, for developers.
+    `retry_after`: seconds, where the tool's own server said so.
     """
 
     original: BaseException | None = None
+    retry_after: float | None = None
+
+
+class OutcomeUnknown(ToolError):
+    """This very call was cut off before (timeout, cancellation, death): it may have been done, and isn't repeated."""
 
 
 class ToolTimeout(ToolError):

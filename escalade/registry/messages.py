@@ -79,6 +79,7 @@ _KINDS: tuple[tuple[type[EscaladeError], str, bool, str], ...] = (
     (errors.Quarantined, "quarantined", False, "use another tool"),
     (errors.InvalidArguments, "invalid_arguments", True, "correct the arguments"),
     (errors.ToolTimeout, "timeout", False, ""),
+    (errors.OutcomeUnknown, "outcome_unknown", False, "look whether it was done before you go on"),
     (errors.ScopeError, "no_scope", False, ""),
     (errors.Refused, "refused", False, ""),
 )
@@ -109,7 +110,9 @@ def told(error: BaseException, spec: ToolSpec) -> Told:
             after = getattr(error, "retry_after", None)
             return Told(code, text, hint or _careful(code, spec), again, after, _left())
     if isinstance(error, EscaladeError):
-        return _failed(spec, scrubbed(str(error)), again=False)
+        after = getattr(error, "retry_after", None)
+        again = after is not None or (isinstance(error, ToolFailed) and _harmless(spec))
+        return _failed(spec, scrubbed(str(error)), again=again, after=after)
     return _failed(spec, f"{type(error).__name__}: {scrubbed(str(error))}".rstrip(": "), again=_harmless(spec))
 
 
@@ -142,8 +145,8 @@ def _redactor() -> Redactor:
     return Redactor()
 
 
-def _failed(spec: ToolSpec, text: str, *, again: bool) -> Told:
-    return Told("tool_failed", text, "" if again else _careful("tool_failed", spec), again, None, _left())
+def _failed(spec: ToolSpec, text: str, *, again: bool, after: float | None = None) -> Told:
+    return Told("tool_failed", text, "" if again else _careful("tool_failed", spec), again, after, _left())
 
 
 def _harmless(spec: ToolSpec) -> bool:

@@ -10,6 +10,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 from escalade.errors import BadInput, ToolError
@@ -41,12 +42,14 @@ class Wire:
         timeouts of their own.
         """
         transport: Any = _transport(http, kind or Judged)
-        return http.AsyncClient(
+        client = http.AsyncClient(
             transport=transport(self),
             timeout=http.Timeout(None, connect=10.0, pool=10.0),
             trust_env=False,
             follow_redirects=False,
         )
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))  # one caller's are no other caller's
+        return client
 
     def check(self) -> None:
         """Raises BadInput for a URL that can't be one."""
