@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         NoPolicy,
         NoScope,
         NotRecorded,
+        OutcomeUnknown,
         Overloaded,
         PermissionDenied,
         Quarantined,
@@ -72,11 +73,17 @@ if TYPE_CHECKING:
     from escalade.registry.budgets import Budget
     from escalade.registry.catalogue import Registry
     from escalade.registry.governed import GovernedTool
+    from escalade.registry.idempotency import step
     from escalade.registry.journal import Journal
     from escalade.registry.ledger import Ledger
     from escalade.registry.limits import RateLimit
+    from escalade.registry.metering import charge
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
+    from escalade.registry.stores.redis_ledger import RedisLedger
+    from escalade.registry.stores.redis_limits import RedisLimiter
+    from escalade.registry.stores.sqlite_ledger import SqliteLedger
+    from escalade.registry.stores.sqlite_limits import SqliteLimiter
     from escalade.registry.tools import ToolSpec, tool
     from escalade.scopes import Principal, Scope
 
@@ -122,6 +129,7 @@ __all__ = [
     "NodeError",
     "NodeTimeout",
     "NotRecorded",
+    "OutcomeUnknown",
     "Outcomes",
     "Overloaded",
     "PermissionDenied",
@@ -135,6 +143,8 @@ __all__ = [
     "RateLimit",
     "RateLimited",
     "Recorded",
+    "RedisLedger",
+    "RedisLimiter",
     "Refused",
     "Registry",
     "Retry",
@@ -146,6 +156,8 @@ __all__ = [
     "ScopeError",
     "SimModel",
     "Simulated",
+    "SqliteLedger",
+    "SqliteLimiter",
     "Stop",
     "StoreUnavailable",
     "Threshold",
@@ -158,6 +170,7 @@ __all__ = [
     "UnknownPrice",
     "View",
     "World",
+    "charge",
     "climb",
     "compare",
     "configure",
@@ -166,6 +179,7 @@ __all__ = [
     "node",
     "record",
     "scope",
+    "step",
     "tool",
 ]
 
@@ -192,12 +206,18 @@ _MODULES = {
     "registry.breaker": ("Breaker",),
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),
+    "registry.idempotency": ("step",),
     "registry.journal": ("Journal",),
     "registry.budgets": ("Budget",),
     "registry.ledger": ("Ledger",),
     "registry.limits": ("RateLimit",),
+    "registry.metering": ("charge",),
     "registry.opening": ("configure", "scope"),
     "registry.prices": ("Price", "PriceTable"),
+    "registry.stores.redis_ledger": ("RedisLedger",),
+    "registry.stores.redis_limits": ("RedisLimiter",),
+    "registry.stores.sqlite_ledger": ("SqliteLedger",),
+    "registry.stores.sqlite_limits": ("SqliteLimiter",),
     "registry.tools": ("ToolSpec", "tool"),
     "scopes": ("Principal", "Scope"),
 }

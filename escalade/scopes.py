@@ -250,7 +250,8 @@ class Scope:
     scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: the OpenTelemetry context of
     the parent span. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls
     that need it; None refuses those. `once`: what was decided once for the whole run, such as the versions that ranges
-    mean; None in the configured scope, which is no run but what runs start from.
+    mean; None in the configured scope, which is no run but what runs start from. `mode`: what tools do (see
+    `registry/modes.py`); `cassette`: what they are recorded to, or replayed from.
     """
 
     principals: tuple[Principal, ...]
@@ -264,6 +265,8 @@ class Scope:
     parent: Scope | None = None
     approvals: Desk | None = None
     once: dict[Any, Any] | None = None
+    mode: str = "live"
+    cassette: Any = None
     _life: _Life = field(default_factory=_Life, repr=False)
 
     @property

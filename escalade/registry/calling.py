@@ -10,24 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import math
+import random
+import time
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import DeadlineExceeded, EscaladeError, InvalidArguments, ToolError, ToolTimeout
+from escalade.errors import DeadlineExceeded, EscaladeError, InvalidArguments, Overloaded, ToolError, ToolTimeout
 from escalade.registry import workers
 from escalade.registry.access.explain import EFFECTS
 from escalade.registry.approvals.waiting import apatient, patient
 from escalade.registry.breaker import Breaker
+from escalade.registry.call import Call, Manner
 from escalade.registry.canonical import digest
 from escalade.registry.dspy_errors import for_model
+from escalade.registry.entrance import Entrance
 from escalade.registry.guard import Admission, Resource, admit
+from escalade.registry.idempotency import Flight, InFlight
 from escalade.registry.lifecycle import Status
+from escalade.registry.limits import Limiter
 from escalade.registry.privacy.vault import masked, raw_arguments
+from escalade.registry.retry import Retries
 from escalade.registry.tools import ToolDefinition
 from escalade.registry.usage import Meter
-from escalade.scopes import Scope
+from escalade.scopes import Scope, current
 
 if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
@@ -53,6 +62,8 @@ class Registered:
             permission=spec.permission,
             limits=spec.limits,
             limits_per=spec.limits_per,
+            limiter=Limiter() if registry.limiter is None else registry.limiter,
+            when_store_is_down=spec.when_store_is_down,
             breaker=Breaker(),
             observe=self.meter.observe,
             effect=EFFECTS[spec.side_effects],
@@ -63,7 +74,9 @@ class Registered:
         self.status = Status()
         self.beside: Beside | None = None
         self._function = definition._function
-        self._ceiling = None if spec.cost is None else int(spec.cost)
+        self._manner = Manner(definition, registry.cache)
+        self._entrance = Entrance(self.resource, wait=spec.wait, places=spec.max_concurrent)
+        self._retries = Retries(spec.retries, random.Random())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registered:
         return self
@@ -85,38 +98,107 @@ class Registered:
         return masked(result)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        admission, values = patient(lambda: self._admitted(args, kwargs))
-        with admission:
-            limit = self._time(admission.scope)
-            if self.definition.is_async:
-                return self._run_loop(values, limit, admission.scope)
-            if limit == math.inf:
-                return self._finished(self._function(**values))
-            job = workers.shared.submit(lambda: self._function(**values))
-            return self._finished(self._waited(job, limit, admission.scope))
+        for attempt in itertools.count(1):
+            try:
+                return self._attempt(args, kwargs)
+            except Exception as error:
+                pause = self._retries.pause(error, attempt, _time_left())
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        return None  # pragma: no cover - the loop has no end
 
     async def _acall(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        admission, values = await apatient(lambda: self._admitted(args, kwargs))
-        with admission:
-            return await self._awaited(values, self._time(admission.scope), admission.scope)
+        for attempt in itertools.count(1):
+            try:
+                return await self._aattempt(args, kwargs)
+            except Exception as error:
+                pause = self._retries.pause(error, attempt, _time_left())
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        return None  # pragma: no cover - the loop has no end
 
-    def _admitted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Admission, dict[str, Any]]:
-        accepted: list[dict[str, Any]] = []
+    def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self._entrance.place() as full:
+            while True:
+                try:
+                    admission, call = patient(
+                        lambda: self._entrance.admitted(lambda: self._admitted(args, kwargs, full))
+                    )
+                    break
+                except InFlight as busy:
+                    self._landed(busy.flight, _time_left())
+            with admission, call.running(admission):
+                if call.source:
+                    return call.answer()
+                return call.done(self._run(call.values, self._time(admission.scope), admission.scope))
+
+    async def _aattempt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        async with self._entrance.aplace() as full:
+            while True:
+                try:
+                    admission, call = await apatient(
+                        lambda: self._entrance.aadmitted(lambda: self._admitted(args, kwargs, full))
+                    )
+                    break
+                except InFlight as busy:
+                    await self._alanded(busy.flight, _time_left())
+            with admission, call.running(admission):
+                if call.source:
+                    return call.answer()
+                return call.done(await self._awaited(call.values, self._time(admission.scope), admission.scope))
+
+    def _admitted(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None
+    ) -> tuple[Admission, Call]:
+        call = Call(self._manner)
 
         def check() -> dict[str, Any]:
             self.status.check(self.spec.label, refuse=self.registry.sunset == "refuse")
             try:
-                accepted.append(self.definition.inputs.accept(args, kwargs))
+                call.values = self.definition.inputs.accept(args, kwargs)
             except InvalidArguments as error:
                 self.meter.invalid(error.arguments)
                 raise
-            return accepted[0]
+            if full is not None:
+                raise full
+            return call.values
 
         try:
-            admission = admit(self.resource, ceiling=self._ceiling, check=check)
+            return admit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
         except EscaladeError as refusal:
+            call.abandon()
             raise for_model(refusal) from None
-        return admission, accepted[0]
+        except BaseException:
+            call.abandon()
+            raise
+
+    def _run(self, values: dict[str, Any], limit: float, scope: Scope) -> Any:
+        if self.definition.is_async:
+            return self._run_loop(values, limit, scope)
+        if limit == math.inf:
+            return self._finished(self._function(**values))
+        job = workers.shared.submit(lambda: self._function(**values))
+        return self._finished(self._waited(job, limit, scope))
+
+    def _landed(self, flight: Flight, limit: float) -> None:
+        """Wait for somebody else who makes this very call. Raises what he got, if he failed."""
+        done, _ = futures.wait([flight.landed], None if limit == math.inf else max(0.0, limit))
+        self._take_over(flight, done=bool(done))
+
+    async def _alanded(self, flight: Flight, limit: float) -> None:
+        waiter = asyncio.wrap_future(flight.landed)
+        done, _ = await asyncio.wait([asyncio.shield(waiter)], timeout=None if limit == math.inf else max(0.0, limit))
+        self._take_over(flight, done=bool(done))
+
+    def _take_over(self, flight: Flight, *, done: bool) -> None:
+        if not done:
+            raise for_model(DeadlineExceeded(f"the deadline passed while the same call of {self.spec.label} ran"))
+        if not flight.landed.cancelled():
+            error = flight.landed.exception()
+            if error is not None:
+                raise error
 
     def _time(self, scope: Scope) -> float:
         """Seconds that this call may take."""
@@ -141,6 +223,7 @@ class Registered:
         finally:
             if not job.done():
                 workers.shared.leave(job)
+                self._entrance.left(job)
 
     def _run_loop(self, values: dict[str, Any], limit: float, scope: Scope) -> Any:
         def run() -> Any:
@@ -164,6 +247,7 @@ class Registered:
         finally:
             if not job.done():
                 workers.shared.leave(job)
+                self._entrance.left(job)
 
     def _late(self, scope: Scope) -> EscaladeError:
         if scope.time_left() <= 0:
@@ -178,3 +262,8 @@ class Registered:
         if inspect.iscoroutine(result):
             result.close()
         raise ToolError(f"{self.spec.label} is a sync function that returned an awaitable; declare it `async def`")
+
+
+def _time_left() -> float:
+    scope = current()
+    return math.inf if scope is None else scope.time_left()

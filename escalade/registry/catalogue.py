@@ -14,8 +14,10 @@ from escalade.errors import BadInput, DuplicateVersion, UnknownName
 from escalade.money import Money, money_or_none
 from escalade.registry import gate as gates
 from escalade.registry._shelf import Shelf
+from escalade.registry.cache import Cache, MemoryCache
 from escalade.registry.calling import Registered
 from escalade.registry.lifecycle import Deprecated, Status, Sunset, ToolRetired, to_date
+from escalade.registry.limits import RateLimiter
 from escalade.registry.lock import Lock, Locked
 from escalade.registry.rollout import Rollout
 from escalade.registry.search import Found, rank
@@ -41,7 +43,9 @@ class Registry:
         agent = dspy.ReAct("question -> answer", tools=registry.tools_for())
 
     `gate`: "refuse" registers no version that breaks what the one before promises, "off" any. `sunset`: "refuse" lets
-    nobody use a version past its sunset date, "warn" only says so.
+    nobody use a version past its sunset date, "warn" only says so. `limiter`: where rate limits are counted, for
+    processes that share them (`registry/stores`); `cache`: where results of tools with `cache=` are kept. Both in
+    memory by default.
 
     Limits, breakers and usage belong to a version of a tool in a registry, and are shared by all copies of its
     GovernedTool. Within a run, what a range means is decided once: see `lock`.
@@ -54,8 +58,11 @@ class Registry:
         name: str = "default",
         gate: gates.Gate = "refuse",
         sunset: Sunset = "refuse",
+        limiter: RateLimiter | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.name, self.gate, self.sunset = name, gate, sunset
+        self.limiter, self.cache = limiter, MemoryCache() if cache is None else cache
         self._shelf = Shelf(sunset)
         self._model_names: dict[str, str] = {}
         for tool in tools:

@@ -166,15 +166,20 @@ class Admission:
 def admit(
     resource: Resource,
     *,
-    ceiling: int | None,
+    ceiling: int | Callable[[], int | None] | None,
     scope: Scope | None = None,
     check: Callable[[], object] | None = None,
+    shortcut: Callable[[Scope, Entry], str] | None = None,
 ) -> Admission:
-    """Pass all gates and reserve `ceiling` nano-dollars (an upper bound of the price; None when the price is unknown).
+    """Pass all gates and reserve `ceiling` nano-dollars (an upper bound of the price; None when the price is unknown; a
+    function that says so, once the arguments are checked).
 
     `check`: a last look at what is asked for, such as its arguments; it refuses by raising an EscaladeError and may
     return the arguments by name, for policies that look at them. It runs after the roles have decided, so that whoever
     may not use a thing learns nothing about it, and before anything is debited.
+
+    `shortcut`: whether the answer is there already, once it is clear that the call is allowed: where it comes from
+    ("cache"), "" if the thing has to be used. Such a use is recorded, and takes nothing from limits and budget.
 
     Raises NoScope, ScopeClosed, and the Refused of the gate that said no; UnknownPrice for an unpriced resource under a
     budget. Must be used as a context manager.
@@ -188,7 +193,12 @@ def admit(
         ticket: Ticket | None = None
         if decided.closer or decided.approval or resource.approval is not None:
             ticket = look_closer(resource, scope, entry, decided, values)
-        return _reserved(resource, scope, entry, ceiling, ticket)
+        if shortcut is not None:
+            entry.source = shortcut(scope, entry)
+            if entry.source:
+                scope.recorder.intent(entry)
+                return Admission(scope, resource, FREE, None, entry)
+        return _reserved(resource, scope, entry, ceiling() if callable(ceiling) else ceiling, ticket)
     except EscaladeError as refusal:
         entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
         scope.recorder.denied(entry)
@@ -197,6 +207,21 @@ def admit(
         if scope.listeners:
             _announce_denial(scope, resource, entry)
         raise
+
+
+class _Free:
+    """Money for what costs nothing; a `Hold`."""
+
+    amount = 0
+
+    def settle(self, actual: int) -> None:
+        """Nothing to settle."""
+
+    def release(self) -> None:
+        """Nothing to free."""
+
+
+FREE = _Free()
 
 
 def use(

@@ -117,9 +117,18 @@ _SAID: dict[str, dict[str, Any]] = {
     "name": {"type": "string", "pattern": r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$", "maxLength": 64},
     "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"},
     "cost": {"anyOf": [_DOLLARS, {"type": "null"}], "description": "Dollars per call; null: unknown."},
+    "max_cost": {"anyOf": [_DOLLARS, {"type": "null"}], "description": "Dollars that one call costs at most."},
     "limits": {
-        "anyOf": [{"type": "string"}, {"type": "array"}],
-        "description": "Rate limits, all at once: 5/s, 100/min",
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array"},
+            {
+                "type": "object",
+                "propertyNames": {"pattern": "^(tool|tenant|user|role:.+)$"},
+                "additionalProperties": {"type": "string"},
+            },
+        ],
+        "description": "Rate limits, all at once: 5/s, 100/min; or by whose uses count: {user: 5/s, tenant: 100/min}",
     },
 }
 """What people write, where it differs from what a spec holds."""
@@ -272,7 +281,7 @@ def _name(function: Any) -> str:
 
 def _hint(place: Any, given: Any) -> str:
     """YAML reads 0.10 and 1.2 as numbers."""
-    quote = place and place[0] in {"cost", "version"} and isinstance(given, int | float)
+    quote = place and place[0] in {"cost", "max_cost", "version"} and isinstance(given, int | float)
     return f' (quote it: "{given}")' if quote else ""
 
 

@@ -16,6 +16,7 @@ from escalade.registry.access import everything_allowed
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
 from escalade.registry.lock import Lock, locked
+from escalade.registry.modes import Mode, moded
 from escalade.scopes import Access, Desk, Entered, Principal, Recorder, Scope, current, set_default
 
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
@@ -36,6 +37,8 @@ def scope(
     run_id: str | None = None,
     optional: bool = False,
     lock: Lock | str | PathLike[str] | None = None,
+    mode: Mode | None = None,
+    cassette: str | PathLike[str] | None = None,
 ) -> Entered:
     """A scope for a `with` or `async with` block: who, how much, until when, where it is recorded.
 
@@ -49,6 +52,9 @@ def scope(
     event. `approvals`: where people approve the calls that need it. `run_id`: goes on with an earlier run, so that what
     was approved for it counts; a new one by default. `optional`: a refusal inside doesn't exhaust the outer scope.
     `lock`: the versions that ranges mean in this run, as `registry.write_lock` wrote them; only on the outermost.
+    `mode`: what tools do, see `registry/modes.py`: live, record, live-read-only, dry-run or replay; "record" and
+    "replay" need a `cassette`, a file. A nested mode is never more live.
+
     Leaving the block raises BudgetExceeded when a use was refused for money, even if DSPy swallowed the exception.
     Raises BadInput, NoPolicy, UnknownName (a role).
     """
@@ -62,7 +68,7 @@ def scope(
         outer = current()
         if outer is None:
             made = _root(limit, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
-            return locked(replace(made, once={}), lock)
+            return moded(locked(replace(made, once={}), lock), mode, cassette)
         if any(given is not None for given in (ledger, access, recorder, approvals, run_id)):
             raise BadInput(
                 "a nested scope narrows the outer one: ledger, access, recorder, approvals and run_id are set on the "
@@ -72,7 +78,7 @@ def scope(
         inner = outer.narrow(
             name=name, budget=limit, deadline=deadline, principal=principal, optional=optional, listeners=listeners
         )
-        return locked(inner, lock)
+        return moded(locked(inner, lock), mode, cassette)
 
     return Entered(make)
 

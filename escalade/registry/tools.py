@@ -20,12 +20,14 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn, overload
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from escalade.errors import BadInput, ToolError
 from escalade.money import Money, money_or_none
 from escalade.registry.access.conditions import Condition, parse_condition
+from escalade.registry.handling import Handling
 from escalade.registry.limits import RateLimit, parse_limits
+from escalade.registry.metering import CostOf
 from escalade.registry.schema import Inputs, is_async, output_schema
 from escalade.registry.versions import parse_version
 
@@ -43,12 +45,16 @@ _TAKEN = {
 }
 
 
+NOTHING_DRY: Any = object()
+"""A tool that wasn't declared with `dry=...`."""
+
+
 def _limits(value: Any) -> Any:
     """As people write them; a list is what a dumped spec has."""
     return value if isinstance(value, list) else parse_limits(value)
 
 
-class ToolSpec(BaseModel):
+class ToolSpec(Handling):
     """All that is known of one version of a tool. Immutable: a change is a new version.
 
     `name`: dotted, lower-case, like "crm.search". `version`: semantic, without build metadata. `input_schema`: JSON
@@ -57,7 +63,8 @@ class ToolSpec(BaseModel):
     all of them at once; `limits_per`: whether each tenant or user has his own. `permission`: what a role must grant,
     "<name>:call" by default. `side_effects`: "write" unless said otherwise, the careful assumption. `approval`:
     "always" when a person must agree to each call, or a condition like {"amount": {">": 100}}. `timeout`: seconds,
-    None for none; the scope's deadline holds besides.
+    None for none; the scope's deadline holds besides. How its calls are repeated, kept, waited for and charged: see
+    `Handling`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,16 +139,26 @@ class ToolSpec(BaseModel):
 class ToolDefinition:
     """A function with its spec: what a registry takes. Made by `tool`; immutable, so that copies of it are itself."""
 
-    __slots__ = ("_function", "inputs", "is_async", "spec")
+    __slots__ = ("_function", "cost_of", "dry", "inputs", "is_async", "spec")
 
     _function: Callable[..., Any]
     spec: ToolSpec
     inputs: Inputs
     is_async: bool
+    cost_of: CostOf | None
+    dry: Any
 
-    def __init__(self, function: Callable[..., Any], spec: ToolSpec, inputs: Inputs) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        spec: ToolSpec,
+        inputs: Inputs,
+        cost_of: CostOf | None = None,
+        dry: Any = NOTHING_DRY,
+    ) -> None:
         for name, value in (
             ("_function", function), ("spec", spec), ("inputs", inputs), ("is_async", is_async(function)),
+            ("cost_of", cost_of), ("dry", dry),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -172,8 +189,8 @@ def tool(
     name: str | None = None,
     version: str = "1.0.0",
     description: str | None = None,
-    cost: str | Decimal | Money | None = "0",
-    limits: str | RateLimit | tuple[RateLimit, ...] | None = None,
+    cost: str | Decimal | Money | CostOf | None = "0",
+    limits: str | dict[str, str] | RateLimit | tuple[RateLimit, ...] | None = None,
     limits_per: Literal["resource", "tenant", "user"] = "resource",
     permission: str = "",
     side_effects: SideEffects = "write",
@@ -181,6 +198,17 @@ def tool(
     timeout: float | None = None,
     tags: tuple[str, ...] | list[str] = (),
     owner: str = "",
+    max_cost: str | Decimal | Money | None = None,
+    metered: bool = False,
+    wait: bool = False,
+    when_store_is_down: Literal["closed", "open"] = "closed",
+    idempotent: bool = False,
+    retries: int = 0,
+    max_concurrent: int | None = None,
+    once: bool = False,
+    cache: float | None = None,
+    cache_per: Literal["tenant", "user"] = "tenant",
+    dry: Any = ...,
 ) -> Callable[[Callable[..., Any]], ToolDefinition]: ...
 def tool(function: Callable[..., Any] | None = None, /, **said: Any) -> Any:
     """Make a tool of a function, sync or async: `@tool`, or `@tool(name=..., cost=...)`; fields as in `ToolSpec`.
@@ -188,7 +216,8 @@ def tool(function: Callable[..., Any] | None = None, /, **said: Any) -> Any:
     The name is the function's own and the description its docstring, unless said otherwise. The input schema comes
     from the type hints: each parameter needs one; `Annotated[int, Field(description=..., ge=1)]` says more. The
     function may raise `ToolError` for what is the caller's fault: anything else counts as a failure of the tool and
-    may open its breaker.
+    may open its breaker. `cost` may be a function of the arguments (a dict), too. `dry`: what a dry run answers, a
+    value or a function of the same arguments.
 
     Raises BadInput, which names the parameter.
     """
@@ -205,6 +234,11 @@ def define(function: Callable[..., Any], **said: Any) -> ToolDefinition:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadInput(f"tool {name!r} is a generator; return a list instead: a model gets one answer per call")
     description = said.pop("description", None)
+    dry, cost_of = said.pop("dry", NOTHING_DRY), None
+    if callable(said.get("cost")):
+        cost_of, said["cost"] = said["cost"], None
+    elif said.get("metered"):
+        said["cost"] = None
     fields = {
         "name": name,
         "description": inspect.getdoc(function) or "" if description is None else description,
@@ -216,7 +250,7 @@ def define(function: Callable[..., Any], **said: Any) -> ToolDefinition:
         spec = ToolSpec(**fields, input_schema=inputs.schema, output_schema=output_schema(inputs.output))
     except ValidationError as error:
         raise _bad(name, error) from None
-    return ToolDefinition(function, spec, inputs)
+    return ToolDefinition(function, spec, inputs, cost_of, dry)
 
 
 def _bad(name: str, error: ValidationError) -> BadInput:

@@ -29,7 +29,8 @@ class ToolUsage:
     which did not run and cost nothing; `refusals`: these by the class of the refusal. `invalid`: of these, refused for
     their arguments, by argument. `p50`, `p95`: seconds, over the newest 1,000 calls; None before the first one.
     `seconds`: of all calls together. `cost`: of all calls with a known price. `unpriced`: calls whose price is unknown,
-    and so not in `cost`. `tokens`: as far as they were reported.
+    and so not in `cost`. `tokens`: as far as they were reported. `answered`: calls that did not run since their answer
+    was there, by where it came from (cache, once, replay, dry-run).
     """
 
     name: str
@@ -46,6 +47,7 @@ class ToolUsage:
     seconds: float = 0.0
     invalid: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
+    answered: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def successes(self) -> int:
@@ -69,10 +71,14 @@ class Meter:
         self._total = 0.0
         self._invalid: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._answered: Counter[str] = Counter()
 
     def observe(self, entry: Entry) -> None:
         """A use ended, or was refused."""
-        if entry.outcome in {"ok", "failed", "cancelled"}:
+        if entry.source:
+            with self._lock:
+                self._answered[entry.source] += 1
+        elif entry.outcome in {"ok", "failed", "cancelled"}:
             self.add(entry.outcome, entry.seconds, entry.cost if entry.priced else None)
         else:
             with self._lock:
@@ -116,6 +122,7 @@ class Meter:
                 seconds=self._total,
                 invalid=dict(sorted(self._invalid.items())),
                 refusals=dict(sorted(self._refused.items())),
+                answered=dict(sorted(self._answered.items())),
             )
 
 

@@ -111,6 +111,7 @@ ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.ScopeError,
     escalade.ToolError,
     escalade.ToolFailed,
+    escalade.OutcomeUnknown,
     escalade.ToolTimeout,
     escalade.UnknownName,
     escalade.UnknownPrice,
@@ -244,3 +245,13 @@ def evals() -> None:
     assert_type(recorded.only_rungs(["gpt-4"]).save("mine.jsonl"), Path)
     assert_type(recorded.n, int)
     assert_type(recorded.view(0), View)
+
+
+def stores() -> None:
+    """Ledgers and limiters that processes share; what a tool charges; steps of a run."""
+    ledger: Ledger = escalade.SqliteLedger("budgets.db", [Budget("tenant:acme", "50", "day")])
+    with escalade.scope(ledger=escalade.RedisLedger("redis://localhost:6379/0"), mode="live-read-only"):
+        Registry([], limiter=escalade.SqliteLimiter("limits.db"))
+        Registry([], limiter=escalade.RedisLimiter("redis://localhost:6379/0"))
+    with escalade.scope(ledger=ledger, mode="replay", cassette="calls.jsonl"), escalade.step("one"):
+        escalade.charge("0.003")

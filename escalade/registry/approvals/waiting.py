@@ -5,7 +5,7 @@ While it waits it holds nothing: no place in a rate limit, no money. What change
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from escalade.errors import ApprovalRequired
@@ -25,11 +25,11 @@ def patient(admitted: Callable[[], T]) -> T:
                 raise
 
 
-async def apatient(admitted: Callable[[], T]) -> T:
+async def apatient(admitted: Callable[[], Awaitable[T]]) -> T:
     """`patient`, without blocking the event loop."""
     while True:
         try:
-            return admitted()
+            return await admitted()
         except ApprovalRequired as refusal:
             scope, desk = _desk(refusal)
             if desk is None or not await desk.await_(refusal.request_id, scope.time_left()):

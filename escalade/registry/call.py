@@ -1,0 +1,205 @@
+"""One call of a tool on its way: what it may cost, whether an answer is there without running it, and what to keep.
+
+An answer that is there already (from a cassette, a cache, or an earlier call of a tool that is used `once`) is given
+under the guard all the same: roles and arguments are checked and the call is recorded, with its source and no cost.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from escalade.errors import DeadlineExceeded, ModeForbids, Refused, ToolTimeout
+from escalade.registry.cache import Cache, cache_key
+from escalade.registry.canonical import digest
+from escalade.registry.guard import Admission
+from escalade.registry.idempotency import Flights, call_key, copied, flights_of
+from escalade.registry.metering import Tab, ceiling_of, metered
+from escalade.registry.modes import Cassette, Player, again, failure
+from escalade.registry.results import Results
+from escalade.registry.tools import NOTHING_DRY, ToolDefinition
+from escalade.scopes import Entry, Scope
+
+logger = logging.getLogger(__name__)
+
+_HARMLESS = frozenset({"none", "read"})
+
+
+class Manner:
+    """How the calls of one version of a tool are handled: what they share."""
+
+    def __init__(self, definition: ToolDefinition, cache: Cache) -> None:
+        self.definition, self.spec, self.cache = definition, definition.spec, cache
+        self.defaults = {
+            name: parameter.default
+            for name, parameter in definition.inputs.signature.parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+
+    @cached_property
+    def results(self) -> Results:
+        return Results(self.definition.inputs.output)
+
+    @property
+    def plain(self) -> bool:
+        """Is there nothing to it in a live scope?"""
+        spec = self.spec
+        return not (spec.once or spec.cache or spec.metered or self.definition.cost_of)
+
+
+class Call:
+    """One call. `values`: its arguments, once they were accepted. `source`: where its answer came from, "" if the tool
+    runs.
+    """
+
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
+        self.values: dict[str, Any] = {}
+        self.source = ""
+        self._answer: Callable[[], Any] = lambda: None
+        self._flights: Flights | None = None
+        self._flight = self._cached = ""
+        self._tab: Tab | None = None
+        self._result: Any = None
+
+    def most(self) -> int | None:
+        """Nano-dollars that it may cost, None for unknown."""
+        spec, cost_of = self._manner.spec, self._manner.definition.cost_of
+        if cost_of is not None:
+            return ceiling_of(spec.label, cost_of, self.values, spec.max_cost)
+        most = spec.max_cost if spec.max_cost is not None else spec.cost
+        return None if most is None else int(most)
+
+    def shortcut(self, scope: Scope, entry: Entry) -> str:
+        """Where the answer comes from, "" when the tool has to run.
+
+        Raises ModeForbids, NotRecorded, OutcomeUnknown, InFlight.
+        """
+        if scope.mode == "live" and self._manner.plain:
+            return ""
+        self.source = self._by_mode(scope) or self._known(scope, entry)
+        return self.source
+
+    def abandon(self) -> None:
+        """It was refused after all: nothing ran."""
+        if self._flights is not None:
+            self._flights.crash(self._flight, None)
+            self._flights = None
+
+    def answer(self) -> Any:
+        """The answer that was there. Raises ToolError for a recorded failure."""
+        return self._answer()
+
+    @contextmanager
+    def running(self, admission: Admission) -> Iterator[None]:
+        """Around its execution, within the admission: charges, and what is kept of how it ends."""
+        if self._manner.spec.metered and not self.source:
+            self._tab = Tab(self._manner.spec.label, admission.held if admission.entry.priced else None)
+        try:
+            with metered(self._tab):
+                yield
+        except BaseException as error:
+            self._ended(admission, error)
+            raise
+        self._ended(admission, None)
+
+    def done(self, result: Any) -> Any:
+        """It worked; the result again."""
+        self._result = result
+        return result
+
+    # -- before
+
+    def _by_mode(self, scope: Scope) -> str:
+        spec, mode = self._manner.spec, scope.mode
+        if mode == "live-read-only" and spec.side_effects not in _HARMLESS:
+            raise ModeForbids(f"{spec.label} has side effects ({spec.side_effects}), and this scope only reads")
+        if mode == "dry-run":
+            dry = self._manner.definition.dry
+            if dry is NOTHING_DRY:
+                raise ModeForbids(f"{spec.label} was not declared with dry=..., so it has no answer in a dry run")
+            self._answer = (lambda: dry(**self.values)) if callable(dry) else (lambda: copied(dry))
+            return mode
+        if mode == "replay":
+            assert isinstance(scope.cassette, Player)  # noqa: S101 - checked when the scope was opened
+            recorded = scope.cassette.answer(spec.label, self._args)
+            self._answer = lambda: self._replayed(recorded)
+            return mode
+        return ""
+
+    def _replayed(self, recorded: Mapping[str, Any]) -> Any:
+        if "error" in recorded:
+            raise again(recorded["error"])
+        return self._manner.results.read(recorded["result"])
+
+    def _known(self, scope: Scope, entry: Entry) -> str:
+        spec, manner = self._manner.spec, self._manner
+        if spec.cache and entry.policy_digest:
+            self._cached = cache_key(spec.label, scope, entry.rule, self._args, spec.cache_per)
+            kept = manner.cache.get(self._cached)
+            if kept is not None:
+                self._answer = lambda: manner.results.load(kept)
+                return "cache"
+        flights = flights_of(scope) if spec.once else None
+        if flights is not None:
+            key = call_key(spec.label, scope, self._args)
+            flight = flights.board(key)
+            if flight is not None:
+                self._answer = lambda: copied(flight.landed.result())
+                return "once"
+            self._flights, self._flight = flights, key
+        return ""
+
+    @property
+    def _args(self) -> str:
+        return digest(self._given)
+
+    @cached_property
+    def _given(self) -> dict[str, Any]:
+        """All arguments, those too that were left at their defaults, as JSON."""
+        given: dict[str, Any] = to_jsonable_python({**self._manner.defaults, **self.values})
+        return given
+
+    # -- after
+
+    def _ended(self, admission: Admission, error: BaseException | None) -> None:
+        if self.source:
+            return
+        cut_off = isinstance(error, ToolTimeout | DeadlineExceeded) or not isinstance(error, Exception | None)
+        if self._tab is not None:
+            charged = self._tab.close()
+            if not cut_off:  # otherwise it may go on spending, and its whole reservation counts
+                admission.cost = charged
+        if self._flights is not None:
+            self._land(self._flights, error, cut_off=cut_off)
+        if not cut_off:
+            self._keep(admission.scope, error)
+
+    def _land(self, flights: Flights, error: BaseException | None, *, cut_off: bool) -> None:
+        if error is None:
+            flights.land(self._flight, self._result)
+        elif cut_off and not self._manner.spec.repeatable:
+            flights.lose(self._flight)
+        else:
+            flights.crash(self._flight, error)
+
+    def _keep(self, scope: Scope, error: BaseException | None) -> None:
+        spec, results = self._manner.spec, self._manner.results
+        if scope.mode == "record" and isinstance(scope.cassette, Cassette):
+            kept = None if error is not None else results.dump(self._result)
+            if kept is not None:
+                scope.cassette.record(spec.label, self._args, self._given, {"result": results.plain(kept)})
+            elif isinstance(error, Exception) and not isinstance(error, Refused):
+                scope.cassette.record(spec.label, self._args, self._given, failure(error))
+            else:
+                logger.warning("a call of %s could not be recorded: its result isn't JSON", spec.label)
+        if self._cached and error is None and spec.cache:
+            kept = results.dump(self._result)
+            if kept is not None:
+                self._manner.cache.set(self._cached, kept, spec.cache)

@@ -1,0 +1,125 @@
+"""Once: the same call in the same step of a run is executed once; who asks again gets its result, or waits for it.
+
+`dspy.Parallel(timeout=...)` starts stragglers a second time while the first attempt still runs: without this, a tool
+that writes would write twice. The key of a call is the run, the step (`with step("send"):`, "" without), everybody on
+whose behalf it is, tool@version and the arguments. Two calls that are meant to be two need two steps, or arguments that
+differ.
+
+A call that failed may be made again; those who waited for it get its failure. One that was cut off (timeout,
+cancellation) may have been done: it is not made again in this run (OutcomeUnknown), unless the tool is idempotent.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from escalade.errors import OutcomeUnknown
+from escalade.registry.canonical import digest
+from escalade.scopes import Scope
+
+STEP = "escalade_step"
+"""The key of `dspy.context` that carries the step: it reaches the threads of `dspy.Parallel`."""
+
+_FLIGHTS = "escalade.once"
+
+
+class InFlight(Exception):
+    """The call is being made: wait for it, then ask again."""
+
+    def __init__(self, flight: Flight) -> None:
+        super().__init__()
+        self.flight = flight
+
+
+class Flight:
+    """One call that is made once. `landed`: done when it has ended, with its result or failure."""
+
+    def __init__(self) -> None:
+        self.landed: Future[Any] = Future()
+        self.unknown = False
+
+
+class Flights:
+    """The calls of a run that are made once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # re-entrant: a finalizer may end a call while its thread is in here
+        self._flights: dict[str, Flight] = {}
+
+    def board(self, key: str) -> Flight | None:
+        """None: make the call (then `land`, `crash` or `lose` it). A flight that has landed: use its result.
+
+        Raises InFlight while somebody makes it, OutcomeUnknown when nobody knows whether it was made.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is None:
+                self._flights[key] = Flight()
+                return None
+        if flight.unknown:
+            raise OutcomeUnknown("this call was cut off before: it may have been done; look before you go on")
+        if not flight.landed.done():
+            raise InFlight(flight)
+        return flight
+
+    def land(self, key: str, result: Any) -> None:
+        """It worked."""
+        self._flights[key].landed.set_result(result)
+
+    def crash(self, key: str, error: BaseException | None) -> None:
+        """It failed, or (None) was not made after all: it may be made again."""
+        with self._lock:
+            flight = self._flights.pop(key)
+        if error is None:
+            flight.landed.cancel()
+            flight.landed.set_running_or_notify_cancel()
+        else:
+            flight.landed.set_exception(error)
+
+    def lose(self, key: str) -> None:
+        """It was cut off: nobody knows."""
+        flight = self._flights[key]
+        flight.unknown = True
+        flight.landed.cancel()
+        flight.landed.set_running_or_notify_cancel()
+
+
+def flights_of(scope: Scope) -> Flights | None:
+    """Those of the run; None in the configured scope, which is no run."""
+    return None if scope.once is None else scope.once.setdefault(_FLIGHTS, Flights())
+
+
+def call_key(label: str, scope: Scope, args: str) -> str:
+    """`args`: their digest."""
+    import dspy
+
+    whose = [[p.tenant, p.user] for p in scope.principals]
+    return digest([scope.run_id, dspy.settings.get(STEP, ""), whose, label, args])
+
+
+def copied(result: Any) -> Any:
+    """A result for a further caller, who may change it; itself where it can't be copied."""
+    try:
+        return copy.deepcopy(result)
+    except Exception:  # noqa: BLE001 - whatever somebody's __deepcopy__ raises
+        return result
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Names a step of a run: a tool that is used `once` is used once per step. Steps nest: "outer/inner".
+
+    for number, line in enumerate(lines):
+        with escalade.step(str(number)):
+            append(line)  # also when two lines are the same
+    """
+    import dspy
+
+    outer = dspy.settings.get(STEP, "")
+    with dspy.context(**{STEP: f"{outer}/{name}" if outer else name}):
+        yield

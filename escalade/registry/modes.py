@@ -1,0 +1,140 @@
+"""Modes: what tools do in a scope. Models are not concerned: they have transports that replay and simulate.
+
+    live             they run
+    record           they run, and what they answer is written to a cassette
+    live-read-only   those without side effects run, the others are refused
+    dry-run          none runs; each says what it was declared to say dry, or is refused
+    replay           none runs; each says what the cassette has for this very call, or is refused: never a guess
+
+In every mode the roles decide first, and each call is recorded. A nested scope is never more live than the outer one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from escalade.errors import BadInput, NotRecorded, ToolError
+from escalade.scopes import Scope
+
+Mode = Literal["live", "record", "live-read-only", "dry-run", "replay"]
+
+_WITHIN: dict[str, tuple[str, ...]] = {
+    "live": get_args(Mode),
+    "record": ("record", "live-read-only", "dry-run", "replay"),
+    "live-read-only": ("live-read-only", "dry-run", "replay"),
+    "dry-run": ("dry-run", "replay"),
+    "replay": ("replay",),
+}
+
+
+def check_mode(mode: str, cassette: Any, outer: str = "live") -> None:
+    """Raises BadInput for a mode that is none, is more live than the outer one, or lacks its cassette."""
+    if mode not in _WITHIN:
+        raise BadInput(f"unknown mode {mode!r}; there is: {', '.join(_WITHIN)}")
+    if mode not in _WITHIN[outer]:
+        raise BadInput(f"a scope in mode {mode!r} can't be opened within one in mode {outer!r}: modes only narrow")
+    if mode in {"record", "replay"} and cassette is None:
+        raise BadInput(f"mode {mode!r} needs a cassette: escalade.scope(mode={mode!r}, cassette='calls.jsonl')")
+    if mode not in {"record", "replay"} and cassette is not None:
+        raise BadInput(f"a cassette is for the modes 'record' and 'replay', not for {mode!r}")
+
+
+class Cassette:
+    """Calls and what they answered: a file of JSON lines, which holds arguments and results as they were.
+
+    Keyed by tool@version and arguments. A call that was recorded with one answer always gets that one; with several,
+    each replaying scope gets them in their order, and nothing after the last.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.RLock()
+        self._file: Any = None
+
+    def record(self, label: str, args: str, given: Any, answer: dict[str, Any]) -> None:
+        """Write one call. `args`: digest of the arguments; `given`: the arguments, for people."""
+        line = json.dumps({"tool": label, "args": args, "given": given, **answer}, separators=(",", ":"))
+        with self._lock:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(self._file, f"{line}\n".encode())
+
+    def load(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """All calls. Raises BadInput, which names file and line."""
+        calls: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        try:
+            lines = self.path.read_text("utf-8").splitlines()
+        except OSError as error:
+            raise BadInput(f"can't read the cassette {self.path.name!r}: {error.strerror}") from None
+        for number, line in enumerate(lines, 1):
+            try:
+                call = json.loads(line)
+                key = call["tool"], call["args"]
+                assert "result" in call or "error" in call  # noqa: S101 - as a missing key
+            except (ValueError, TypeError, KeyError, AssertionError):
+                raise BadInput(f"cassette {self.path.name!r}, line {number}: not a recorded call") from None
+            calls[key].append({name: call[name] for name in ("result", "error") if name in call})
+        return calls
+
+    def close(self) -> None:
+        """Close the file; the next record opens it again."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Player:
+    """A cassette as one scope replays it."""
+
+    def __init__(self, cassette: Cassette) -> None:
+        self._name, self._calls = cassette.path.name, cassette.load()
+        self._lock = threading.Lock()
+        self._next: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    def answer(self, label: str, args: str) -> dict[str, Any]:
+        """What was recorded for this very call. Raises NotRecorded."""
+        recorded = self._calls.get((label, args))
+        if not recorded:
+            raise NotRecorded(f"cassette {self._name!r} has no call of {label} with these arguments")
+        if all(one == recorded[0] for one in recorded):
+            return recorded[0]
+        with self._lock:
+            at = self._next[label, args]
+            self._next[label, args] += 1
+        if at >= len(recorded):
+            raise NotRecorded(
+                f"cassette {self._name!r} has {len(recorded)} answers of {label} with these arguments, and this is "
+                f"call {at + 1}"
+            )
+        return recorded[at]
+
+
+def moded(scope: Scope, mode: Mode | None, path: str | os.PathLike[str] | None) -> Scope:
+    """The scope in that mode; None for the mode that it has. Raises BadInput."""
+    if mode is None and path is None:
+        return scope
+    wanted = mode or "live"
+    check_mode(wanted, path, scope.mode)
+    cassette = None if path is None else Cassette(path)
+    return replace(scope, mode=wanted, cassette=Player(cassette) if wanted == "replay" and cassette else cassette)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """How a failure is recorded: class and first line."""
+    return {"error": [type(error).__name__, str(error).partition("\n")[0]]}
+
+
+def again(failed: list[str]) -> ToolError:
+    """The recorded failure, to be raised."""
+    return ToolError(f"{failed[0]}: {failed[1]}")
