@@ -60,7 +60,7 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
 def _everything_on() -> Any:
     """A scope with a policy of 200 rules, a principal, named budgets and one of its own."""
     grants = {f"role{n}": [f"area{n}.*:call", f"thing{n}:*"] for n in range(100)} | {"caller": ["*:call"]}
-    budgets = [Budget(name, "1000000", period="day") for name in ("user:ana", "tenant:acme", "everything")]
+    budgets = [Budget(name, "1000000", period="day") for name in ("user:acme/ana", "tenant:acme", "everything")]
     return scope(
         budget="1000",
         principal=Principal("ana", "acme", frozenset({"caller"})),

@@ -49,7 +49,7 @@ class _Bare:
 
 def _tree() -> LedgerPurse:
     """Five levels, three of them with a daily budget of their own."""
-    names = ("user:ana", "tenant:acme", "everything")
+    names = ("user:acme/ana", "tenant:acme", "everything")
     ledger = Ledger([Budget(name, "1000000", period="day") for name in names])
     return ledger.purse(Principal("ana", "acme"), limit=10**15).child("request", 10**14)
 

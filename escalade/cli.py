@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import escalade
+from escalade import _cli_access, _cli_audit
 from escalade.errors import BadInput, EscaladeError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
+
+app.command(_cli_access.access)
+app.command(_cli_access.approvals)
+app.command(_cli_audit.app)
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
