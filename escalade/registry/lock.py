@@ -152,12 +152,13 @@ def _facts(spec: ToolSpec, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(name: str, old: Any, new: Any) -> str:
-    if old is None or new is None:
-        return (
-            f"{name}: {'new' if old is None else 'gone'}" if name.startswith("argument ") else f"{name}: {old} -> {new}"
-        )
-    hidden = name in {"description", "result"} or name.startswith("argument ")
-    return f"{name}: changed" if hidden else f"{name}: {old} -> {new}"
+    if name.startswith("argument ") or name in {"description", "result"}:
+        return f"{name}: {'new' if old is None else 'gone' if new is None else 'changed'}"
+    return f"{name}: {_said(old)} -> {_said(new)}"
+
+
+def _said(value: Any) -> str:
+    return "the default" if value is None else str(value)
 
 
 def _named(value: Any) -> str:

@@ -35,8 +35,8 @@ def test_a_deprecated_version_warns_once_per_run(caplog: pytest.LogCaptureFixtur
     heard: list[Any] = []
     for _ in range(2):
         with escalade.scope(listen=heard.append):
-            asks = [(lambda: registry.resolve("a", "^1"), {})] * 3
-            dspy.Parallel(num_threads=3, disable_progress_bar=True)([(lambda **_: ask[0](), {}) for ask in asks])
+            asks = [(lambda **_: registry.resolve("a", "^1"), {})] * 3
+            dspy.Parallel(num_threads=3, disable_progress_bar=True)(asks)
             assert registry.resolve("a", "^1").spec.version == "1.1.0"
             registry.resolve("a", "~1.1")
             registry.resolve("a")
