@@ -35,7 +35,7 @@ from escalade import (
     tool,
 )
 from escalade._demo_view import Books, Story
-from escalade._terminal import Terminal
+from escalade.evals._terminal import Terminal
 
 # What is asked. Each agent takes the field that its signature names.
 

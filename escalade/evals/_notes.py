@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from escalade.agents.policies import Agreement, Threshold, rung_index
@@ -21,6 +22,11 @@ WIDE_LADDER = 8
 
 LEFT_OUT = ("left out", "dropped", "(--limit)", "(--rungs)")
 """By one of these is a note on excluded questions or rungs known."""
+
+
+def version() -> str:
+    """Of escalade. Its table of contents is the roof of the house: asked for at run time, not imported from below."""
+    return str(getattr(sys.modules["escalade"], "__version__", "unknown"))
 
 
 def method(margin: float) -> dict[str, str]:

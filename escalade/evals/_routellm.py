@@ -59,7 +59,7 @@ def _tables(path: Path) -> tuple[list[Table], list[str]]:
     if not kept:
         raise DataError(f"{path}: none of its {len(files)} CSV files has a column 'prompt', {files[0].name} neither")
     others = [file.name for file in files if file not in kept]
-    note = f"{len(others)} CSV files without prompts are left out: {', '.join(others)}"
+    note = f"CSV files without prompts are left out: {', '.join(others)}"
     return [read_table(file) for file in kept], [note] if others else []
 
 

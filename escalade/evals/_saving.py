@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import DataError
-from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
+from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN
 from escalade.money import Money
 
 if TYPE_CHECKING:
     from escalade.agents.climb import Rung
+    from escalade.evals.outcomes import Outcomes
     from escalade.evals.prices import Listed
 
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade import __version__
 from escalade.agents.climb import Policy
 from escalade.errors import BadInput, UnknownName
 from escalade.evals import _notes, statistics
@@ -98,7 +97,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """As one JSON object; figures are rounded to 6 digits after the point."""
         return {
-            "version": __version__,
+            "version": _notes.version(),
             "dataset": {"name": self.dataset, "n": self.n},
             "baseline": self.baseline,
             "labels": self.labels,

@@ -13,8 +13,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung, View
+from escalade.agents.climb import Attempt, Rung, View
 from escalade.errors import BadInput, UnknownName
+from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN
 from escalade.evals._names import listed, shortened
 
 if TYPE_CHECKING:
@@ -23,14 +24,7 @@ if TYPE_CHECKING:
 
     from escalade.evals.prices import Listed
 
-STATUSES = (OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED)
-"""Codes of the `status` column are indices into this."""
-
-UNKNOWN = -1
-"""Stands for an unknown price or ceiling in the integer columns."""
-
-NO_ANSWER = -1
-"""Stands for "no answer" in the `answer` column."""
+__all__ = ["COLUMNS", "NO_ANSWER", "STATUSES", "UNKNOWN", "Outcomes", "rungs_named"]
 
 
 COLUMNS = ("quality", "answer", "confidence", "cost", "price", "ceiling", "latency", "status")

@@ -16,12 +16,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from escalade._terminal import Terminal
+from escalade.evals._terminal import Terminal
 from escalade.evals.statistics import AS_GOOD, BETTER, CANT_TELL
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod as Justify
-
     from escalade.evals.compare import Comparison, Row
 
 WIDE = 100
@@ -79,7 +77,7 @@ def parts(comparison: Comparison, width: int, encoding: str = "utf-8") -> Iterat
     yield ""
     cells = [_cells(row, comparison, glyphs) for row in comparison.rows]
     layout = _Layout.fitting(cells, width)
-    yield _table(comparison, layout, cells, glyphs)
+    yield from _table(comparison, layout, cells, glyphs)
     yield ""
     if comparison.metrics:
         yield from _metrics(comparison, width)
@@ -170,23 +168,30 @@ class _Layout:
             spare = width - sum(widths.values()) - len(widths) + 1
             if spare >= 0:
                 break
-        widths["policy"] = max(LEAST_NAME, widths["policy"] + min(0, spare))
+        if spare < 0:
+            widths["policy"] = max(LEAST_NAME, widths["policy"] + spare)
         widths |= {BAR: min(MOST_BAR, LEAST_BAR + spare)} if BAR in widths else {}
         return cls(widths)
 
 
-def _table(comparison: Comparison, layout: _Layout, cells: list[dict[str, Text]], glyphs: Glyphs) -> Table:
-    rows = comparison.rows
-    axis = _Axis.over(rows, layout.widths.get(BAR, LEAST_BAR))
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
-    for name, space in layout.widths.items():
-        head = axis.head() if name == BAR else name
-        justify: Justify = "left" if name in LEFT else "right"
-        table.add_column(head, justify=justify, width=space, no_wrap=True, overflow="ellipsis")
-    for row, cell in zip(rows, cells, strict=True):
-        shown = [axis.draw(row, glyphs) if name == BAR else cell[name] for name in layout.widths]
-        table.add_row(*shown, style=SHADE if row.hindsight else None)
-    return table
+def _table(comparison: Comparison, layout: _Layout, cells: list[dict[str, Text]], glyphs: Glyphs) -> Iterator[Text]:
+    axis = _Axis.over(comparison.rows, layout.widths.get(BAR, LEAST_BAR))
+    yield _line({name: axis.head() if name == BAR else Text(name) for name in layout.widths}, layout, "bold")
+    for row, cell in zip(comparison.rows, cells, strict=True):
+        cell[BAR] = axis.draw(row, glyphs)
+        yield _line(cell, layout, SHADE if row.hindsight else "")
+
+
+def _line(cells: dict[str, Text], layout: _Layout, style: str) -> Text:
+    """One line of the table, with nothing behind its last word."""
+    line = Text(style=style)
+    for name, width in layout.widths.items():
+        cell = cells[name].copy()
+        cell.truncate(width, overflow="ellipsis")
+        cell.align("left" if name in LEFT else "right", width)
+        line.append_text(cell).append(" ")
+    line.rstrip()
+    return line
 
 
 def _metrics(comparison: Comparison, width: int) -> Iterator[RenderableType]:

@@ -73,13 +73,20 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 def mean_interval(values: Values, level: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high): Wilson's interval when all values are 0 or 1, Student's t otherwise.
 
-    The bounds are nan for a single value that is not 0 or 1. Raises BadInput without values or with nan among them.
+    Where all values are the same one between 0 and 1, and so say nothing of their spread, two values 0 and two values 1
+    are added for it (Agresti & Coull 1998). The bounds are nan for a single value outside of 0..1. Raises BadInput
+    without values or with nan among them.
     """
     x = _column(values)
     mean = float(x.mean())
     if _binary(x):
         return mean, *wilson(int(x.sum()), len(x), level)
-    return _t_interval(x, level)
+    if not bool((x == x[0]).all()) or not 0.0 < x[0] < 1.0:
+        return _t_interval(x, level)
+    wider = np.append(x, (0.0, 0.0, 1.0, 1.0))
+    half = _z(level) * float(wider.std()) / math.sqrt(len(wider))
+    middle = float(wider.mean())
+    return mean, max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half))
 
 
 def paired_difference(a: Values, b: Values, level: float = 0.95) -> tuple[float, float, float]:

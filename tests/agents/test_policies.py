@@ -152,7 +152,7 @@ def test_threshold_stays_within_the_budget() -> None:
     climb = climb_sync(Threshold(0.8, (0, 2)), {0: said(0, 0.1)}.__getitem__, view(left=100))
     assert climb.path == (0,)
     assert climb.held_back == 2
-    assert "large doesn't fit the $9.9e-08 left" in climb.explain()
+    assert "large doesn't fit the $0.000000099 left" in climb.explain()
 
 
 def test_threshold_without_money_answers_nothing() -> None:
@@ -216,7 +216,9 @@ def test_agreement_within_a_budget_answers_with_the_majority() -> None:
     rungs = tuple(Rung(f"r{i}") for i in range(4))
     attempts = tuple(Attempt(i, answer=a, cost=1) for i, a in enumerate("aab"))
     three = View("q", {}, rungs, (1, 1, 1, 9), (1, 1, 1, 9), attempts, budget_left=5)
-    assert Agreement((0, 1, 2), 3).decide(three) == Stop(1, "2 of 3 agree; r3 doesn't fit the $5e-09 left", wanted=3)
+    assert Agreement((0, 1, 2), 3).decide(three) == Stop(
+        1, "2 of 3 agree; r3 doesn't fit the $0.000000005 left", wanted=3
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- budgeted

@@ -77,7 +77,7 @@ def test_routellm_folder_with_other_files(tmp_path) -> None:
     written(tmp_path / "regraded.csv", "gold,weak\n1,0\n")
     outcomes = load_outcomes(tmp_path)
     assert outcomes.n == 2
-    assert "1 CSV files without prompts are left out: regraded.csv" in outcomes.notes
+    assert "CSV files without prompts are left out: regraded.csv" in outcomes.notes
 
 
 def test_routellm_contaminated(tmp_path) -> None:

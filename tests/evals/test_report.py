@@ -44,6 +44,17 @@ def test_fits_its_console(ladder, width) -> None:
         assert bool(re.search("├─*●─*┤", line)) == (width >= 100)
 
 
+@pytest.mark.parametrize("width", range(40, 121, 7))
+def test_short_names_fit_as_well(width) -> None:
+    """One line for each policy of a tiny table at any width, with nothing behind the last word."""
+    text = printed(compare(table(quality=[[0, 1], [1, 0]], cost=[[1, 5]] * 2)), width)
+    lines = text.splitlines()
+    for name, verdict in (("r0", "can't tell"), ("r1", "baseline"), ("oracle", "hindsight")):
+        (line,) = [line for line in lines if re.match(rf"[* ]?[†]? +{name} +\d+\.\d%", line)]
+        assert line.endswith(verdict)
+        assert len(line) <= width
+
+
 def test_second_print_is_the_same(ladder) -> None:
     """Nothing in it depends on when it is printed."""
     assert printed(ladder) == printed(compare())

@@ -63,7 +63,7 @@ def test_nothing_observed_says_nothing() -> None:
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=30))
 def test_mean_interval_of_numbers_is_students(values: list[float]) -> None:
     """For values that aren't all 0 or 1 it is scipy's t interval."""
-    assume(not all(v in {0.0, 1.0} for v in values))
+    assume(not all(v in {0.0, 1.0} for v in values) and len(set(values)) > 1)
     mean, low, high = mean_interval(values)
     spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     assert (low + high) / 2 == pytest.approx(mean, abs=1e-9)
@@ -71,12 +71,21 @@ def test_mean_interval_of_numbers_is_students(values: list[float]) -> None:
 
 
 def test_mean_interval_of_verdicts_is_wilsons() -> None:
-    """0/1 values are a proportion; a single number that isn't has no interval."""
+    """0/1 values are a proportion; a single number outside of that has no interval."""
     assert mean_interval([1, 0, 1, 1]) == (0.75, *wilson(3, 4))
-    mean, low, high = mean_interval([0.3])
-    assert mean == 0.3
+    mean, low, high = mean_interval([1.3])
+    assert mean == 1.3
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 2000))
+def test_mean_interval_without_spread(value: float, n: int) -> None:
+    """Equal grades are no certainty: the interval has a width, which shrinks with their number, and stays in 0..1."""
+    mean, low, high = mean_interval([value] * n)
+    assert mean == pytest.approx(value)
+    assert 0 <= low <= mean <= high <= 1
+    assert 0.9 / (n + 4) < high - low < 5 / math.sqrt(n + 4)
 
 
 def test_paired_difference_is_agresti_and_mins() -> None:
