@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from escalade.errors import BadInput
 from escalade.registry.subschema import misfits
 from escalade.registry.versions import is_stable, matcher, newest, next_breaking, parse_version
 
 if TYPE_CHECKING:
+    from escalade.money import Money
     from escalade.registry.tools import ToolSpec
 
 Gate = Literal["refuse", "off"]
@@ -81,15 +82,20 @@ def breaking(old: ToolSpec, new: ToolSpec) -> list[str]:
         one, other = getattr(old, name), getattr(new, name)
         if one != other:
             changes.append(f"{name.replace('_', ' ')}: {one} -> {other}")
-    dearer = _dearer(old.cost, new.cost)
+    dearer = _dearer(_most(old), _most(new))
     return [*changes, dearer] if dearer else changes
 
 
-def _dearer(old: Any, new: Any) -> str:
+def _most(spec: ToolSpec) -> Money | None:
+    """What a call costs at most: of a tool that charges, or by its arguments, the maximum that it declares."""
+    return spec.max_cost if spec.cost is None else spec.cost
+
+
+def _dearer(old: Money | None, new: Money | None) -> str:
     """Classes of cost: free, each power of ten, and what no call knows in advance."""
-    if old == new or not (old is None or isinstance(old, int)) or old is None:
+    if old is None or old == new:
         return ""
-    if new is None or not isinstance(new, int):
+    if new is None:
         return f"cost: {old} -> unknown before the call"
     if (old == 0 and new > 0) or (old > 0 and new >= 10 * old):
         return f"cost: {old} -> {new}"

@@ -212,11 +212,14 @@ class _Manifest:
         self, function: Any, defaults: dict[str, Any], said: dict[str, Any], place: Place
     ) -> ToolDefinition | None:
         """The tool. What the entry says counts before what `@tool` said, and that before the defaults."""
+        kept: dict[str, Any] = {}
         if isinstance(function, ToolDefinition):
             before = {name: getattr(function.spec, name) for name in function.spec.model_fields_set - _FROM_FUNCTION}
             if said.get("name", function.spec.name) != function.spec.name:
                 before.pop("permission", None)  # it may have come from the name
-            said, function = {**before, **said}, function._function
+            if "cost" in said:
+                before.pop("max_cost", None)  # of the other cost
+            said, kept, function = {**before, **said}, _kept(function, said), function._function
         said = {**{name: value for name, value in defaults.items() if name in _fields()}, **said}
         try:
             ToolSpec(**{"name": _name(function), **said})
@@ -225,7 +228,7 @@ class _Manifest:
                 message = one["msg"].removeprefix("Value error, ")
                 self._say((*place, *one["loc"]), f"{message}{_hint(one['loc'], one.get('input'))}")
             return None
-        return define(function, **said)
+        return define(function, **{**said, **kept})
 
     def _imported(self, written: Any, place: Place) -> Any:
         """What an entry point names."""
@@ -277,6 +280,12 @@ def _fields() -> set[str]:
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__)).lower()
+
+
+def _kept(tool: ToolDefinition, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What `@tool` was given and no file can say: functions."""
+    cost = {} if tool.cost_of is None or "cost" in said else {"cost": tool.cost_of}
+    return {"dry": tool.dry, **cost}
 
 
 def _hint(place: Any, given: Any) -> str:

@@ -20,6 +20,8 @@ from escalade.registry.ledger import Ledger
 from escalade.scopes import KEY, Scope, current
 
 _AT_ONCE = 4
+_LIVE = {"live", "record", "live-read-only"}
+"""Modes in which tools that only read do run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class ShadowRun:
     def beside(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """The old version returned `result` for these arguments."""
         scope = current()
-        if scope is None:
+        if scope is None or scope.mode not in _LIVE:
             return
         with self._lock:
             self._seen += 1
@@ -89,7 +91,7 @@ class ShadowRun:
         found = "failed"
         try:
             with dspy.context(**{KEY: scope}):
-                result = self._candidate.call(args, kwargs)
+                result = self._candidate._call(args, kwargs)
             found = "same" if _digest(result) == expected else "different"
         except Refused:
             found = "refused"
@@ -102,13 +104,17 @@ class ShadowRun:
 
 
 def _apart(scope: Scope, purse: Any) -> Scope:
-    """The caller's scope, on another purse, without listeners and approvals, and not closed when the caller leaves."""
+    """The caller's scope, on another purse, with nobody who listens, approves or records answers, and not closed when
+    the caller leaves.
+    """
     return replace(
         scope,
         purse=purse,
         run_id=f"{scope.run_id}.shadow",
         listeners=(),
         approvals=None,
+        mode="live-read-only",
+        cassette=None,
         parent=None,
         _life=type(scope._life)(),
     )

@@ -105,6 +105,14 @@ def test_classes_of_cost(old: str | None, new: str, broken: bool) -> None:
     assert bool(breaking(spec(cost=old), spec("1.1.0", cost=new))) is broken
 
 
+def test_the_most_that_a_call_costs_is_its_class() -> None:
+    """Of tools that charge, or whose price depends on arguments, the declared maximum counts."""
+    old, new = (spec(cost=None, metered=True, max_cost=most) for most in ("0.05", "0.60"))
+    assert breaking(old, new) == ["cost: $0.05 -> $0.6"]
+    assert breaking(new, old) == []
+    assert breaking(spec(cost="0.05"), old) == []
+
+
 @pytest.mark.parametrize(
     ("before", "version", "needed"),
     [("1.4.2", "1.4.3", "2.0.0"), ("1.4.2", "1.5.0", "2.0.0"), ("0.4.2", "0.4.3", "0.5.0")],

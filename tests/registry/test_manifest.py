@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+import escalade
 from escalade import Registry, ToolSpec, tool
 from escalade.errors import BadInput
 from escalade.money import Money
@@ -28,6 +29,12 @@ def send(to: str) -> None:
     """Send a letter."""
 
 
+@tool(name="pages.read", cost=lambda args: "0.01" if args["n"] > 1 else "0.001", max_cost="0.01", dry="a page")
+def pages(n: int) -> str:
+    """Read pages."""
+    return "page " * n
+
+
 class Box:
     """Functions can be inside of something."""
 
@@ -38,7 +45,7 @@ class Box:
 def _shop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module `shop.crm` to name in manifests."""
     package, module = types.ModuleType("shop"), types.ModuleType("shop.crm")
-    module.__dict__.update(find=find, send=send, Box=Box, number=3)
+    module.__dict__.update(find=find, send=send, pages=pages, Box=Box, number=3)
     monkeypatch.setitem(sys.modules, "shop", package)
     monkeypatch.setitem(sys.modules, "shop.crm", module)
 
@@ -144,6 +151,20 @@ def test_the_same_in_three_forms(tmp_path: Path, suffix: str, text: str) -> None
     deprecated = registry.status("crm.search", "1.2.0").deprecated
     assert deprecated is not None
     assert str(deprecated) == "slow; sunset on 2999-01-31; use crm.find"
+
+
+def test_functions_that_no_file_can_say_are_kept(tmp_path: Path) -> None:
+    """A price by arguments and a dry answer, given to `@tool`, hold for the manifest's version of the tool."""
+    text = "tools: [{function: 'shop.crm:pages', owner: press}, {function: 'shop.crm:pages', name: p, cost: '0.5'}]"
+    registry = Registry.load(written(tmp_path, text))
+    with escalade.scope(budget="1.00") as run:
+        registry.resolve("pages.read")(n=3)
+        assert run.spent == Money.of("0.01")
+        registry.resolve("p")(n=3)
+        assert run.spent == Money.of("0.51")
+    with escalade.scope(mode="dry-run"):
+        assert registry.resolve("pages.read")(n=3) == "a page"
+    assert registry.spec("pages.read").owner == "press"
 
 
 BAD = """\

@@ -360,6 +360,16 @@ def test_writes_are_never_shadowed(effects: str) -> None:
         mixed.rollout("a", "2.0.0", shadow=Shadow(budget="1.00"))
 
 
+@pytest.mark.parametrize(("mode", "shadows"), [("live", 1), ("live-read-only", 1), ("dry-run", 0)])
+def test_shadows_are_for_live_calls(mode: Any, shadows: int) -> None:
+    """Where nothing runs, nothing is shadowed."""
+    registry = shop("1.0.0", "1.1.0", dry="dry")
+    rollout = registry.rollout("a", "1.1.0", shadow=Shadow(budget=None))
+    with escalade.scope(mode=mode):
+        registry.resolve("a")(query="x")
+    assert settled(rollout).different == shadows
+
+
 def test_who_may_not_use_it_has_no_shadow() -> None:
     """A shadow passes the guard as any use does, in the caller's name."""
     registry = shop("1.0.0")
