@@ -15,7 +15,7 @@ def fisher(new_failed: int, new_calls: int, old_failed: int, old_calls: int) -> 
     """The chance of so many failures of the new version or more, if both fail equally often: a p-value.
 
     >>> round(fisher(8, 50, 1, 50), 4)
-    0.0155
+    0.0154
     """
     failed, calls = new_failed + old_failed, new_calls + old_calls
     most = min(failed, new_calls)
