@@ -75,7 +75,7 @@ class Registered:
         self.beside: Beside | None = None
         self._function = definition._function
         self._manner = Manner(definition, registry.cache)
-        self._entrance = Entrance(self.resource, wait=spec.wait, places=spec.max_concurrent)
+        self._entrance = Entrance(self.resource, wait=spec.wait, places=spec.max_concurrent, patience=spec.timeout)
         self._retries = Retries(spec.retries, random.Random())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registered:

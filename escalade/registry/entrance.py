@@ -7,6 +7,7 @@ deadline of his scope; then the guard refuses, and records that.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -24,10 +25,12 @@ _PLACES = "places"
 
 
 class Entrance:
-    """Of one tool. `wait`: for room in its rate limits. `places`: how many calls run at once, None for any number."""
+    """Of one tool. `wait`: for room in its rate limits. `places`: how many calls run at once, None for any number; who
+    waits longer than `patience` seconds for one of them is refused (Overloaded).
+    """
 
-    def __init__(self, resource: Resource, *, wait: bool, places: int | None) -> None:
-        self._resource = resource
+    def __init__(self, resource: Resource, *, wait: bool, places: int | None, patience: float | None) -> None:
+        self._resource, self._patience = resource, math.inf if patience is None else patience
         self._lines = Queues() if wait and resource.limits else None
         self._places = None if places is None else Queues(places)
 
@@ -38,7 +41,7 @@ class Entrance:
         if self._places is None or scope is None:
             yield None
             return
-        with self._places.turn(_PLACES, scope.time_left()) as mine:
+        with self._places.turn(_PLACES, min(self._patience, scope.time_left())) as mine:
             yield None if mine else self._overloaded()
 
     @asynccontextmanager
@@ -48,7 +51,7 @@ class Entrance:
         if self._places is None or scope is None:
             yield None
             return
-        async with self._places.aturn(_PLACES, scope.time_left()) as mine:
+        async with self._places.aturn(_PLACES, min(self._patience, scope.time_left())) as mine:
             yield None if mine else self._overloaded()
 
     def left(self, job: Future[Any]) -> None:

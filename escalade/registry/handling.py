@@ -19,7 +19,8 @@ class Handling(BaseModel):
     waits for its turn, within the scope's deadline. `when_store_is_down`: whether calls are refused ("closed") or go on
     without rate limits ("open") while the store of the limits can't be reached. `idempotent`: doing it twice is doing
     it once; so are all tools without side effects. `retries`: further attempts after a failure, only for what is
-    idempotent. `max_concurrent`: calls that run at once; the others wait, within the deadline. `once`: the same call in
+    idempotent. `max_concurrent`: calls that run at once; the others wait, within the deadline and no
+    longer than the tool's own timeout. `once`: the same call in
     the same step of a run is executed once, and repetitions get its result. `cache`: seconds for which a result may be
     used again for the same arguments, only without side effects; `cache_per`: whether each user has his own.
     """
