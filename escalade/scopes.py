@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from escalade import telemetry
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NoScope, ScopeClosed
 from escalade.money import Money
 
@@ -247,11 +248,11 @@ class Scope:
     """What a governed call needs to know. Made by `escalade.scope(...)`, never by hand in applications.
 
     `principals`: everybody on whose behalf this runs, outermost first: all of them must be allowed, so that a nested
-    scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: the OpenTelemetry context of
-    the parent span. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls
-    that need it; None refuses those. `once`: what was decided once for the whole run, such as the versions that ranges
-    mean; None in the configured scope, which is no run but what runs start from. `mode`: what tools do (see
-    `registry/modes.py`); `cassette`: what they are recorded to, or replayed from.
+    scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: of the run, while `telemetry`
+    is on. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls that need
+    it; None refuses those. `once`: what was decided once for the whole run, such as the versions that ranges mean; None
+    in the configured scope, which is no run but what runs start from. `mode`: what tools do (see `registry/modes.py`);
+    `cassette`: what they are recorded to, or replayed from.
     """
 
     principals: tuple[Principal, ...]
@@ -405,6 +406,8 @@ class Entered:
         import dspy
 
         scope = self._make()
+        if telemetry.tracer is not None:
+            scope = telemetry.opened(scope)
         context = dspy.context(**{KEY: scope})
         context.__enter__()
         self._open[id(scope)] = scope, context
@@ -419,6 +422,7 @@ class Entered:
         scope, context = self._open.pop(mine) if mine in self._open else self._open.popitem()[1]
         context.__exit__(kind, error, trace)
         scope._life.closed = True
+        telemetry.closed(scope, error)
         if error is None and self._check:
             raise_exhausted(scope)
 

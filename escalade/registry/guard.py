@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from escalade import events
+from escalade import events, telemetry
 from escalade.errors import (
     CircuitOpen,
     EscaladeError,
@@ -104,13 +104,26 @@ class Admission:
     lost before it was entered (Ctrl-C came between) used nothing: collected, it ends as cancelled and costs nothing.
     """
 
-    __slots__ = ("_entered", "_hold", "_open", "_pass", "blame", "cost", "entry", "resource", "scope", "started")
+    __slots__ = (
+        "_entered",
+        "_hold",
+        "_open",
+        "_pass",
+        "blame",
+        "cost",
+        "entry",
+        "resource",
+        "scope",
+        "span",
+        "started",
+    )
 
     def __init__(self, scope: Scope, resource: Resource, hold: Hold, used: Pass | None, entry: Entry) -> None:
         self.scope, self.resource, self.entry = scope, resource, entry
         self._hold, self._pass = hold, used
         self.cost: int | None = None
         self.blame: bool | None = None
+        self.span: telemetry.Spanning | None = None
         self.started = time.perf_counter()
         self._entered, self._open = False, True
 
@@ -120,6 +133,8 @@ class Admission:
 
     def __enter__(self) -> Admission:
         self._entered = True
+        if telemetry.tracer is not None and self.resource.kind == "tool":
+            self.span = telemetry.started(self.scope, self.entry)
         return self
 
     def __exit__(
@@ -144,6 +159,8 @@ class Admission:
         entry.outcome = "ok" if error is None else _outcome(error)
         entry.error = "" if error is None else type(error).__name__
         self._tell_breaker(error)
+        if self.span is not None:
+            telemetry.ended(self.span, entry)
         self.scope.recorder.outcome(entry)
         if self.resource.observe is not None:
             self.resource.observe(entry)
@@ -204,6 +221,8 @@ def admit(
         scope.recorder.denied(entry)
         if resource.observe is not None:
             resource.observe(entry)
+        if telemetry.tracer is not None and resource.kind == "tool":
+            telemetry.refused(scope, entry)
         if scope.listeners:
             _announce_denial(scope, resource, entry)
         raise
