@@ -152,7 +152,7 @@ def _summary(found: Verification) -> list[tuple[str, str]]:
     return [
         ("log", found.path),
         ("rows", f"{found.rows:,} ({rate})"),
-        ("anchored", f"{proven}, by {found.checkpoints:,} checkpoints of {found.anchors} anchors"),
+        ("anchored", f"{proven}, {found.checkpoints:,} checkpoints held against it"),
         ("unanchored", loose),
         ("signatures", found.signatures),
         ("unfinished", f"{found.unfinished_count:,}" + _some(found.unfinished, found.unfinished_count)),

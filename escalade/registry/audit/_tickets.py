@@ -58,7 +58,7 @@ class Ticket:
 
     def _check(self) -> None:
         if self.error is not None:
-            raise AuditUnavailable(str(self.error), self.error.retry_after)
+            raise self.error.again()
 
 
 def finish(tickets: Iterable[Ticket], error: AuditUnavailable | None = None) -> None:

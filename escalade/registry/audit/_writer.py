@@ -160,7 +160,7 @@ class Writer:
         if self.down is None:
             self._down_since = now()
             _log.error("audit: the log can't be written, every use is refused: %s", error)
-        self.down = AuditUnavailable(f"the use can't be recorded, so it does not happen: {error}", retry)
+        self.down = AuditUnavailable("the use can't be recorded, so it does not happen", retry, str(error))
         self._again_at = time.monotonic() + self._pause
         self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         older, self.kept = self.kept, deque()

@@ -8,12 +8,17 @@ from escalade.errors import EscaladeError, Refused
 class AuditUnavailable(Refused):
     """The use can't be recorded, so it does not happen: disk full, database gone, a full queue, a closed log.
 
-    `retry_after`: seconds until the log tries again by itself, None when it never will.
+    `retry_after`: seconds until the log tries again by itself, None when it never will. `reason`: what went wrong, for
+    operators; the message has no paths, since models are shown it.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, reason: str = "") -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.reason = retry_after, reason
+
+    def again(self) -> AuditUnavailable:
+        """A fresh copy to raise: one exception object must not be raised by several threads."""
+        return AuditUnavailable(str(self), self.retry_after, self.reason)
 
 
 class AuditIncomplete(EscaladeError):

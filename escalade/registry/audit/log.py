@@ -174,7 +174,7 @@ class AuditLog:
         """How it is doing, at this moment."""
         writer = self._writer
         return Health(
-            down=str(writer.down or ""),
+            down="" if writer.down is None else writer.down.reason,
             queued=writer.queue.qsize(),
             kept=len(writer.kept),
             lost=writer.lost,
@@ -202,7 +202,7 @@ class AuditLog:
         unrecorded = self._writer.unrecorded
         undelivered = sum(courier.missing for courier in self._couriers)
         if unrecorded or undelivered:
-            why = [str(self._writer.down or ""), *(courier.error for courier in self._couriers)]
+            why = [self.health().down, *(courier.error for courier in self._couriers)]
             raise AuditIncomplete(
                 f"audit log {self.path}: {unrecorded} rows are not recorded, {undelivered} checkpoints not delivered: "
                 f"{'; '.join(filter(None, why))}",
@@ -272,7 +272,7 @@ class AuditLog:
             raise AuditUnavailable("the audit log is closed")
         down = self._writer.down
         if down is not None:
-            raise AuditUnavailable(str(down), down.retry_after)
+            raise down.again()
 
     def _make_room(self) -> None:
         """Hold the caller back while the queue is full. Raises AuditUnavailable after `patience` seconds."""
