@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from escalade.registry.governed import GovernedTool
+    from escalade.registry.sources.mcp import McpSource
+    from escalade.registry.sources.openapi import OpenApiSource
 
 _registries: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -78,6 +80,18 @@ class Registry:
         from escalade.registry.manifest import load_manifest
 
         return load_manifest(path, gate=gate, sunset=sunset)
+
+    def import_mcp(self, name: str, **options: Any) -> McpSource:
+        """Register tools of an MCP server; see `sources.mcp.import_mcp`."""
+        from escalade.registry.sources.mcp import import_mcp
+
+        return import_mcp(self, name, **options)
+
+    def import_openapi(self, name: str, description: Any, **options: Any) -> OpenApiSource:
+        """Register operations of a web API; see `sources.openapi.import_openapi`."""
+        from escalade.registry.sources.openapi import import_openapi
+
+        return import_openapi(self, name, description, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
         return self

@@ -35,7 +35,7 @@ def server() -> Iterator[McpServer]:
 
 def imported(server: McpServer, tools: Any = ("search", "book"), **said: Any) -> tuple[Registry, McpSource]:
     registry = Registry(name="imported")
-    return registry, import_mcp(registry, "crm", url=server.url, tools=tools, **{"allow": LOOPBACK, **said})
+    return registry, registry.import_mcp("crm", url=server.url, tools=tools, **{"allow": LOOPBACK, **said})
 
 
 # ------------------------------------------------------------------------------------------------------------- calling

@@ -45,7 +45,7 @@ def server(running: OpenApiServer) -> OpenApiServer:
 def imported(server: OpenApiServer, operations: Any = "*", **said: Any) -> tuple[Registry, OpenApiSource]:
     registry = Registry(name="shop")
     options = {"base_url": server.url, "allow": ["127.0.0.1"], **said}
-    return registry, import_openapi(registry, "shop", server.document(), operations=operations, **options)
+    return registry, registry.import_openapi("shop", server.document(), operations=operations, **options)
 
 
 # -------------------------------------------------------------------------------------------------------------- import
