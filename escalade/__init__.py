@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from escalade.registry.metering import charge
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
+    from escalade.registry.stores.claims import RedisClaims, SqliteClaims
     from escalade.registry.stores.redis_ledger import RedisLedger
     from escalade.registry.stores.redis_limits import RedisLimiter
     from escalade.registry.stores.sqlite_ledger import SqliteLedger
@@ -143,6 +144,7 @@ __all__ = [
     "RateLimit",
     "RateLimited",
     "Recorded",
+    "RedisClaims",
     "RedisLedger",
     "RedisLimiter",
     "Refused",
@@ -156,6 +158,7 @@ __all__ = [
     "ScopeError",
     "SimModel",
     "Simulated",
+    "SqliteClaims",
     "SqliteLedger",
     "SqliteLimiter",
     "Stop",
@@ -214,6 +217,7 @@ _MODULES = {
     "registry.metering": ("charge",),
     "registry.opening": ("configure", "scope"),
     "registry.prices": ("Price", "PriceTable"),
+    "registry.stores.claims": ("RedisClaims", "SqliteClaims"),
     "registry.stores.redis_ledger": ("RedisLedger",),
     "registry.stores.redis_limits": ("RedisLimiter",),
     "registry.stores.sqlite_ledger": ("SqliteLedger",),

@@ -15,14 +15,15 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from escalade.errors import DeadlineExceeded, ModeForbids, Refused, ToolTimeout
+from escalade.errors import DeadlineExceeded, ModeForbids, OutcomeUnknown, Refused, StoreUnavailable, ToolTimeout
 from escalade.registry.cache import Cache, cache_key
 from escalade.registry.canonical import digest
 from escalade.registry.guard import Admission
-from escalade.registry.idempotency import Flights, call_key, copied, flights_of
+from escalade.registry.idempotency import Flights, InFlight, call_key, copied, flights_of
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
 from escalade.registry.results import Results
+from escalade.registry.stores.claims import Claims
 from escalade.registry.tools import NOTHING_DRY, ToolDefinition
 from escalade.scopes import Entry, Scope
 
@@ -34,8 +35,8 @@ _HARMLESS = frozenset({"none", "read"})
 class Manner:
     """How the calls of one version of a tool are handled: what they share."""
 
-    def __init__(self, definition: ToolDefinition, cache: Cache) -> None:
-        self.definition, self.spec, self.cache = definition, definition.spec, cache
+    def __init__(self, definition: ToolDefinition, cache: Cache, claims: Claims | None = None) -> None:
+        self.definition, self.spec, self.cache, self.claims = definition, definition.spec, cache, claims
         self.defaults = {
             name: parameter.default
             for name, parameter in definition.inputs.signature.parameters.items()
@@ -65,6 +66,7 @@ class Call:
         self._answer: Callable[[], Any] = lambda: None
         self._flights: Flights | None = None
         self._flight = self._cached = ""
+        self._claimed = False
         self._tab: Tab | None = None
         self._result: Any = None
 
@@ -91,6 +93,8 @@ class Call:
         if self._flights is not None:
             self._flights.crash(self._flight, None)
             self._flights = None
+            if self._claimed:
+                self._claim_ended(lambda claims: claims.drop(self._flight))
 
     def answer(self) -> Any:
         """The answer that was there. Raises ToolError for a recorded failure."""
@@ -154,7 +158,32 @@ class Call:
                 self._answer = lambda: copied(flight.landed.result())
                 return "once"
             self._flights, self._flight = flights, key
+            return "" if manner.claims is None else self._claim(manner.claims, flights)
         return ""
+
+    def _claim(self, claims: Claims, flights: Flights) -> str:
+        """The same among processes."""
+        state, kept = claims.claim(self._flight, again=self._manner.spec.repeatable)
+        self._claimed = state == "mine"
+        if self._claimed:
+            return ""
+        if state == "running":
+            raise InFlight(None)
+        if state == "unknown" or kept is None:
+            raise OutcomeUnknown("this call was made before, and what came of it is not known; look before you go on")
+        result = self._manner.results.load(kept)
+        flights.land(self._flight, result)
+        self._flights = None
+        self._answer = lambda: result
+        return "once"
+
+    def _claim_ended(self, end: Callable[[Claims], None]) -> None:
+        claims = self._manner.claims
+        try:
+            if claims is not None:
+                end(claims)
+        except StoreUnavailable as error:  # it stays claimed: others wait, and it is unknown when we are gone
+            logger.warning("how a call of %s ended could not be shared: %s", self._manner.spec.label, error)
 
     @property
     def _args(self) -> str:
@@ -182,9 +211,15 @@ class Call:
             self._keep(admission.scope, error)
 
     def _land(self, flights: Flights, error: BaseException | None, *, cut_off: bool) -> None:
+        lost = cut_off and not self._manner.spec.repeatable
+        if self._claimed:  # first, so that no other process makes it meanwhile
+            if error is None:
+                self._claim_ended(lambda claims: claims.done(self._flight, self._manner.results.dump(self._result)))
+            else:
+                self._claim_ended(lambda claims: (claims.lose if lost else claims.drop)(self._flight))
         if error is None:
             flights.land(self._flight, self._result)
-        elif cut_off and not self._manner.spec.repeatable:
+        elif lost:
             flights.lose(self._flight)
         else:
             flights.crash(self._flight, error)

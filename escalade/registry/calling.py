@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
 
 
+_POLL = 0.05
+"""Seconds between looks at a call that another process makes."""
+
 Beside = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 """Told of the arguments and the result of each call that worked."""
 
@@ -74,7 +77,7 @@ class Registered:
         self.status = Status()
         self.beside: Beside | None = None
         self._function = definition._function
-        self._manner = Manner(definition, registry.cache)
+        self._manner = Manner(definition, registry.cache, registry.claims)
         self._entrance = Entrance(self.resource, wait=spec.wait, places=spec.max_concurrent, patience=spec.timeout)
         self._retries = Retries(spec.retries, random.Random())
 
@@ -182,12 +185,18 @@ class Registered:
         job = workers.shared.submit(lambda: self._function(**values))
         return self._finished(self._waited(job, limit, scope))
 
-    def _landed(self, flight: Flight, limit: float) -> None:
+    def _landed(self, flight: Flight | None, limit: float) -> None:
         """Wait for somebody else who makes this very call. Raises what he got, if he failed."""
+        if flight is None:
+            time.sleep(max(0.0, min(_POLL, limit)))
+            return
         done, _ = futures.wait([flight.landed], None if limit == math.inf else max(0.0, limit))
         self._take_over(flight, done=bool(done))
 
-    async def _alanded(self, flight: Flight, limit: float) -> None:
+    async def _alanded(self, flight: Flight | None, limit: float) -> None:
+        if flight is None:
+            await asyncio.sleep(max(0.0, min(_POLL, limit)))
+            return
         waiter = asyncio.wrap_future(flight.landed)
         done, _ = await asyncio.wait([asyncio.shield(waiter)], timeout=None if limit == math.inf else max(0.0, limit))
         self._take_over(flight, done=bool(done))

@@ -22,6 +22,7 @@ from escalade.registry.lock import Lock, Locked
 from escalade.registry.rollout import Rollout
 from escalade.registry.search import Found, rank
 from escalade.registry.shadow import Shadow
+from escalade.registry.stores.claims import Claims
 from escalade.registry.tools import ToolDefinition, ToolSpec, define
 from escalade.registry.usage import ToolUsage
 from escalade.registry.versions import is_stable
@@ -46,8 +47,8 @@ class Registry:
 
     `gate`: "refuse" registers no version that breaks what the one before promises, "off" any. `sunset`: "refuse" lets
     nobody use a version past its sunset date, "warn" only says so. `limiter`: where rate limits are counted, for
-    processes that share them (`registry/stores`); `cache`: where results of tools with `cache=` are kept. Both in
-    memory by default.
+    processes that share them (`registry/stores`); `cache`: where results of tools with `cache=` are kept;
+    `claims`: what tools that are used `once` have done, for processes that share a run. All in memory by default.
 
     Limits, breakers and usage belong to a version of a tool in a registry, and are shared by all copies of its
     GovernedTool. Within a run, what a range means is decided once: see `lock`.
@@ -62,9 +63,10 @@ class Registry:
         sunset: Sunset = "refuse",
         limiter: RateLimiter | None = None,
         cache: Cache | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self.name, self.gate, self.sunset = name, gate, sunset
-        self.limiter, self.cache = limiter, MemoryCache() if cache is None else cache
+        self.limiter, self.cache, self.claims = limiter, MemoryCache() if cache is None else cache, claims
         self._shelf = Shelf(sunset)
         self._model_names: dict[str, str] = {}
         for tool in tools:

@@ -7,6 +7,7 @@ differ.
 
 A call that failed may be made again; those who waited for it get its failure. One that was cut off (timeout,
 cancellation) may have been done: it is not made again in this run (OutcomeUnknown), unless the tool is idempotent.
+Processes that share a run share this by `Registry(claims=...)`, see `registry/stores/claims.py`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _FLIGHTS = "escalade.once"
 
 
 class InFlight(Exception):
-    """The call is being made: wait for it, then ask again."""
+    """The call is being made: wait for it, then ask again. `flight`: None when another process makes it."""
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, flight: Flight | None) -> None:
         super().__init__()
         self.flight = flight
 

@@ -253,5 +253,7 @@ def stores() -> None:
     with escalade.scope(ledger=escalade.RedisLedger("redis://localhost:6379/0"), mode="live-read-only"):
         Registry([], limiter=escalade.SqliteLimiter("limits.db"))
         Registry([], limiter=escalade.RedisLimiter("redis://localhost:6379/0"))
+        Registry([], claims=escalade.SqliteClaims("calls.db"))
+        Registry([], claims=escalade.RedisClaims("redis://localhost:6379/0"))
     with escalade.scope(ledger=ledger, mode="replay", cassette="calls.jsonl"), escalade.step("one"):
         escalade.charge("0.003")

@@ -1,7 +1,8 @@
-"""Stores that processes share: budgets and rate limits in SQLite (one host) and in Redis (many).
+"""Stores that processes share: budgets, rate limits and calls made once, in SQLite (one host) and in Redis (many).
 
     SqliteLedger  RedisLedger     a `Ledger` whose named accounts live in the store
-    SqliteLimiter RedisLimiter    a `Limiter` whose windows live there
+    SqliteLimiter RedisLimiter    a `RateLimiter` whose windows live there
+    SqliteClaims  RedisClaims     who made which call of a tool that is used `once`
 
 A store that can't be reached or written refuses (StoreUnavailable): nothing is spent that nobody counts.
 """
