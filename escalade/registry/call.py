@@ -47,7 +47,7 @@ class Manner:
     def results(self) -> Results:
         return Results(self.definition.inputs.output)
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Is there nothing to it in a live scope?"""
         spec = self.spec

@@ -37,7 +37,7 @@ class Entrance:
     @contextmanager
     def place(self) -> Iterator[Overloaded | None]:
         """Around a whole call: one of the places, or the refusal when none became free in time."""
-        scope = self._scope()
+        scope = None if self._places is None else self._scope()
         if self._places is None or scope is None:
             yield None
             return
@@ -47,7 +47,7 @@ class Entrance:
     @asynccontextmanager
     async def aplace(self) -> AsyncIterator[Overloaded | None]:
         """`place`, without blocking the event loop."""
-        scope = self._scope()
+        scope = None if self._places is None else self._scope()
         if self._places is None or scope is None:
             yield None
             return

@@ -1,0 +1,195 @@
+"""Stores that processes share: what a reservation, its settlement and a rate limit take, and who waits how long."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import escalade
+from escalade.registry.ledger import Budget, Ledger
+from escalade.registry.limits import Limiter, parse_limits
+from escalade.registry.stores.sqlite_ledger import SqliteLedger
+from escalade.registry.stores.sqlite_limits import SqliteLimiter
+from escalade.scopes import Principal
+
+PAIR_US, CROWD_US, TAKE_US = 400.0, 2_000.0, 600.0
+CALLS, PROCESSES, LINE = 1_000, 4, 16
+ANA, BUDGET = Principal("ana", "acme"), Budget("tenant:acme", "1000000", "day")
+
+WORKER = """
+import sys, time
+from escalade.registry.stores.sqlite_ledger import SqliteLedger
+from escalade.scopes import Principal
+purse = SqliteLedger(sys.argv[1], patience=30.0).purse(Principal("ana", "acme"))
+print("ready", flush=True)
+sys.stdin.readline()
+began, worst = time.perf_counter(), 0.0
+for _ in range(int(sys.argv[2])):
+    start = time.perf_counter()
+    purse.reserve(10).settle(7)
+    worst = max(worst, time.perf_counter() - start)
+print((time.perf_counter() - began) / int(sys.argv[2]) * 1e6, worst * 1e3)
+"""
+
+
+def run(repeats: int = 5) -> list[dict[str, Any]]:
+    """Medians of the repeats; Redis only where a server can be started."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone, crowd = _ledgers(Path(folder), repeats)
+        figures = [alone, crowd, *_limiters(Path(folder), repeats)]
+    return [*figures, asyncio.run(_line(repeats))]
+
+
+def _ledgers(folder: Path, repeats: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    shared = SqliteLedger(folder / "budgets.db", [BUDGET])
+    purses = {"sqlite": shared.purse(ANA), "memory": Ledger([BUDGET]).purse(ANA)}
+    times: dict[str, list[float]] = {"sqlite": [], "memory": []}
+    for _ in range(repeats):
+        for name, purse in purses.items():
+            times[name].append(_per_call(lambda purse=purse: purse.reserve(10).settle(7)))
+    crowds = [_crowd(folder / "budgets.db") for _ in range(max(1, repeats // 2))]
+    account = shared.account("tenant:acme")
+    assert account is not None
+    assert account.held == 0
+    assert account.settled == 7 * (CALLS * repeats + CALLS * PROCESSES * len(crowds))
+    alone, together = statistics.median(times["sqlite"]), statistics.median(each for each, _ in crowds)
+    ratio = alone / statistics.median(times["memory"])
+    worst = max(worst for _, worst in crowds)
+    return (
+        _figure("SQLite: reserve + settle", alone, PAIR_US, ratio, "ratio to memory; blocks its thread for so long"),
+        _figure(
+            f"SQLite: reserve + settle, {PROCESSES} processes at once", together, CROWD_US, together / alone,
+            f"ratio to one process; all sums exact; the longest {worst:.0f} ms",
+        ),
+    )  # fmt: skip
+
+
+def _crowd(path: Path) -> tuple[float, float]:
+    """Microseconds of a pair in each of the processes, and the longest, in milliseconds."""
+    command = [sys.executable, "-c", WORKER, str(path), str(CALLS)]
+    pipe = subprocess.PIPE
+    crowd = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(PROCESSES)]
+    for process in crowd:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in crowd:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120)[0].split() for process in crowd]
+    return statistics.mean(float(each) for each, _ in said), max(float(worst) for _, worst in said)
+
+
+def _limiters(folder: Path, repeats: int) -> list[dict[str, Any]]:
+    limits = parse_limits("100/s, 1000/min, 10000/h")
+    keys = [tuple((f"user {n}", limit) for limit in limits) for n in range(100)]  # none of them fills up
+    turns = {name: itertools.cycle(keys) for name in ("memory", "SQLite", "Redis")}
+    limiters: dict[str, Any] = {"memory": Limiter(), "SQLite": SqliteLimiter(folder / "limits.db")}
+    server = _redis(folder)
+    try:
+        if server is not None:
+            from escalade.registry.stores.redis_limits import RedisLimiter
+
+            limiters["Redis"] = RedisLimiter(f"redis://127.0.0.1:{server[1]}/0")
+        times: dict[str, list[float]] = {name: [] for name in limiters}
+        for _ in range(repeats):
+            for name, limiter in limiters.items():
+                times[name].append(_per_call(lambda limiter=limiter, turn=turns[name]: limiter.take_all(next(turn))))
+    finally:
+        if server is not None:
+            server[0].kill()
+            server[0].wait()
+    base = statistics.median(times.pop("memory"))
+    return [
+        _figure(
+            f"{name}: one use in three windows", statistics.median(took), TAKE_US, statistics.median(took) / base,
+            "ratio to memory",
+        )
+        for name, took in times.items()
+    ]  # fmt: skip
+
+
+def _redis(folder: Path) -> tuple[subprocess.Popen[bytes], int] | None:
+    """A server of our own on a free port, None where there is none."""
+    import importlib.util
+    import socket
+
+    binary = shutil.which("redis-server")
+    if binary is None or importlib.util.find_spec("redis") is None:
+        return None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return process, port
+    process.kill()
+    return None
+
+
+async def _line(repeats: int) -> dict[str, Any]:
+    """How far anybody was served out of turn, among calls that wait for a limit."""
+    moved, late = 0, []
+    for _ in range(repeats):
+        served: list[int] = []
+
+        async def note(number: int, served: list[int] = served) -> None:
+            served.append(number)
+
+        async def wait(number: int) -> None:
+            await note(number)
+
+        wait.__annotations__ = {"number": int, "return": type(None)}
+        tool = escalade.Registry(
+            [escalade.tool(name="t", limits="4/0.1s", wait=True)(wait)], name="benchmark-line"
+        ).get_tool("t")
+        with escalade.scope():
+            began = time.perf_counter()
+            await asyncio.gather(*(tool.acall(number=number) for number in range(LINE)))
+            late.append(time.perf_counter() - began)
+        moved = max(moved, *(abs(place - number) for place, number in enumerate(served)))
+    ideal = (LINE / 4 - 1) * 0.1
+    return {
+        "name": f"waiting for a limit of 4/0.1s: places that anybody of {LINE} was out of turn",
+        "value": float(moved),
+        "unit": "",
+        "limit": "<= 0",
+        "ok": moved == 0,
+        "ratio": statistics.median(late) / ideal,
+        "note": "ratio of the time for all to the shortest possible",
+    }
+
+
+def _per_call(do: Any) -> float:
+    """Microseconds of one."""
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        do()
+    return (time.perf_counter() - began) / CALLS * 1e6
+
+
+def _figure(name: str, microseconds: float, limit: float, ratio: float, note: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": microseconds,
+        "unit": "us",
+        "limit": f"<= {limit:,.0f} us",
+        "ok": microseconds <= limit,
+        "ratio": ratio,
+        "note": note,
+    }
