@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.registry.access import Roles
+    from escalade.registry.approvals import Approvals, SqliteRequests
+    from escalade.registry.audit import AuditLog, FileAnchor
     from escalade.registry.breaker import Breaker
     from escalade.registry.budgets import Budget
     from escalade.registry.catalogue import Registry
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
     from escalade.registry.metering import charge
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
+    from escalade.registry.privacy import Redactor, Vault
+    from escalade.registry.secrets import Secret
     from escalade.registry.stores.claims import RedisClaims, SqliteClaims
     from escalade.registry.stores.redis_ledger import RedisLedger
     from escalade.registry.stores.redis_limits import RedisLimiter
@@ -95,8 +99,10 @@ __all__ = [
     "Agreement",
     "ApprovalDenied",
     "ApprovalRequired",
+    "Approvals",
     "ArgumentsDenied",
     "Attempt",
+    "AuditLog",
     "BadInput",
     "Breaker",
     "Budget",
@@ -114,6 +120,7 @@ __all__ = [
     "EscaladeError",
     "Escalate",
     "FanOut",
+    "FileAnchor",
     "ForeignModel",
     "Gateway",
     "GovernedTool",
@@ -144,6 +151,7 @@ __all__ = [
     "RateLimit",
     "RateLimited",
     "Recorded",
+    "Redactor",
     "RedisClaims",
     "RedisLedger",
     "RedisLimiter",
@@ -156,11 +164,13 @@ __all__ = [
     "Scope",
     "ScopeClosed",
     "ScopeError",
+    "Secret",
     "SimModel",
     "Simulated",
     "SqliteClaims",
     "SqliteLedger",
     "SqliteLimiter",
+    "SqliteRequests",
     "Stop",
     "StoreUnavailable",
     "Threshold",
@@ -171,6 +181,7 @@ __all__ = [
     "Try",
     "UnknownName",
     "UnknownPrice",
+    "Vault",
     "View",
     "World",
     "charge",
@@ -206,6 +217,10 @@ _MODULES = {
     "pipelines.map": ("Map",),
     "pipelines.node": ("node",),
     "registry.access": ("Roles",),
+    "registry.secrets": ("Secret",),
+    "registry.privacy": ("Redactor", "Vault"),
+    "registry.approvals": ("Approvals", "SqliteRequests"),
+    "registry.audit": ("AuditLog", "FileAnchor"),
     "registry.breaker": ("Breaker",),
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),

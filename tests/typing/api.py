@@ -13,7 +13,9 @@ import escalade
 from escalade import (
     LM15,
     Agreement,
+    Approvals,
     Attempt,
+    AuditLog,
     Budget,
     Budgeted,
     BudgetExceeded,
@@ -24,6 +26,7 @@ from escalade import (
     EscaladeError,
     Escalate,
     FanOut,
+    FileAnchor,
     Gateway,
     GovernedTool,
     Journal,
@@ -42,17 +45,21 @@ from escalade import (
     RandomMix,
     RateLimited,
     Recorded,
+    Redactor,
     Refused,
     Registry,
     Roles,
     Rung,
     Scope,
+    Secret,
     SimModel,
     Simulated,
+    SqliteRequests,
     Stop,
     Threshold,
     ToolSpec,
     Try,
+    Vault,
     View,
     World,
     node,
@@ -231,6 +238,17 @@ def confidence() -> None:
 def world_metric(example: Any, prediction: Any) -> float:
     """A metric, as DSPy's."""
     return float(example.a == prediction.a)
+
+
+def records(path: str) -> None:
+    """What is recorded, approved, redacted and kept secret."""
+    with AuditLog(path, anchors=[FileAnchor(path + ".anchors")]) as log, escalade.scope(recorder=log):
+        pass
+    with escalade.scope(approvals=Approvals(SqliteRequests(path), access=Roles({"boss": ["*"]}))):
+        pass
+    assert_type(Redactor().redact("ada@example.com").text, str)
+    assert_type(Vault().tokenise("ada@example.com"), str)
+    assert_type(Secret("env:KEY").reveal(), str)
 
 
 def evals() -> None:
