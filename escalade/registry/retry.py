@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from escalade.errors import EscaladeError, ToolTimeout
+from escalade.errors import EscaladeError, ToolFailed, ToolTimeout
 
 _FIRST, _LONGEST = 0.1, 10.0
 
@@ -23,7 +23,9 @@ class Retries:
 
     def pause(self, error: Exception, attempts: int, time_left: float) -> float | None:
         """Seconds to wait before the next attempt, after so many; None when there shall be none."""
-        if attempts > self.times or (isinstance(error, EscaladeError) and not isinstance(error, ToolTimeout)):
+        if attempts > self.times or (
+            isinstance(error, EscaladeError) and not isinstance(error, ToolTimeout | ToolFailed)
+        ):
             return None
         said = getattr(error, "retry_after", None)
         if isinstance(said, int | float) and said >= 0:

@@ -75,7 +75,7 @@ DOCUMENT: dict[str, Any] = {
         },
         **{f"/{name}": {"get": operation(name)} for name in (
             "slow", "drip", "huge", "announced", "zipped", "inside", "elsewhere", "moved", "loop", "cookie", "down",
-            "busy", "wrong", "words", "picture", "broken", "empty",
+            "busy", "flaky", "wrong", "words", "picture", "broken", "empty",
         )},
     },
     "components": {
@@ -199,6 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_down(self) -> None:
         self.answer({"error": "Traceback: /srv/shop/app.py line 3, key sk-proj-Qm9v3XKfTz81LbWcRd0aYp47"}, status=500)
 
+    def do_flaky(self) -> None:
+        if len(self.server_of.seen) < 3:
+            self.answer({}, status=503, extra={"retry-after": "0"})
+        else:
+            self.answer("at last")
+
     def do_busy(self) -> None:
         self.answer({}, status=429, extra={"retry-after": "7"})
 
@@ -215,8 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.begin(204, {})
 
     def do_broken(self) -> None:
-        self.close_connection = True
-        self.connection.close()
+        self.close_connection = True  # without a word
 
     # -------------------------------------------------------------------------------------------------------- helpers
 

@@ -241,6 +241,14 @@ def test_who_is_to_blame(server: OpenApiServer) -> None:
                 registry.get_tool(name)()
 
 
+def test_another_try(server: OpenApiServer) -> None:
+    """A server that fails is asked again where the importer says so, as soon as it says that it may be."""
+    registry, _ = imported(server, ["flaky"], retries=3)
+    with escalade.scope():
+        assert registry.get_tool("shop.flaky")() == "at last"
+    assert len(server.seen) == 3
+
+
 @pytest.mark.parametrize("tool", ["slow", "drip"])
 def test_slow_answers(server: OpenApiServer, tool: str) -> None:
     """A timeout counts for the whole answer, also for one that comes a byte at a time."""
