@@ -1,0 +1,355 @@
+"""`escalade tools`: what a manifest has, who sees it, whether it is sound, one call of it, and what calls came to.
+
+What the commands need is imported when they run. Exit codes: 0; 2 for what the user can put right (files, names, roles,
+ranges), a tool that he may not use among them; 100 when a check found something, or a call was refused or failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from escalade import _tools_view as _view
+from escalade.errors import BadInput, BudgetExceeded, EscaladeError
+
+if TYPE_CHECKING:
+    from escalade.registry.catalogue import Registry
+    from escalade.scopes import Entered, Entry
+
+OK, FOUND = 0, 100
+"""Exit codes; `cli.main` has 2 for bad input."""
+
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+app = App(name="tools", help="Tools of a manifest: look at them, check them, call them.")
+
+
+@Parameter(name="*")
+@dataclass
+class Asking:
+    """Who asks, and for which tools."""
+
+    manifest: str
+    """The file that lists the tools: YAML, JSON or TOML."""
+    policy: str | None = None
+    """Who may do what: a YAML, JSON or TOML file. Without one, everything is allowed."""
+    user: str = "somebody"
+    """Who asks, with a policy."""
+    role: Annotated[list[str] | None, Parameter(negative=())] = None
+    """One of his roles. Can be repeated."""
+    tenant: str = "default"
+    """Of the user."""
+
+    def registry(self) -> Registry:
+        """The tools, whatever is wrong with others."""
+        registry, problems = _read(self.manifest)
+        for problem in problems:
+            sys.stderr.write(f"warning: {problem}\n")
+        return registry
+
+    def scope(self, **more: Any) -> Entered:
+        """A scope in his name. Raises NoPolicy for roles without a policy."""
+        from escalade.registry.access.policy import Roles
+        from escalade.registry.opening import scope
+        from escalade.scopes import Principal
+
+        if self.policy is None and not self.role:
+            return scope(**more)
+        roles = frozenset(one for listed in self.role or () for one in listed.split(",") if one)
+        access = None if self.policy is None else Roles.load(self.policy)
+        return scope(principal=Principal(self.user, self.tenant, roles), access=access, **more)
+
+
+@app.command(name="list", sort_key=1)
+def list_(asking: Asking, *, json: Flag = False) -> int:
+    """The tools that somebody may call: the newest stable version of each.
+
+    Parameters
+    ----------
+    json
+        A JSON list instead of a table.
+    """
+    registry = asking.registry()
+    with asking.scope():
+        specs = registry.specs_for()
+    if json:
+        _view.print_json([_view.plain_spec(registry, spec) for spec in specs])
+    else:
+        _view.show_specs(registry, specs)
+    return OK
+
+
+@app.command(sort_key=2)
+def show(name: str, asking: Asking, *, json: Flag = False) -> int:
+    """All that is known of a tool: arguments, price, limits, and its other versions.
+
+    Parameters
+    ----------
+    name
+        Such as crm.search, or crm.search@^1.2 for a range of versions.
+    json
+        One JSON object instead of text.
+    """
+    registry = asking.registry()
+    with asking.scope():
+        tool, _, wanted = name.partition("@")
+        spec = registry.tool_for(tool, wanted or None).spec
+    if json:
+        _view.print_json(_view.plain_spec(registry, spec) | {"versions": _view.versions(registry, spec.name)})
+    else:
+        _view.show_spec(registry, spec)
+    return OK
+
+
+@app.command(sort_key=3)
+def search(query: str, asking: Asking, *, limit: int = 10, json: Flag = False) -> int:
+    """The tools that somebody may call and that fit a query, best first.
+
+    Parameters
+    ----------
+    query
+        Words of names, tags, owners and descriptions.
+    limit
+        At most so many.
+    json
+        A JSON list instead of a table.
+    """
+    registry = asking.registry()
+    with asking.scope():
+        found = registry.search(query, limit=limit)
+    if json:
+        _view.print_json([_view.plain_spec(registry, one.spec) | {"score": round(one.score, 4)} for one in found])
+    else:
+        _view.show_specs(registry, [one.spec for one in found])
+    return OK
+
+
+@app.command(sort_key=4)
+def check(manifest: str, *, lock: str | None = None, json: Flag = False) -> int:
+    """Is a manifest sound? Imports each function, checks each field and schema, what new versions break, and a lock.
+
+    Exits with 100 when something is wrong.
+
+    Parameters
+    ----------
+    manifest
+        A YAML, JSON or TOML file.
+    lock
+        An escalade.lock that the tools must still fit.
+    json
+        One JSON object instead of lines.
+    """
+    registry, problems = _read(manifest)
+    said = [str(problem) for problem in problems] + (_drift(registry, lock) if lock is not None else [])
+    specs = registry.specs()
+    warnings = [registry.status(spec.name, spec.version).warning(spec.label) for spec in specs]
+    warnings = [warning for warning in warnings if warning]
+    if json:
+        _view.print_json({"ok": not said, "tools": len(specs), "problems": said, "warnings": warnings})
+    else:
+        for line in said:
+            _view.print_(f"[red]problem[/]  {_view.safe(line)}")
+        for line in warnings:
+            _view.print_(f"[yellow]warning[/]  {_view.safe(line)}")
+        _view.print_(f"{len(specs)} versions of {len({spec.name for spec in specs})} tools, {len(said)} problems")
+    return FOUND if said else OK
+
+
+@app.command(sort_key=5)
+def lock(manifest: str, *wanted: str, out: str = "escalade.lock") -> int:
+    """Write down which versions are meant, with their digests.
+
+    Parameters
+    ----------
+    manifest
+        A YAML, JSON or TOML file.
+    wanted
+        Tools and ranges, such as crm.search@^2; the newest stable version of each tool by default.
+    out
+        The file to write.
+    """
+    from escalade.registry.catalogue import Registry
+
+    _import_from_here()
+    written = Registry.load(manifest).write_lock(out, wanted or None)
+    _view.print_(f"{len(written.tools)} tools locked in {_view.safe(out)}")
+    return OK
+
+
+@app.command(sort_key=6)
+def call(
+    name: str,
+    asking: Asking,
+    *,
+    args: str = "{}",
+    arg: Annotated[list[str] | None, Parameter(negative=())] = None,
+    budget: str | None = None,
+    deadline: float | None = None,
+    json: Flag = False,
+) -> int:
+    """Call a tool, with everything in force that holds for agents. Exits with 100 when it is refused or fails.
+
+    Parameters
+    ----------
+    name
+        Such as crm.search, or crm.search@^1.2 for a range of versions.
+    args
+        The arguments, as a JSON object.
+    arg
+        One argument, NAME=VALUE, where a VALUE that is no JSON is a text. Can be repeated.
+    budget
+        Dollars that it may cost.
+    deadline
+        Seconds that it may take.
+    json
+        The result and what it cost as one JSON object.
+    """
+    registry = asking.registry()
+    given = _arguments(args, arg or [])
+    failed: Exception | None = None
+    try:
+        with asking.scope(budget=budget, deadline=deadline) as run:
+            tool, _, wanted = name.partition("@")
+            found = registry.tool_for(tool, wanted or None)
+            try:
+                result = found(**given)
+            except Exception as error:  # noqa: BLE001 - whatever a tool raises, told in one line
+                failed = error
+    except BudgetExceeded:  # once more, as by every scope that could not pay
+        if failed is None:
+            raise
+    if failed is not None:
+        sys.stderr.write(f"error: {' '.join(str(failed).split())}\n")
+        return FOUND
+    _view.show_result(result, found.spec.label, run.spent, json=json)
+    return OK
+
+
+@app.command(sort_key=7)
+def stats(record: str, *, json: Flag = False) -> int:
+    """What each version of each tool was used for, out of the audit log.
+
+    Parameters
+    ----------
+    record
+        The log, a SQLite file, or what `escalade audit export` made of it (.jsonl).
+    json
+        A JSON list instead of a table.
+    """
+    from escalade.registry.usage import usage_of
+
+    rows = usage_of(_entries(record))
+    if json:
+        _view.print_json([row.as_dict() for row in rows])
+    else:
+        _view.show_usage(rows)
+    return OK
+
+
+@app.command(sort_key=8)
+def schema() -> int:
+    """The JSON schema of manifests, for editors."""
+    from escalade.registry.manifest import manifest_schema
+
+    _view.print_json(manifest_schema())
+    return OK
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _read(manifest: str) -> tuple[Registry, list[Any]]:
+    from escalade.registry.manifest import read_manifest
+
+    _import_from_here()
+    return read_manifest(manifest)
+
+
+def _import_from_here() -> None:
+    """Manifests name modules of the folder that one stands in, as `python -m` would find them."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _drift(registry: Registry, lock: str) -> list[str]:
+    """What a lock says otherwise, all of it."""
+    from escalade.registry.lock import Lock
+
+    found = []
+    locked = Lock.load(lock)
+    for one in locked.tools:
+        try:
+            locked.check(registry.spec(one.name, one.version))
+        except EscaladeError as error:
+            found.append(f"{lock}: {error}")
+    return found
+
+
+def _arguments(text: str, pairs: list[str]) -> dict[str, Any]:
+    from json import loads
+
+    try:
+        given = loads(text)
+    except ValueError as error:
+        raise BadInput(f"--args: is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise BadInput(f'--args: expected a JSON object like {{"query": "x"}}, got {text}')
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadInput(f"--arg: expected NAME=VALUE, got {pair!r}")
+        try:
+            given[name] = loads(value)
+        except ValueError:
+            given[name] = value
+    return given
+
+
+def _entries(record: str) -> Iterator[Entry]:
+    """What the log says of uses that ended, and of refusals."""
+    if record.endswith(".jsonl"):
+        yield from (_entry(event, body) for event, body in _exported(record) if event in {"outcome", "denied"})
+        return
+    from escalade.registry.audit import reading
+
+    for row in reading.rows(record):
+        if row.event in {"outcome", "denied"}:
+            yield _entry(row.event, row.fields())
+
+
+def _exported(record: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from json import loads
+
+    try:
+        lines = Path(record).read_text("utf-8").splitlines()
+    except OSError as error:
+        raise BadInput(f"{record}: can't be read ({error.strerror or error})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            row = loads(line)
+            yield row["event"], dict(row["body"])
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(f"{record}:{number}: is no row of an audit log") from None
+
+
+def _entry(event: str, said: dict[str, Any]) -> Entry:
+    from escalade.scopes import NOBODY, Entry
+
+    return Entry(
+        call_id="",
+        run_id=said.get("run", ""),
+        principal=NOBODY,
+        resource=said.get("resource", ""),
+        version=said.get("version", ""),
+        kind=said.get("kind", ""),
+        cost=int(said.get("cost", 0)),
+        seconds=said.get("took_us", 0) / 1e6,
+        outcome=said.get("outcome", event),
+        priced=bool(said.get("priced", True)),
+    )
