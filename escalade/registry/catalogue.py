@@ -126,8 +126,8 @@ class Registry:
             other = self._model_names.get(spec.model_name, spec.name)
             if other != spec.name:
                 raise BadInput(f"tool {spec.name!r}: models would call it {spec.model_name!r}, as they do {other!r}")
-            verdict = self.judge(spec)
-            if (self.gate if gate is None else gate) == "refuse" and verdict is not None:
+            verdict = self.judge(spec) if (self.gate if gate is None else gate) == "refuse" else None
+            if verdict is not None:
                 verdict.check()
             self._model_names[spec.model_name] = spec.name
             self._shelf.tools.setdefault(spec.name, {})[spec.version] = Registered(self, definition)

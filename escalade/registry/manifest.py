@@ -289,7 +289,7 @@ def _kept(tool: ToolDefinition, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hint(place: Any, given: Any) -> str:
-    """YAML reads 0.10 and 1.2 as numbers."""
+    """YAML reads 1.2 as a number."""
     quote = place and place[0] in {"cost", "max_cost", "version"} and isinstance(given, int | float)
     return f' (quote it: "{given}")' if quote else ""
 

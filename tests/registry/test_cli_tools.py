@@ -162,7 +162,7 @@ def test_check_finds(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "bad.yaml:11: tools[3].function: module" in out
     assert "bad.yaml:12: tools[4]: crm.search@1.2.0 breaks callers of 1.1.0" in out
-    assert 'bad.yaml:13: tools[5].cost: not an amount of dollars: 0.5 (quote it: "0.5")' in " ".join(out.split())
+    assert "bad.yaml:13: tools[5].cost: not an amount of dollars: 0.5" in " ".join(out.split())
     assert run("check", "bad.yaml", "--json") == 100
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], len(found["problems"]), found["tools"]) == (False, 3, 3)
