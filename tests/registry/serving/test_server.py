@@ -28,6 +28,7 @@ from escalade.registry.journal import Journal
 from escalade.registry.serving.principals import Tokens, read_tokens
 from escalade.registry.serving.server import ToolServer
 from escalade.registry.serving.transports import check_address
+from tests.registry.helpers import Clock
 from tests.servers.mcp_server import free_port, serving
 
 ANA, BOB = "token-of-ana-0001", "token-of-bob-0002"
@@ -363,6 +364,38 @@ async def test_approvals_count_when_asked_again() -> None:
             assert not (await bob.call_tool("pay_charge", {"amount": 5})).is_error
             assert (await bob.call_tool("pay_charge", {"amount": 5})).is_error
     assert ran == [("charge", 5)]
+
+
+async def test_an_approval_that_has_expired() -> None:
+    """It is worth nothing: the call asks for a new one."""
+    from escalade.registry.approvals.desk import Approvals
+
+    policy = Roles({"clerk": [{"permit": "pay.*:call", "needs": "approval"}], "boss": ["pay.*:approve"]})
+    clock = Clock(1_000.0)
+    desk = Approvals(access=policy, expires=60, clock=clock)
+    with served(access=policy, approvals=desk) as it:
+        async with it.client(BOB) as bob:
+            await bob.call_tool("pay_charge", {"amount": 5})
+            desk.approve(desk.requests()[0].id, Principal("boss", "acme", frozenset({"boss"})), "fine")
+            clock.forward(61)
+            assert text(await bob.call_tool("pay_charge", {"amount": 5})).startswith("approval_required: ")
+    assert ran == []
+    assert [one[2] for one in it.denials()] == ["ApprovalRequired"] * 2
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_protocols(mode: str) -> None:
+    """Clients of the older protocol, with a handshake, are served under the same rules."""
+    with served() as it:
+        sent = {"authorization": f"Bearer {ANA}"}
+        async with (
+            httpx2.AsyncClient(headers=sent, timeout=10) as http,
+            Client(streamable_http_client(it.url, http_client=http), mode=mode) as ana,
+        ):
+            assert await names(ana) == ["crm_broken", "crm_rare", "crm_search", "crm_slow"]
+            assert not (await ana.call_tool("crm_search", {"query": "x"})).is_error
+            assert text(await ana.call_tool("pay_charge", {"amount": 1})) == messages.unknown("pay_charge").line
+    assert [one.principal.user for one in it.journal.entries()] == ["ana"]
 
 
 # -------------------------------------------------------------------------------------------------- starting a server

@@ -21,6 +21,7 @@ from escalade.errors import BadInput, BudgetExceeded, EscaladeError, Quarantined
 from escalade.registry.journal import Journal
 from escalade.registry.sources.mcp import McpSource, allow_stdio, import_mcp
 from tests.registry.helpers import react_script, scripted_lm
+from tests.registry.test_matrix import rlm
 from tests.servers.mcp_server import McpServer
 
 SERVER = Path(__file__).parents[2] / "servers" / "mcp_server.py"
@@ -69,6 +70,16 @@ def test_an_agent_uses_it(server: McpServer) -> None:
     agent = dspy.ReAct("question -> answer", tools=registry.tools(["crm.book"]), max_iters=2)
     with escalade.scope(), dspy.context(lm=scripted_lm(*react_script("crm_book", {"city": "Rome"}))):
         assert agent(question="?").trajectory["observation_0"] == "booked Rome"
+    assert server.ran == [("book", "Rome")]
+
+
+def test_code_calls_it(server: McpServer) -> None:
+    """RLM's code, in a process of its own, calls it by its Python name; a refusal is one line there, too."""
+    registry, _ = imported(server, {"book": {"name": "trip.book"}})
+    with escalade.scope():
+        assert rlm(registry.get_tool("trip.book"), {"city": "Rome"}) == "booked Rome"
+        said = rlm(registry.get_tool("trip.book"), {"city": 3})
+    assert said.startswith("RuntimeError InvalidArguments: invalid_arguments: trip_book: argument 'city': 3 is not")
     assert server.ran == [("book", "Rome")]
 
 

@@ -159,7 +159,7 @@ KINDS = st.sampled_from(
     st.dictionaries(st.sampled_from("abcde"), st.sampled_from(["x", 1, True, None, 2.5, []]), max_size=4),
 )
 def test_it_agrees_with_another_validator(properties: Any, required: set[str], args: Any) -> None:
-    """What is accepted, without nulls that count as left out, is what a second implementation of the standard accepts."""
+    """What is accepted, without nulls that count as left out, is what a second implementation accepts."""
     needed = sorted(required & set(properties))
     schema = {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
     inputs = ForeignInputs(schema, "t")
