@@ -6,6 +6,8 @@
     guard                        the one door that every use of a tool or a model goes through
     access, limits, breaker      who may, how often, and when to leave it alone
     ledger, prices, journal      budgets, prices, the record of every use
+    messages, code_act           what models read of a call that failed; why CodeAct gets no tools
+    sources, serving             tools of MCP servers and web APIs; the registry as an MCP server
     opening                      `escalade.scope` and `escalade.configure`
     wall                         refuses language models that don't go through the guard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -64,7 +65,7 @@ def over_stdio(command: Sequence[str], env: Mapping[str, Any]) -> Opened:
         _check_allowed(argv)
         revealed = {name: value.reveal() for name, value in secrets.items()}
         parameters = sdk.StdioServerParameters(command=argv[0], args=list(argv[1:]), env=revealed)
-        with Path("/dev/null").open("w") as nowhere:  # noqa: ASYNC230 - what it says there may hold anything
+        with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230 - what it says there may hold anything
             async with sdk.Client(stdio_client(parameters, errlog=nowhere), cache=None) as client:
                 yield client
 
