@@ -10,7 +10,7 @@ from typing import Any
 from escalade import events
 from escalade.errors import BadInput, UnknownName
 from escalade.registry.calling import Registered
-from escalade.registry.lifecycle import Sunset
+from escalade.registry.lifecycle import Status, Sunset
 from escalade.registry.lock import LOCK, Lock, LockDrift
 from escalade.registry.rollout import Rollout
 from escalade.registry.versions import is_pin, is_stable, newest, parse_version, pinned, selector
@@ -19,6 +19,7 @@ from escalade.scopes import Principal, Scope, current
 logger = logging.getLogger(__name__)
 
 _CACHED = 4096
+_PLAIN = Status()
 
 
 class Shelf:
@@ -45,7 +46,7 @@ class Shelf:
         else:
             key = (self, name, wanted)
             found = once.get(key) or once.setdefault(key, self._chosen(name, wanted, scope))
-        if found.status.deprecated is not None or found.status.yanked is not None:
+        if found.status != _PLAIN:
             self._warn(found, scope)
         return found
 
@@ -80,7 +81,7 @@ class Shelf:
             if found is None:
                 raise self._nothing(name, wanted)
             return [found]
-        left = [version for version, one in versions.items() if one.status.yanked is None]
+        left = [version for version, one in versions.items() if one.status.in_ranges]
         best = newest(left, wanted)
         rollout = self.rollouts.get(name)
         if best is None:
@@ -93,9 +94,10 @@ class Shelf:
     def _nothing(self, name: str, wanted: str | None) -> BadInput:
         versions = self.versions(name)
         marks = {v: " (yanked)" for v, one in versions.items() if one.status.yanked is not None}
+        marks |= {v: " (rolled back)" for v, one in versions.items() if one.status.rolled_back is not None}
         rollout = self.rollouts.get(name)
-        if rollout is not None and rollout.status != "promoted":
-            marks.setdefault(rollout.version, f" ({rollout.status.replace('_', ' ')})")
+        if rollout is not None and rollout.status == "running":
+            marks.setdefault(rollout.version, " (in a rollout)")
         listed = ", ".join(f"{v}{marks.get(v, '')}" for v in sorted(versions, key=parse_version))
         sought = "no stable version" if wanted is None else f"no version in {wanted!r}"
         return BadInput(f"tool {name!r} has {sought}; there is: {listed}")

@@ -49,6 +49,10 @@ Beside = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 """Told of the arguments and the result of each call that worked."""
 
 
+Turn = Callable[[str], "Registered | None"]
+"""The version that takes the place of another one here and now, for who asked for a range ("" for no range)."""
+
+
 class Registered:
     """One version of a tool in a registry. All copies of a `GovernedTool` share it: one limiter, one breaker, one
     meter.
@@ -76,6 +80,7 @@ class Registered:
         )
         self.status = Status()
         self.beside: Beside | None = None
+        self.turn: Turn | None = None
         self._function = definition._function
         self._manner = Manner(definition, registry.cache, registry.claims)
         self._entrance = Entrance(self.resource, wait=spec.wait, places=spec.max_concurrent, patience=spec.timeout)
@@ -83,6 +88,13 @@ class Registered:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registered:
         return self
+
+    def now(self, floats: str | None) -> Registered:
+        """What a call uses: this version, or what a rollout puts in its place. `floats`: the range that the tool was
+        asked for, None for a tool that is fixed to its version.
+        """
+        found = None if floats is None or self.turn is None else self.turn(floats)
+        return self if found is None else found.now(floats)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Use the tool. Raises the guard's refusals, InvalidArguments, ToolTimeout, and whatever the tool raises."""

@@ -25,8 +25,8 @@ from escalade.registry.shadow import Shadow
 from escalade.registry.stores.claims import Claims
 from escalade.registry.tools import ToolDefinition, ToolSpec, define
 from escalade.registry.usage import ToolUsage
-from escalade.registry.versions import is_stable
-from escalade.scopes import Entry, Principal, Scope, require
+from escalade.registry.versions import is_pin, is_stable
+from escalade.scopes import Entry, Principal, Scope, current, require
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -129,6 +129,8 @@ class Registry:
             verdict = self.judge(spec) if (self.gate if gate is None else gate) == "refuse" else None
             if verdict is not None:
                 verdict.check()
+            if share is not None:
+                self._no_rollout(spec.name)
             self._model_names[spec.model_name] = spec.name
             self._shelf.tools.setdefault(spec.name, {})[spec.version] = Registered(self, definition)
             if share is not None:
@@ -139,7 +141,7 @@ class Registry:
     def judge(self, spec: ToolSpec) -> gates.Verdict | None:
         """What the gate says of a version that might be registered; None where nothing was promised."""
         others = self._shelf.tools.get(spec.name, {}).values()
-        return gates.judge(spec, [one.spec for one in others if one.status.yanked is None])
+        return gates.judge(spec, [one.spec for one in others if one.status.in_ranges])
 
     def deprecate(
         self,
@@ -186,16 +188,20 @@ class Registry:
         with self._shelf.changing:
             running = self._shelf.rollouts.get(name)
             if running is None or running.version != version or running.status != "running":
+                self._no_rollout(name)
                 running = Rollout.begin(self._shelf.matching(name, version)[-1], self._shelf.stable(name), **settings)
             elif settings:
                 raise BadInput(f"rollout of {name}@{version}: {', '.join(settings)} can only be set at its beginning")
             running.change(share=share, cohorts=cohorts, shadow=shadow)
-            before = self._shelf.rollouts.get(name)
-            if before is not None and before is not running:
-                before.end()
             self._shelf.rollouts[name] = running
             self._shelf.changed()
         return running
+
+    def _no_rollout(self, name: str) -> None:
+        """Two at once could not be told apart by what they do to the old version."""
+        running = self._shelf.rollouts.get(name)
+        if running is not None and running.status == "running":
+            raise BadInput(f"{name}@{running.version} is in a rollout: promote it or roll it back first")
 
     def rollouts(self) -> list[Rollout]:
         """Those that run and those that have ended, by name of the tool; the latest of each tool."""
@@ -206,12 +212,17 @@ class Registry:
     def resolve(self, name: str, wanted: str | None = None) -> GovernedTool:
         """The newest version in a range, as in `versions`; None: the newest stable one. "crm.search@^1.2" says both.
 
-        Within a run it is decided once. Raises UnknownName (with what was perhaps meant), BadInput for what is no
-        range, or when no version is in it; ToolRetired, LockDrift.
+        Within a run it is decided once, and the tool is fixed to its version. A tool that was made outside of runs by a
+        range follows rollouts to versions that take all that its own takes. Raises UnknownName (with what was perhaps
+        meant), BadInput for what is no range, or when no version is in it; ToolRetired, LockDrift.
         """
         from escalade.registry.governed import GovernedTool
 
-        return GovernedTool(self._shelf.find(name, wanted))
+        if wanted is None and "@" in name:
+            name, _, wanted = name.partition("@")
+        scope = current()
+        fixed = is_pin(wanted) or (scope is not None and scope.once is not None)
+        return GovernedTool(self._shelf.find(name, wanted), None if fixed else wanted or "")
 
     get_tool = resolve
 

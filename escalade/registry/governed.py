@@ -39,15 +39,20 @@ class GovernedTool(dspy.Tool):
     """
 
     _registered: Registered = PrivateAttr()
+    _floats: str | None = PrivateAttr()
 
-    def __init__(self, registered: Registered) -> None:
+    def __init__(self, registered: Registered, floats: str | None = None) -> None:
         spec = registered.spec
         inputs = registered.definition.inputs
         args = {name: dict(schema) for name, schema in inputs.properties.items()}  # its own: optimisers may rewrite it
         super().__init__(
-            func=door(registered), name=spec.model_name, desc=spec.description, args=args, arg_types=inputs.hints
+            func=door(registered, floats),
+            name=spec.model_name,
+            desc=spec.description,
+            args=args,
+            arg_types=inputs.hints,
         )
-        self._registered = registered
+        self._registered, self._floats = registered, floats
 
     @property
     def spec(self) -> ToolSpec:
@@ -73,14 +78,14 @@ class GovernedTool(dspy.Tool):
     @with_callbacks
     def _call(self, kwargs: dict[str, Any]) -> Any:
         try:
-            return self._registered.call((), kwargs)
+            return self._registered.now(self._floats).call((), kwargs)
         except Exception as error:
             raise shown(error, self.spec) from error
 
     @with_callbacks
     async def _acall(self, kwargs: dict[str, Any]) -> Any:
         try:
-            return await self._registered.acall((), kwargs)
+            return await self._registered.now(self._floats).acall((), kwargs)
         except Exception as error:
             raise shown(error, self.spec) from error
 
@@ -112,7 +117,7 @@ class GovernedTool(dspy.Tool):
         super().__setattr__(name, value)
 
     def __copy__(self) -> GovernedTool:
-        twin = GovernedTool(self._registered)
+        twin = GovernedTool(self._registered, self._floats)
         twin._describe(self.desc, self.args, self.arg_desc)
         return twin
 
@@ -126,24 +131,25 @@ class GovernedTool(dspy.Tool):
                 f"can't pickle tool {spec.label}: another registry has taken the name {registry.name!r} of its own; "
                 f"give each registry a name, Registry(name=...)"
             )
-        return _unpickled, (registry.name, spec.name, spec.version, self.desc, self.args, self.arg_desc)
+        described = (self.desc, self.args, self.arg_desc)
+        return _unpickled, (registry.name, spec.name, spec.version, *described, self._floats)
 
     def _describe(self, desc: str | None, args: dict[str, Any] | None, arg_desc: dict[str, str] | None) -> None:
         self.desc, self.args, self.arg_desc = desc, copy.deepcopy(args), copy.deepcopy(arg_desc)
 
 
-def door(registered: Registered) -> Callable[..., Any]:
+def door(registered: Registered, floats: str | None = None) -> Callable[..., Any]:
     """A plain function through the guard. It has the tool's signature, which DSPy, RLM and people read."""
 
     def governed(*args: Any, **kwargs: Any) -> Any:
         try:
-            return registered.call(args, kwargs)
+            return registered.now(floats).call(args, kwargs)
         except Exception as error:
             raise shown(error, registered.spec) from error
 
     async def agoverned(*args: Any, **kwargs: Any) -> Any:
         try:
-            return await registered.acall(args, kwargs)
+            return await registered.now(floats).acall(args, kwargs)
         except Exception as error:
             raise shown(error, registered.spec) from error
 
@@ -161,10 +167,16 @@ code_act.refuse()
 
 
 def _unpickled(
-    registry: str, name: str, version: str, desc: str | None, args: dict[str, Any], arg_desc: dict[str, str] | None
+    registry: str,
+    name: str,
+    version: str,
+    desc: str | None,
+    args: dict[str, Any],
+    arg_desc: dict[str, str] | None,
+    floats: str | None = None,
 ) -> GovernedTool:
     from escalade.registry.catalogue import find_registry
 
-    found: GovernedTool = find_registry(registry).resolve(name, version)
+    found = GovernedTool(find_registry(registry).resolve(name, version)._registered, floats)
     found._describe(desc, args, arg_desc)
     return found

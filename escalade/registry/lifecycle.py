@@ -34,10 +34,16 @@ class Deprecated:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Of one version. `yanked`: why, None for a version that is in ranges."""
+    """Of one version. `yanked`: why, None for one that isn't; `rolled_back`: why a rollout of it was taken back."""
 
     deprecated: Deprecated | None = None
     yanked: str | None = None
+    rolled_back: str | None = None
+
+    @property
+    def in_ranges(self) -> bool:
+        """Is it found by who doesn't pin it?"""
+        return self.yanked is None and self.rolled_back is None
 
     @property
     def past_sunset(self) -> bool:
@@ -50,6 +56,8 @@ class Status:
         said = [] if self.deprecated is None else [_sentence(f"tool {label} is deprecated", str(self.deprecated))]
         if self.yanked is not None:
             said.append(_sentence(f"tool {label} was yanked", self.yanked))
+        if self.rolled_back is not None:
+            said.append(_sentence(f"the rollout of tool {label} was taken back", self.rolled_back))
         return "; ".join(said)
 
     def check(self, label: str, *, refuse: bool) -> None:

@@ -5,7 +5,10 @@
     rollout.promote()              # everybody; or rollback("...") by hand
 
 Who gets it is decided when a range is resolved, by a hash of tool, version and user (or tenant): the same caller gets
-the same answer, and who has it at 10 % has it at 50 %, too. An exact pin is no question of a rollout.
+the same answer, and who has it at 10 % has it at 50 %, too. An exact pin is no question of a rollout. Agents that were
+built once, outside of runs, hold tools of the old version: their calls are turned to the new one (once per run, for
+those who get it) if it takes all arguments that the old one takes, under the same permission and with the same side
+effects. If it doesn't, build agents within runs.
 
 **Rollback.** Calls of both versions are measured from the beginning of the rollout on. Whenever the smaller side has
 50, 100, 200, … calls, the new version is tested for more failures (Fisher), longer durations and higher costs
@@ -26,20 +29,25 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from escalade import events
 from escalade.errors import BadInput
 from escalade.registry.calling import Registered
 from escalade.registry.comparison import fisher, mann_whitney
+from escalade.registry.lock import LOCK
 from escalade.registry.shadow import Shadow, ShadowRun
-from escalade.registry.versions import newest
-from escalade.scopes import Principal, current
+from escalade.registry.subschema import misfits
+from escalade.registry.versions import newest, selector
+from escalade.scopes import Principal, Scope, current
+
+if TYPE_CHECKING:
+    from escalade.registry.tools import ToolSpec
 
 logger = logging.getLogger(__name__)
 
-State = Literal["running", "promoted", "rolled_back", "ended"]
+State = Literal["running", "promoted", "rolled_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +89,9 @@ class Rollout:
     """Of one version of one tool, beside the `baseline`: the newest stable version without it. Made by
     `registry.rollout`.
 
-    `status`: running, promoted, rolled_back (`reason` says why), ended (by another rollout). `new`, `old`: what was
-    measured. `shadow`: what its shadows found, None without any.
+    `status`: running, promoted, rolled_back (`reason` says why). `new`, `old`: what was
+    measured. `shadow`: what its shadows found, None without any. `fits`: does the new version take calls that were made
+    for the old one?
     """
 
     def __init__(
@@ -99,6 +108,10 @@ class Rollout:
         self.shadow: ShadowRun | None = None
         self._candidate, self._baseline = candidate, baseline
         self._lock = threading.RLock()
+        self.fits = _fits(baseline.spec, candidate.spec)
+        if self.fits:
+            baseline.turn = self._turn
+        candidate.status = replace(candidate.status, rolled_back=None)
         candidate.meter.watch, baseline.meter.watch = self._watch_new, self._watch_old
 
     @classmethod
@@ -112,9 +125,7 @@ class Rollout:
     ) -> Rollout:
         """A rollout that nobody gets yet. Raises BadInput without a version to fall back to."""
         spec = candidate.spec
-        others = {
-            one.spec.version: one for one in stable if one.status.yanked is None and one.spec.version != spec.version
-        }
+        others = {one.spec.version: one for one in stable if one.status.in_ranges and one.spec.version != spec.version}
         baseline = newest(others)
         if baseline is None:
             raise BadInput(f"rollout of {spec.label}: there is no other stable version to fall back to")
@@ -144,7 +155,7 @@ class Rollout:
 
     def gives(self, version: str, principal: Principal | None) -> bool:
         """Does who asks get this version?"""
-        if version != self.version or self.status in {"promoted", "ended"}:
+        if version != self.version or self.status == "promoted":
             return True
         if self.status == "rolled_back" or principal is None:
             return False
@@ -163,12 +174,9 @@ class Rollout:
         """Nobody gets it any more, other than by an exact pin, and runs that have it already."""
         if not self._finish("rolled_back", reason):
             return
+        self._candidate.status = replace(self._candidate.status, rolled_back=reason)
         logger.warning("rollout of %s@%s was rolled back: %s", self.name, self.version, reason)
         events.emit(current(), events.RolledBack, tool=f"{self.name}@{self.version}", to=self.baseline, why=reason)
-
-    def end(self) -> None:
-        """Another rollout takes its place."""
-        self._finish("ended", "")
 
     def _finish(self, status: State, reason: str) -> bool:
         with self._lock:
@@ -181,6 +189,23 @@ class Rollout:
         if self.shadow is not None and self._baseline.beside == self.shadow.beside:
             self._baseline.beside = None
         return True
+
+    def _turn(self, wanted: str) -> Registered | None:
+        """The new version, for a caller who holds a tool of the old one, found by a range; once per run."""
+        scope = current()
+        once = None if scope is None else scope.once
+        if once is None:
+            return self._candidate if self._turns(wanted, scope) else None
+        if LOCK in once:
+            return None
+        key = (self, wanted)
+        if key not in once:
+            once.setdefault(key, self._turns(wanted, scope))
+        return self._candidate if once[key] else None
+
+    def _turns(self, wanted: str, scope: Scope | None) -> bool:
+        there = self._candidate.status.yanked is None and selector(wanted or None)(self.version)
+        return there and self.gives(self.version, None if scope is None else scope.principal)
 
     def _place(self, principal: Principal) -> float:
         """Where a caller stands between 0 and 1; always the same."""
@@ -221,6 +246,11 @@ class Rollout:
         ]
         p, why = min(found)
         return f"{why} (p = {p:.2g}, look {self.looks})" if p < spend else ""
+
+
+def _fits(old: ToolSpec, new: ToolSpec) -> bool:
+    same = (old.permission, old.side_effects) == (new.permission, new.side_effects)
+    return same and not misfits(old.input_schema, new.input_schema)
 
 
 def _median(values: Iterable[float]) -> float:

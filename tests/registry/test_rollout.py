@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import re
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -66,9 +69,7 @@ def test_sticky_and_monotone(principal: Principal, shares: list[float]) -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_the_share_is_the_share(share: float) -> None:
     """Of 4,000 users about that share gets it; who does differs between tools and versions."""
-    registry = shop("1.0.0", "1.1.0", "1.2.0")
-    rollouts = {version: registry.rollout("a", version, share=share) for version in ("1.1.0", "1.2.0")}
-    rollouts["1.1.0"].status = "running"  # ended by the second one
+    rollouts = {v: shop("1.0.0", "1.1.0", "1.2.0").rollout("a", v, share=share) for v in ("1.1.0", "1.2.0")}
     people = [who(f"user{n}") for n in range(4_000)]
     first, second = (
         {p.user for p in people if rollout.gives(version, p)} for version, rollout in rollouts.items()
@@ -85,7 +86,7 @@ def test_stages() -> None:
     assert gets(registry, who()) == "1.1.0"
     assert gets(registry, who(), "^1") == "1.1.0"
     assert gets(registry, who(), "2.0.0") == "2.0.0"
-    with escalade.scope(), pytest.raises(BadInput, match=r"no version in '\^2'; there is: .*2.0.0 \(running\)"):
+    with escalade.scope(), pytest.raises(BadInput, match=r"no version in '\^2'; there is: .*2.0.0 \(in a rollout\)"):
         registry.resolve("a", "^2")
     assert registry.rollout("a", "2.0.0", share=1.0) is rollout
     assert (gets(registry, who()), gets(registry, who(), "^2")) == ("2.0.0", "2.0.0")
@@ -162,6 +163,133 @@ def test_what_a_rollout_refuses(said_: dict[str, Any], message: str) -> None:
     for wrong in ({"alpha": 0}, {"min_calls": 2}, {"slower": 0.5}):
         with pytest.raises(BadInput, match="expected 0 < alpha < 1"):
             Guardrails(**wrong)
+
+
+# -------------------------------------------------------------------------------------------- agents built only once
+
+
+def calls(called: Any, principal: Principal | None = None, **more: Any) -> str:
+    """In a run of its own."""
+    if principal is None:
+        with escalade.scope(**more):
+            return str(called(query="x"))
+    with escalade.scope(principal=principal, access=OPEN, **more):
+        return str(called(query="x"))
+
+
+def newer(version: str, **more: Any) -> Any:
+    return tool(name="a", version=version, **{"side_effects": "read", **more})(said(version))
+
+
+def pickled(held: Any) -> Any:
+    return pickle.loads(pickle.dumps(held))
+
+
+@pytest.mark.parametrize("wanted", [None, "^1", ">=1.0.0"])
+@pytest.mark.parametrize("form", [lambda held: held, copy.deepcopy, lambda held: held.func, pickled])
+def test_a_tool_that_was_made_before_follows(wanted: str | None, form: Callable[[Any], Any]) -> None:
+    """A tool that was made by a range outside of any run is turned to the new version for those who get it, and stays
+    there when it is promoted; so are its copies, its function and its pickles.
+    """
+    registry = shop("1.0.0")
+    held = form(registry.resolve("a", wanted))
+    registry.register(newer("1.1.0"), share=0.0)
+    rollout = registry.rollouts()[0]
+    rollout.change(cohorts={"beta": ["ana"]})
+    assert (calls(held, who("ana")), calls(held, who("eve"))) == ("1.1.0x", "1.0.0x")
+    assert [(row.version, row.calls) for row in registry.usage()] == [("1.0.0", 1), ("1.1.0", 1)]
+    rollout.change(share=1.0)
+    assert calls(held, who("eve")) == "1.1.0x"
+    rollout.promote()
+    assert calls(held) == "1.1.0x"
+
+
+async def test_async_calls_follow() -> None:
+    """Awaited, too."""
+    registry = shop("1.0.0")
+    held = registry.resolve("a")
+    registry.register(newer("1.2.0"), share=1.0)
+    async with escalade.scope():
+        assert await held.acall(query="x") == "1.2.0x"
+
+
+@pytest.mark.parametrize("end", ["rollback", "yank"])
+def test_back_to_the_old_version(end: str) -> None:
+    """After a rollback, and when the new version was yanked."""
+    registry = shop("1.0.0")
+    held = registry.resolve("a")
+    registry.register(newer("1.1.0"), share=1.0)
+    assert calls(held) == "1.1.0x"
+    if end == "yank":
+        registry.yank("a", "1.1.0")
+    else:
+        registry.rollouts()[0].rollback()
+    assert calls(held) == "1.0.0x"
+
+
+def test_one_rollout_after_the_other() -> None:
+    """From 1.0.0 by 1.1.0 to 1.2.0, each for those who get it."""
+    registry = shop("1.0.0")
+    held = registry.resolve("a")
+    registry.register(newer("1.1.0"), share=1.0)
+    registry.rollouts()[0].promote()
+    registry.register(newer("1.2.0"), share=0.0)
+    registry.rollouts()[0].change(cohorts={"beta": ["ana"]})
+    assert (calls(held, who("ana")), calls(held, who("eve"))) == ("1.2.0x", "1.1.0x")
+
+
+def test_what_does_not_follow(tmp_path: Path) -> None:
+    """A pin; a range without the new version; a tool that was made in a run; a run with a lock."""
+    registry = shop("1.0.0")
+    registry.write_lock(tmp_path / "lock")
+    with escalade.scope():
+        made_in_a_run = registry.resolve("a")
+    held = [registry.resolve("a", "1.0.0"), registry.resolve("a", "~1.0"), made_in_a_run]
+    follows = registry.resolve("a")
+    registry.register(newer("1.1.0"), share=1.0)
+    assert [calls(one) for one in held] == ["1.0.0x"] * 3
+    assert (calls(follows), calls(follows, lock=tmp_path / "lock")) == ("1.1.0x", "1.0.0x")
+
+
+def other(text: str) -> str:
+    """Answer."""
+    return text
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        tool(name="a", version="2.0.0", side_effects="read")(other),
+        newer("2.0.0", permission="b:call"),
+        newer("2.0.0", side_effects="none"),
+    ],
+)
+def test_what_does_not_fit_is_not_turned_to(new: Any) -> None:
+    """A version that doesn't take what the old one takes, or has another permission or other side effects, is for those
+    who resolve it.
+    """
+    registry = shop("1.0.0")
+    held = registry.resolve("a")
+    registry.register(new, share=1.0)
+    assert not registry.rollouts()[0].fits
+    assert calls(held) == "1.0.0x"
+    assert gets(registry, who()) == "2.0.0"
+
+
+def test_turned_once_per_run() -> None:
+    """A stage or a rollback in the middle of a run changes nothing for that run."""
+    registry = shop("1.0.0")
+    held = registry.resolve("a")
+    registry.register(newer("1.1.0"), share=0.0)
+    rollout = registry.rollouts()[0]
+    with escalade.scope():
+        before = held(query="x")
+        rollout.change(share=1.0)
+        assert (before, held(query="x")) == ("1.0.0x", "1.0.0x")
+    with escalade.scope():
+        before = held(query="x")
+        rollout.rollback()
+        assert (before, held(query="x")) == ("1.1.0x", "1.1.0x")
 
 
 # ------------------------------------------------------------------------------------------------------- rolling back
@@ -245,15 +373,38 @@ def test_calls_are_measured() -> None:
         assert rollout.new.calls == 3
 
 
-def test_another_rollout_takes_its_place() -> None:
-    """A rollout of the next version ends the one before, whose version is for everybody then, or for nobody if it was
-    taken back.
+def test_one_rollout_at_a_time() -> None:
+    """A second one is refused while the first one runs, also one that begins with a registration, which then doesn't
+    take place.
     """
     registry = shop("1.0.0", "1.1.0", "1.2.0")
-    first = registry.rollout("a", "1.1.0", share=0.0)
-    second = registry.rollout("a", "1.2.0", share=0.0)
-    assert (first.status, second.baseline) == ("ended", "1.1.0")
-    assert gets(registry, who()) == "1.1.0"
+    first = registry.rollout("a", "1.1.0", share=0.5)
+    message = "a@1.1.0 is in a rollout: promote it or roll it back first"
+    with pytest.raises(BadInput, match=message):
+        registry.rollout("a", "1.2.0", share=0.5)
+    with pytest.raises(BadInput, match=message):
+        registry.register(newer("1.3.0"), share=0.5)
+    assert [spec.version for spec in registry.specs()] == ["1.0.0", "1.1.0", "1.2.0"]
+    first.promote()
+    assert registry.rollout("a", "1.2.0", share=0.5).baseline == "1.1.0"
+
+
+def test_what_was_taken_back_stays_away() -> None:
+    """The next rollout falls back to the version before it, and so does everybody else; a rollout of the same version
+    gives it another chance.
+    """
+    registry = shop("1.0.0", "1.1.0")
+    registry.rollout("a", "1.1.0", share=1.0).rollback("it was bad")
+    registry.register(newer("1.2.0"), share=0.0)
+    assert registry.rollouts()[0].baseline == "1.0.0"
+    assert gets(registry, who()) == "1.0.0"
+    with escalade.scope(), pytest.raises(BadInput, match=r"1.1.0 \(rolled back\), 1.2.0 \(in a rollout\)"):
+        registry.resolve("a", ">=1.1.0")
+    registry.rollouts()[0].promote()
+    assert gets(registry, who()) == "1.2.0"
+    assert gets(registry, who(), "~1.1.0 || 1.0") == "1.0.0"
+    assert registry.rollout("a", "1.1.0", share=1.0).baseline == "1.2.0"
+    assert gets(registry, who(), "~1.1") == "1.1.0"
 
 
 # ------------------------------------------------------------------------------------------------------------ shadows
