@@ -2,6 +2,11 @@
 
     tools, catalogue, governed   a tool, its versions, and the tool that DSPy agents are handed
     schema, versions, usage      its input schema, ranges of versions, what it was used for
+    manifest, search, lifecycle  tools out of a file; finding them; deprecated and yanked versions
+    lock, programs               what ranges mean for a run; the tools that a compiled program was made for
+    gate, subschema              what a new version may not break
+    rollout, comparison, shadow  new versions for some callers first, and back when they are worse
+    metrics                      usage as Prometheus reads it
     calling, workers             from a call to the function, in this thread or one of ours
     guard                        the one door that every use of a tool or a model goes through
     access, limits, breaker      who may, how often, and when to leave it alone
