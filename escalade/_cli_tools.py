@@ -30,7 +30,7 @@ app = App(name="tools", help="Tools of a manifest: look at them, check them, cal
 
 
 @Parameter(name="*")
-@dataclass
+@dataclass(kw_only=True)
 class Asking:
     """Who asks, and for which tools."""
 
