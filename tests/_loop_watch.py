@@ -19,7 +19,7 @@ from typing import Any
 
 LIMIT_MS = 500.0
 _TICK = 0.02
-_MANY_IMPORTS = 3
+_MANY_IMPORTS = 20
 
 
 class LoopBlockedError(AssertionError):
