@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from escalade import telemetry
     from escalade.agents._route import Retry
     from escalade.agents.climb import Attempt, Climb, Policy, Rung, Stop, Try, View, climb
     from escalade.agents.confidence import Confidence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         ApprovalDenied,
         ApprovalRequired,
         ArgumentsDenied,
+        AuditIncomplete,
+        AuditUnavailable,
         BadInput,
         BudgetExceeded,
         CircuitOpen,
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
         DuplicateVersion,
         EscaladeError,
         ForeignModel,
+        IncompatibleVersion,
         InvalidArguments,
+        LockDrift,
         ModeForbids,
         NodeError,
         NodeTimeout,
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         ToolError,
         ToolFailed,
+        ToolRetired,
         ToolTimeout,
         UnknownName,
         UnknownPrice,
@@ -69,6 +75,7 @@ if TYPE_CHECKING:
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.registry.access import Roles
+    from escalade.registry.access.cedar import CedarAccess
     from escalade.registry.approvals import Approvals, SqliteRequests
     from escalade.registry.audit import AuditLog, FileAnchor
     from escalade.registry.breaker import Breaker
@@ -79,11 +86,21 @@ if TYPE_CHECKING:
     from escalade.registry.journal import Journal
     from escalade.registry.ledger import Ledger
     from escalade.registry.limits import RateLimit
+    from escalade.registry.lock import Lock
     from escalade.registry.metering import charge
+    from escalade.registry.metrics import usage_metrics
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
     from escalade.registry.privacy import Redactor, Vault
+    from escalade.registry.programs import load_program, save_program
+    from escalade.registry.rollout import Guardrails
     from escalade.registry.secrets import Secret
+    from escalade.registry.serving.principals import Tokens
+    from escalade.registry.serving.server import ToolServer
+    from escalade.registry.shadow import Shadow
+    from escalade.registry.sources.mcp import allow_stdio, import_mcp
+    from escalade.registry.sources.openapi import import_openapi
+    from escalade.registry.sources.pins import Pins
     from escalade.registry.stores.claims import RedisClaims, SqliteClaims
     from escalade.registry.stores.redis_ledger import RedisLedger
     from escalade.registry.stores.redis_limits import RedisLimiter
@@ -102,12 +119,15 @@ __all__ = [
     "Approvals",
     "ArgumentsDenied",
     "Attempt",
+    "AuditIncomplete",
     "AuditLog",
+    "AuditUnavailable",
     "BadInput",
     "Breaker",
     "Budget",
     "BudgetExceeded",
     "Budgeted",
+    "CedarAccess",
     "Chain",
     "CircuitOpen",
     "Climb",
@@ -124,10 +144,14 @@ __all__ = [
     "ForeignModel",
     "Gateway",
     "GovernedTool",
+    "Guardrails",
+    "IncompatibleVersion",
     "InvalidArguments",
     "Journal",
     "Ledger",
     "LiteLLM",
+    "Lock",
+    "LockDrift",
     "Map",
     "ModeForbids",
     "Model",
@@ -141,6 +165,7 @@ __all__ = [
     "Outcomes",
     "Overloaded",
     "PermissionDenied",
+    "Pins",
     "Policy",
     "Price",
     "PriceTable",
@@ -165,6 +190,7 @@ __all__ = [
     "ScopeClosed",
     "ScopeError",
     "Secret",
+    "Shadow",
     "SimModel",
     "Simulated",
     "SqliteClaims",
@@ -174,8 +200,11 @@ __all__ = [
     "Stop",
     "StoreUnavailable",
     "Threshold",
+    "Tokens",
     "ToolError",
     "ToolFailed",
+    "ToolRetired",
+    "ToolServer",
     "ToolSpec",
     "ToolTimeout",
     "Try",
@@ -184,17 +213,24 @@ __all__ = [
     "Vault",
     "View",
     "World",
+    "allow_stdio",
     "charge",
     "climb",
     "compare",
     "configure",
+    "import_mcp",
+    "import_openapi",
     "load_outcomes",
+    "load_program",
     "measured_bound",
     "node",
     "record",
+    "save_program",
     "scope",
     "step",
+    "telemetry",
     "tool",
+    "usage_metrics",
 ]
 
 _MODULES = {
@@ -217,21 +253,32 @@ _MODULES = {
     "pipelines.map": ("Map",),
     "pipelines.node": ("node",),
     "registry.access": ("Roles",),
-    "registry.secrets": ("Secret",),
-    "registry.privacy": ("Redactor", "Vault"),
+    "registry.access.cedar": ("CedarAccess",),
     "registry.approvals": ("Approvals", "SqliteRequests"),
     "registry.audit": ("AuditLog", "FileAnchor"),
     "registry.breaker": ("Breaker",),
+    "registry.budgets": ("Budget",),
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),
     "registry.idempotency": ("step",),
     "registry.journal": ("Journal",),
-    "registry.budgets": ("Budget",),
     "registry.ledger": ("Ledger",),
     "registry.limits": ("RateLimit",),
+    "registry.lock": ("Lock",),
     "registry.metering": ("charge",),
+    "registry.metrics": ("usage_metrics",),
     "registry.opening": ("configure", "scope"),
     "registry.prices": ("Price", "PriceTable"),
+    "registry.privacy": ("Redactor", "Vault"),
+    "registry.programs": ("load_program", "save_program"),
+    "registry.rollout": ("Guardrails",),
+    "registry.secrets": ("Secret",),
+    "registry.serving.principals": ("Tokens",),
+    "registry.serving.server": ("ToolServer",),
+    "registry.shadow": ("Shadow",),
+    "registry.sources.mcp": ("allow_stdio", "import_mcp"),
+    "registry.sources.openapi": ("import_openapi",),
+    "registry.sources.pins": ("Pins",),
     "registry.stores.claims": ("RedisClaims", "SqliteClaims"),
     "registry.stores.redis_ledger": ("RedisLedger",),
     "registry.stores.redis_limits": ("RedisLimiter",),
@@ -239,6 +286,7 @@ _MODULES = {
     "registry.stores.sqlite_limits": ("SqliteLimiter",),
     "registry.tools": ("ToolSpec", "tool"),
     "scopes": ("Principal", "Scope"),
+    "telemetry": ("telemetry",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -247,7 +295,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module, once. All names without a module of their own are errors."""
     if name not in __all__:
         raise AttributeError(f"module 'escalade' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"escalade.{_HOME.get(name, 'errors')}"), name)
+    module = importlib.import_module(f"escalade.{_HOME.get(name, 'errors')}")
+    value = module if name == _HOME.get(name) else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -4,6 +4,8 @@
      ├── BadInput                what you handed in can't be used (also a ValueError; exit code 2 in the CLI)
      │    ├── UnknownName        no policy, tool, model, role, rung, column … of that name
      │    ├── DuplicateVersion   that name and version is registered already
+     │    ├── IncompatibleVersion  a version breaks what its number promises; `changes`, `needed`
+     │    ├── LockDrift          a version isn't the one that was locked; `differences`
      │    ├── DataError          a data set that can't be evaluated as it is
      │    ├── NoPolicy           a principal, and no access policy that says what he may do
      │    └── UnknownPrice       an unpriced resource under a budget
@@ -20,18 +22,21 @@
      │    ├── BudgetExceeded     it doesn't fit the budget
      │    ├── DeadlineExceeded   the scope's time is up
      │    ├── StoreUnavailable   the store of budgets or limits can't be reached or written
+     │    ├── AuditUnavailable   the use can't be recorded, so it does not happen
      │    ├── Overloaded         as many uses as the resource takes at once are running
      │    ├── ModeForbids        the scope's mode doesn't let it run (live-read-only, dry-run)
      │    ├── NotRecorded        a replay was asked for a call that its cassette doesn't have
      │    ├── Quarantined        an imported tool is no longer what was pinned
+     │    ├── ToolRetired        the version is past its sunset date
      │    └── ForeignModel       a language model that doesn't go through the gateway
      ├── ToolError               a tool could not be used as asked
      │    ├── InvalidArguments   the arguments don't fit the tool's input schema
      │    ├── ToolFailed         the tool's own code raised; `original` is what it raised
      │    ├── OutcomeUnknown     an earlier call, which must not be made twice, was cut off
      │    └── ToolTimeout        the tool exceeded its own timeout
-     └── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
-          └── NodeTimeout        a pipeline node exceeded its own timeout
+     ├── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
+     │    └── NodeTimeout        a pipeline node exceeded its own timeout
+     └── AuditIncomplete         an audit log was closed and lacks rows, or checkpoints at its anchors
 
 Refusals that cross DSPy's engine boundary are raised as a subclass that is also a `dspy.LMError` (DSPy
 would replace any other exception by its own); `except BudgetExceeded` catches them all the same.
@@ -81,6 +86,22 @@ class UnknownName(BadInput):
 
 class DuplicateVersion(BadInput):
     """The name and version is registered already: versions are immutable, publish a new one."""
+
+
+class IncompatibleVersion(BadInput):
+    """A version breaks what its number promises. `changes`: what breaks; `needed`: the version it would have to be."""
+
+    def __init__(self, message: str, changes: tuple[str, ...] = (), needed: str = "") -> None:
+        super().__init__(message)
+        self.changes, self.needed = changes, needed
+
+
+class LockDrift(BadInput):
+    """A version isn't the one that was locked. `differences`: one line each."""
+
+    def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.differences = differences
 
 
 class DataError(BadInput):
@@ -199,6 +220,22 @@ class StoreUnavailable(Refused):
         self.retry_after = retry_after
 
 
+class AuditUnavailable(Refused):
+    """The use can't be recorded, so it does not happen: disk full, database gone, a full queue, a closed log.
+
+    `retry_after`: seconds until the log tries again by itself, None when it never will. `reason`: what went wrong, for
+    operators; the message has no paths, since models are shown it.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.retry_after, self.reason = retry_after, reason
+
+    def again(self) -> AuditUnavailable:
+        """A fresh copy to raise: one exception object must not be raised by several threads."""
+        return AuditUnavailable(str(self), self.retry_after, self.reason)
+
+
 class Overloaded(Refused):
     """As many uses as the resource takes at once are running, and none ended in time."""
 
@@ -217,6 +254,10 @@ class NotRecorded(Refused):
 
 class Quarantined(Refused):
     """An imported tool is no longer what was pinned: its server changed it. The message has the difference."""
+
+
+class ToolRetired(Refused):
+    """The version is past its sunset date. The message names the replacement, where there is one."""
 
 
 class ForeignModel(Refused):
@@ -265,3 +306,11 @@ class NodeError(EscaladeError):
 
 class NodeTimeout(NodeError):
     """A pipeline node exceeded its own timeout."""
+
+
+class AuditIncomplete(EscaladeError):
+    """The log was closed and lacks something: `unrecorded` rows, or `undelivered` checkpoints of the anchors."""
+
+    def __init__(self, message: str, *, unrecorded: int = 0, undelivered: int = 0) -> None:
+        super().__init__(message)
+        self.unrecorded, self.undelivered = unrecorded, undelivered

@@ -14,18 +14,23 @@ import pytest
 
 from escalade import errors
 from escalade.errors import (
+    AuditIncomplete,
+    AuditUnavailable,
     BadInput,
     BudgetExceeded,
     CircuitOpen,
     DeadlineExceeded,
     EscaladeError,
     ForeignModel,
+    IncompatibleVersion,
     InvalidArguments,
+    LockDrift,
     NodeError,
     NoScope,
     PermissionDenied,
     RateLimited,
     Refused,
+    ToolRetired,
     UnknownName,
     UnknownPrice,
 )
@@ -45,6 +50,11 @@ EXAMPLES: list[EscaladeError] = [
     ForeignModel("foreign"),
     InvalidArguments("wrong"),
     NodeError("a/b", "broke"),
+    IncompatibleVersion("breaks", ("argument 'limit' was removed",), "2.0.0"),
+    LockDrift("drifted", ("cost: 1 -> 2",)),
+    ToolRetired("retired"),
+    AuditUnavailable("not recorded", 1.0, "disk full"),
+    AuditIncomplete("lacks rows", unrecorded=2, undelivered=1),
 ]
 ids = [type(error).__name__ for error in EXAMPLES]
 
@@ -88,8 +98,7 @@ def test_they_cross_processes(error: EscaladeError, form: Any) -> None:
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert isinstance(other, type(error)) or form is not for_model
         assert str(other) == str(error)
-        for name in ("retry_after", "account", "limit", "left", "asked", "known", "path"):
-            assert getattr(other, name, None) == getattr(error, name, None)
+        assert {**vars(error), **vars(other)} == vars(other)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=ids)

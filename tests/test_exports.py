@@ -13,9 +13,9 @@ from tests._house import ROOT, trees
 def declared_for_types() -> dict[str, str]:
     """Name -> module, as the type checker sees them."""
     return {
-        alias.name: str(node.module)
+        alias.name: f"escalade.{alias.name}" if node.module == "escalade" else str(node.module)
         for node in ast.walk(trees()["escalade"])
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("escalade.")
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "escalade"
         for alias in node.names
     }
 
@@ -48,6 +48,14 @@ def test_errors_are_complete() -> None:
     """Every public error is exported."""
     errors = {n.name for n in ast.walk(trees()["escalade.errors"]) if isinstance(n, ast.ClassDef)}
     assert errors <= set(escalade.__all__)
+
+
+def test_a_module_is_exported_as_itself() -> None:
+    """`escalade.telemetry` is there without an import of its own, so that `escalade.telemetry.enable()` works."""
+    import escalade.telemetry as module
+
+    assert escalade.telemetry is module
+    assert callable(escalade.telemetry.enable)
 
 
 def test_functions_win_over_modules() -> None:

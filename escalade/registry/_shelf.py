@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from escalade import events
-from escalade.errors import BadInput, UnknownName
+from escalade.errors import BadInput, LockDrift, UnknownName
 from escalade.registry.calling import Registered
 from escalade.registry.lifecycle import Status, Sunset
-from escalade.registry.lock import LOCK, Lock, LockDrift
+from escalade.registry.lock import LOCK, Lock
 from escalade.registry.rollout import Rollout
 from escalade.registry.versions import is_pin, is_stable, newest, parse_version, pinned, selector
 from escalade.scopes import Principal, Scope, current

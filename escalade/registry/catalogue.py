@@ -10,13 +10,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import BadInput, DuplicateVersion, UnknownName
+from escalade.errors import BadInput, DuplicateVersion, ToolRetired, UnknownName
 from escalade.money import Money, money_or_none
 from escalade.registry import gate as gates
 from escalade.registry._shelf import Shelf
 from escalade.registry.cache import Cache, MemoryCache
 from escalade.registry.calling import Registered
-from escalade.registry.lifecycle import Deprecated, Status, Sunset, ToolRetired, to_date
+from escalade.registry.lifecycle import Deprecated, Status, Sunset, to_date
 from escalade.registry.limits import RateLimiter
 from escalade.registry.lock import Lock, Locked
 from escalade.registry.rollout import Rollout

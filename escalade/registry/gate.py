@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from escalade.errors import BadInput
+from escalade.errors import IncompatibleVersion
 from escalade.registry.subschema import misfits
 from escalade.registry.versions import is_stable, matcher, newest, next_breaking, parse_version
 
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from escalade.registry.tools import ToolSpec
 
 Gate = Literal["refuse", "off"]
-
-
-class IncompatibleVersion(BadInput):
-    """A version breaks what its number promises. `changes`: what breaks; `needed`: the version it would have to be."""
-
-    def __init__(self, message: str, changes: tuple[str, ...] = (), needed: str = "") -> None:
-        super().__init__(message)
-        self.changes, self.needed = changes, needed
 
 
 @dataclass(frozen=True, slots=True)

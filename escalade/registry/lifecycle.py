@@ -10,13 +10,9 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Literal
 
-from escalade.errors import BadInput, Refused
+from escalade.errors import BadInput, ToolRetired
 
 Sunset = Literal["refuse", "warn"]
-
-
-class ToolRetired(Refused):
-    """The version is past its sunset date. The message names the replacement, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)

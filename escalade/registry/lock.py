@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, LockDrift
 from escalade.registry.canonical import digest
 from escalade.registry.versions import parse_version, selector
 
@@ -28,14 +28,6 @@ LOCK = "lock"
 
 _SHORT = 16
 """Hex digits that stand for what is too long to be shown: enough to see that it changed."""
-
-
-class LockDrift(BadInput):
-    """A version isn't the one that was locked. `differences`: one line each."""
-
-    def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.differences = differences
 
 
 @dataclass(frozen=True, slots=True)

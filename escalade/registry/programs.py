@@ -20,8 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from escalade.errors import BadInput
-from escalade.registry.lock import LockDrift, Locked
+from escalade.errors import BadInput, LockDrift
+from escalade.registry.lock import Locked
 
 if TYPE_CHECKING:
     from os import PathLike

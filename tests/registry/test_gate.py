@@ -9,7 +9,8 @@ import jsonschema_rs
 import pytest
 
 from escalade import ToolSpec
-from escalade.registry.gate import IncompatibleVersion, breaking, judge
+from escalade.errors import IncompatibleVersion
+from escalade.registry.gate import breaking, judge
 from escalade.registry.subschema import misfits
 from tests.registry import schemas
 

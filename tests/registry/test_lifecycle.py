@@ -11,8 +11,7 @@ import pytest
 
 import escalade
 from escalade import Registry, tool
-from escalade.errors import BadInput, UnknownName
-from escalade.registry.lifecycle import ToolRetired
+from escalade.errors import BadInput, ToolRetired, UnknownName
 
 
 def say(text: str = "") -> str:

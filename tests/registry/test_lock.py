@@ -12,8 +12,8 @@ import pytest
 
 import escalade
 from escalade import Registry, tool
-from escalade.errors import BadInput, UnknownName
-from escalade.registry.lock import Lock, LockDrift, Locked
+from escalade.errors import BadInput, LockDrift, UnknownName
+from escalade.registry.lock import Lock, Locked
 
 
 def say(text: str = "") -> str:

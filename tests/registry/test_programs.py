@@ -11,8 +11,7 @@ import dspy
 import pytest
 
 from escalade import Registry, tool
-from escalade.errors import BadInput
-from escalade.registry.lock import LockDrift
+from escalade.errors import BadInput, LockDrift
 from escalade.registry.programs import compare, load_program, save_program, tools_of
 
 

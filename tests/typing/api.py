@@ -19,6 +19,7 @@ from escalade import (
     Budget,
     Budgeted,
     BudgetExceeded,
+    CedarAccess,
     Chain,
     Climb,
     Confidence,
@@ -29,14 +30,17 @@ from escalade import (
     FileAnchor,
     Gateway,
     GovernedTool,
+    Guardrails,
     Journal,
     Ledger,
     LiteLLM,
+    Lock,
     Map,
     Model,
     Money,
     NodeError,
     Outcomes,
+    Pins,
     Policy,
     Price,
     PriceTable,
@@ -52,18 +56,28 @@ from escalade import (
     Rung,
     Scope,
     Secret,
+    Shadow,
     SimModel,
     Simulated,
     SqliteRequests,
     Stop,
     Threshold,
+    Tokens,
+    ToolServer,
     ToolSpec,
     Try,
     Vault,
     View,
     World,
+    allow_stdio,
+    import_mcp,
+    import_openapi,
+    load_program,
     node,
+    save_program,
+    telemetry,
     tool,
+    usage_metrics,
 )
 from escalade.agents.transports import Transport
 
@@ -100,10 +114,14 @@ ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.ApprovalDenied,
     escalade.ApprovalRequired,
     escalade.ArgumentsDenied,
+    escalade.AuditIncomplete,
+    escalade.AuditUnavailable,
     escalade.DataError,
     escalade.DeadlineExceeded,
     escalade.DuplicateVersion,
     escalade.ForeignModel,
+    escalade.IncompatibleVersion,
+    escalade.LockDrift,
     escalade.ModeForbids,
     escalade.NotRecorded,
     escalade.Overloaded,
@@ -118,6 +136,7 @@ ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.ScopeError,
     escalade.ToolError,
     escalade.ToolFailed,
+    escalade.ToolRetired,
     escalade.OutcomeUnknown,
     escalade.ToolTimeout,
     escalade.UnknownName,
@@ -212,6 +231,32 @@ def registry() -> None:
     assert_type(catalogue.resolve("crm.search", "^1.0"), GovernedTool)
     assert_type(catalogue.tools_for(Principal(user="ann")), list[GovernedTool])
     assert_type(catalogue.spec("crm.search"), ToolSpec)
+    assert_type(catalogue.write_lock("escalade.lock", ["crm.search@^1"]), Lock)
+    rollout = catalogue.rollout(
+        "crm.search", "1.1.0", share=0.1, guardrails=Guardrails(alpha=0.01), shadow=Shadow(budget="0.50")
+    )
+    assert_type(rollout.new.calls, int)
+    assert_type(usage_metrics(catalogue), str)
+
+
+def programs(program: Any) -> None:
+    """Compiled programs remember their tools."""
+    save_program(program, "agent.json")
+    assert_type(load_program(program, "agent.json", drift="warn"), list[str])
+
+
+def elsewhere() -> None:
+    """Tools from other servers, pinned; ours for other clients; what is traced."""
+    allow_stdio("crm-server", "--read-only")
+    pins, catalogue = Pins("escalade.pins.json"), Registry()
+    crm = import_mcp(catalogue, "crm", command=["crm-server", "--read-only"], tools="*", pins=pins)
+    assert_type(crm.accept("search"), ToolSpec)
+    shop = import_openapi(catalogue, "shop", "shop.yaml", operations=["listOrders"], pins=pins, side_effects="read")
+    assert_type(shop.tools, dict[str, str])
+    access = CedarAccess("permit (principal, action, resource);")
+    server = ToolServer(catalogue, access=access, principal_of=Tokens([("env:ANA_TOKEN", Principal("ana"))]))
+    server.run_http("127.0.0.1", 8000)
+    telemetry.enable()
 
 
 def pipelines() -> None:

@@ -7,7 +7,6 @@
     keys        keys that sign checkpoints
     verify      is it the log that it was?
     reading     tail, export, follow
-    failures    AuditUnavailable, AuditIncomplete
 
 What holds:
 
@@ -34,9 +33,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from escalade.errors import AuditIncomplete, AuditUnavailable
+
 if TYPE_CHECKING:
     from escalade.registry.audit.anchors import Anchor, CallAnchor, Checkpoint, FileAnchor
-    from escalade.registry.audit.failures import AuditIncomplete, AuditUnavailable
     from escalade.registry.audit.log import AuditLog, Health
     from escalade.registry.audit.rows import digest
 
@@ -54,9 +54,7 @@ __all__ = [
 
 _HOME = {
     "Anchor": "anchors",
-    "AuditIncomplete": "failures",
     "AuditLog": "log",
-    "AuditUnavailable": "failures",
     "CallAnchor": "anchors",
     "Checkpoint": "anchors",
     "FileAnchor": "anchors",

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterable
 
-from escalade.registry.audit.failures import AuditUnavailable
+from escalade.errors import AuditUnavailable
 
 CHECKPOINT, FLUSH = "checkpoint", "flush"
 """Requests to the writer that are no rows."""

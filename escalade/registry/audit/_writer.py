@@ -17,10 +17,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from escalade.errors import AuditUnavailable
 from escalade.registry.audit._store import Store, Tampered
 from escalade.registry.audit._tickets import CHECKPOINT, FLUSH, Pending, Ticket, finish
 from escalade.registry.audit.anchors import Checkpoint
-from escalade.registry.audit.failures import AuditUnavailable
 from escalade.registry.audit.rows import DENIED, GAP, INTENT, canonical, now
 
 BATCH = 512

@@ -15,14 +15,13 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Literal
 
-from escalade.errors import BadInput
+from escalade.errors import AuditIncomplete, AuditUnavailable, BadInput
 from escalade.registry.audit import rows
 from escalade.registry.audit._courier import Courier, last_arrived
 from escalade.registry.audit._store import Store, Tampered
 from escalade.registry.audit._tickets import CHECKPOINT, FLUSH, Pending, Ticket
 from escalade.registry.audit._writer import Writer
 from escalade.registry.audit.anchors import Anchor, Checkpoint, as_anchor
-from escalade.registry.audit.failures import AuditIncomplete, AuditUnavailable
 from escalade.registry.audit.keys import Signer, load_key
 from escalade.scopes import Entry
 
