@@ -2,7 +2,8 @@
 
 Most nodes need nothing of the long way, and then no line of it runs: with 1,000 no-op nodes a task costs 4 us and each
 `dspy.context` 2 us more, so contexts are opened only for nodes with options, under listeners, or while an optimiser
-records a trace.
+records a trace. What every node has is its step, by which calls that are made once are told apart; it is put into
+DSPy's settings past `dspy.context`, for 0.3 us.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import dspy
@@ -21,9 +23,11 @@ from escalade import events, scopes
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
+from escalade.registry.idempotency import STEP, Step
 from escalade.scopes import Scope
 
 _settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
+_overrides: ContextVar[dict[str, Any]] = _settings.thread_local_overrides
 
 
 class Frame:
@@ -32,10 +36,10 @@ class Frame:
     `place`: call number and path, (0, "") while nobody listens. `trace`: the list that an optimiser records into, None
     while none does. DSPy appends to one shared list from all branches, in the order in which they happen to finish; so
     each branch records into its own, and they are put together in the order of the branches. DSPy's global list, which
-    nobody reads in order, is left alone.
+    nobody reads in order, is left alone. `step`: that of the node that this pipeline is, None for none.
     """
 
-    __slots__ = ("listeners", "place", "root", "run_id", "scope", "trace")
+    __slots__ = ("listeners", "place", "root", "run_id", "scope", "step", "trace")
 
     def __init__(self) -> None:
         self.scope = scope = scopes.current()
@@ -50,7 +54,8 @@ class Frame:
             if self.place == events.NOWHERE:
                 self.place, self.root = (events.next_call(), ""), True
         # Read past `dspy.settings`, which has no way to tell an override from the global list.
-        trace = _settings.thread_local_overrides.get().get("trace")
+        here = _overrides.get()
+        trace, self.step = here.get("trace"), here.get(STEP)
         self.trace: list[Any] | None = None if trace is _settings.main_thread_config.get("trace") else trace
 
     def tell(self, kind: type[events.Event], path: str, /, **values: Any) -> None:
@@ -119,32 +124,52 @@ async def _until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame,
         raise
 
 
+async def plain(prepared: Prepared, fields: dict[str, Any], step: Step) -> Any:
+    """One node, the short way."""
+    before = _overrides.set({**_overrides.get(), STEP: step})
+    try:
+        return await prepared.call(fields)
+    finally:
+        _overrides.reset(before)
+
+
 async def supervise(
-    prepared: Prepared, fields: dict[str, Any], frame: Frame, path: str, trace: list[Any] | None
+    prepared: Prepared,
+    fields: dict[str, Any],
+    frame: Frame,
+    path: str,
+    trace: list[Any] | None,
+    item: int | None = None,
 ) -> Any:
-    """One node, the long way. `path`: its segment. `trace`: where an optimiser's records of it go."""
-    changes: dict[str, Any] = {} if trace is None else {"trace": trace}
+    """One node, the long way. `path`: its segment; `item`: its number in a map. `trace`: where an optimiser's records
+    of it go.
+    """
     with contextlib.ExitStack() as stack:
         scope = _narrowed(prepared, frame, path)
         if scope is not None:
             # Closed when the node ends, so that a thread that outlives its timeout can't spend any more.
             stack.enter_context(scopes.Entered(lambda: scope, check=prepared.options.narrows))
+        settings = {**_overrides.get(), STEP: (frame.step, path if item is None else item)}
+        if trace is not None:
+            settings["trace"] = trace
         if frame.listeners:
             call, here = frame.place
-            changes[events.PLACE] = (call, _errors.join(here, path))
-        if changes:
-            stack.enter_context(dspy.context(**changes))
-        if not frame.listeners:
-            return await _timed(prepared, fields, frame)
-        frame.tell(events.NodeStarted, path)
-        kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
-        return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds)
+            settings[events.PLACE] = (call, _errors.join(here, path))
+        before = _overrides.set(settings)
+        try:
+            if not frame.listeners:
+                return await _timed(prepared, fields, frame)
+            frame.tell(events.NodeStarted, path)
+            kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
+            return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds)
+        finally:
+            _overrides.reset(before)
 
 
 async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: list[Any] | None = None) -> Any:
     """One node, the short way where possible. Raises what the node raises, without its path."""
     if frame.direct(prepared):
-        return await prepared.call(fields)
+        return await plain(prepared, fields, (frame.step, prepared.name))
     return await supervise(prepared, fields, frame, prepared.name, trace)
 
 

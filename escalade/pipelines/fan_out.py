@@ -122,7 +122,7 @@ class FanOut(Pipeline):
         results: list[Any] = [None] * len(branches)
 
         def start(index: int, branch: Prepared) -> Coroutine[Any, Any, Any]:
-            return _start(branch, _fields(branch, inputs), frame, traces[index] if traces else None)
+            return _run.node(branch, _fields(branch, inputs), frame, traces[index] if traces else None)
 
         await each(branches, limit, start, results.__setitem__, names.__getitem__)
         return results
@@ -134,21 +134,15 @@ def _starts(
     """The branches as coroutines. Nothing per node happens here that isn't needed: this is the hot path."""
     blocking = sum(branch.threaded for branch in branches)
     gate = asyncio.Semaphore(THREADS) if blocking > THREADS else None
-    direct = frame.direct
+    direct, plain, outer = frame.direct, _run.plain, frame.step
     for index, branch in enumerate(branches):
         fields = _fields(branch, inputs)
         gated = gate is not None and branch.threaded
         if not gated and direct(branch):
-            yield branch.call(fields)
+            yield plain(branch, fields, (outer, branch.name))
             continue
-        start = functools.partial(_start, branch, fields, frame, traces[index] if traces else None)
+        start = functools.partial(_run.node, branch, fields, frame, traces[index] if traces else None)
         yield _gated(gate, start) if gate is not None and gated else start()
-
-
-def _start(
-    branch: Prepared, fields: dict[str, Any], frame: _run.Frame, trace: list[Any] | None
-) -> Coroutine[Any, Any, Any]:
-    return branch.call(fields) if frame.direct(branch) else _run.supervise(branch, fields, frame, branch.name, trace)
 
 
 async def _gated(gate: asyncio.Semaphore, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

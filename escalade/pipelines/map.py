@@ -93,10 +93,11 @@ class Map(Pipeline):
 
         def start(index: int, item: Any) -> Coroutine[Any, Any, Any]:
             if direct:
-                return worker.call(fields(item))
+                return _run.plain(worker, fields(item), (frame.step, index))
             if frame.trace is not None:
                 traces.append([])
-            return _run.supervise(worker, fields(item), frame, f"[{index}]", traces[index] if traces else None)
+            trace = traces[index] if traces else None
+            return _run.supervise(worker, fields(item), frame, f"[{index}]", trace, index)
 
         try:
             return await each(items, self._limit(worker), start, done, lambda index: f"[{index}]")

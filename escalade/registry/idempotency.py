@@ -1,9 +1,10 @@
 """Once: the same call in the same step of a run is executed once; who asks again gets its result, or waits for it.
 
 `dspy.Parallel(timeout=...)` starts stragglers a second time while the first attempt still runs: without this, a tool
-that writes would write twice. The key of a call is the run, the step (`with step("send"):`, "" without), everybody on
-whose behalf it is, tool@version and the arguments. Two calls that are meant to be two need two steps, or arguments that
-differ.
+that writes would write twice. The key of a call is the run, the step, everybody on whose behalf it is, tool@version and
+the arguments. Each node of a pipeline is a step, and so is each item of a `Map`, by its place in the list; an attempt
+that is made again is in the same step. Anywhere else, two calls that are meant to be two need steps of their own
+(`with step("send"):`), or arguments that differ.
 
 A call that failed may be made again; those who waited for it get its failure. One that was cut off (timeout,
 cancellation) may have been done: it is not made again in this run (OutcomeUnknown), unless the tool is idempotent.
@@ -24,7 +25,9 @@ from escalade.registry.canonical import digest
 from escalade.scopes import Scope
 
 STEP = "escalade_step"
-"""The key of `dspy.context` that carries the step: it reaches the threads of `dspy.Parallel`."""
+"""The key of `dspy.context` that carries the step, as (outer step, name): it reaches the threads of `dspy.Parallel`."""
+
+Step = tuple[Any, str | int]
 
 _FLIGHTS = "escalade.once"
 
@@ -97,10 +100,20 @@ def flights_of(scope: Scope) -> Flights | None:
 
 def call_key(label: str, scope: Scope, args: str) -> str:
     """`args`: their digest."""
+    whose = [[p.tenant, p.user] for p in scope.principals]
+    return digest([scope.run_id, step_path(), whose, label, args])
+
+
+def step_path() -> list[str | int]:
+    """The step here, from the outermost name on: nodes by name, items of a `Map` by number."""
     import dspy
 
-    whose = [[p.tenant, p.user] for p in scope.principals]
-    return digest([scope.run_id, dspy.settings.get(STEP, ""), whose, label, args])
+    names: list[str | int] = []
+    found: Step | None = dspy.settings.get(STEP)
+    while found is not None:
+        found, name = found
+        names.append(name)
+    return names[::-1]
 
 
 def copied(result: Any) -> Any:
@@ -113,7 +126,7 @@ def copied(result: Any) -> Any:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Names a step of a run: a tool that is used `once` is used once per step. Steps nest: "outer/inner".
+    """Names a step of a run: a tool that is used `once` is used once per step. Steps nest, also in nodes of pipelines.
 
     for number, line in enumerate(lines):
         with escalade.step(str(number)):
@@ -121,6 +134,5 @@ def step(name: str) -> Iterator[None]:
     """
     import dspy
 
-    outer = dspy.settings.get(STEP, "")
-    with dspy.context(**{STEP: f"{outer}/{name}" if outer else name}):
+    with dspy.context(**{STEP: (dspy.settings.get(STEP), name)}):
         yield
