@@ -195,6 +195,12 @@ class Recorder(Protocol):
     def denied(self, entry: Entry) -> None: ...
 
 
+class AsyncRecorder(Recorder, Protocol):
+    """A recorder whose `intent` may take a while: coroutines await this one instead, where there is one."""
+
+    async def aintent(self, entry: Entry) -> None: ...
+
+
 @dataclass(slots=True)
 class Entry:
     """One physical use of a resource, as recorded.

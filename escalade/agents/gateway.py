@@ -29,7 +29,7 @@ from escalade.agents._route import Retry, Route, billed, blames, timed_out
 from escalade.agents.models import Model
 from escalade.errors import BadInput, BudgetExceeded, NoScope, UnknownName
 from escalade.registry.dspy_errors import for_dspy
-from escalade.registry.guard import Admission, admit
+from escalade.registry.guard import Admission, aadmit, admit
 from escalade.registry.wall import govern
 from escalade.scopes import Scope, current
 
@@ -177,7 +177,8 @@ class Engine(_Engine):
         route, scope = self._gateway.route(request)
         for model in route:
             try:
-                with _admitted(request, model, scope) as (use, sent):
+                sent = _sent(request, model)
+                with _booked(admit(model.resource, **_terms(sent, model, scope))) as use:
                     return _finished(model, use, model.transport.complete(sent), route)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
@@ -190,7 +191,8 @@ class Engine(_Engine):
         for model in route:
             begun = False
             try:
-                with _metered(request, model, scope) as (meter, sent):
+                sent = _sent(request, model)
+                with _metered(admit(model.resource, **_terms(sent, model, scope)), model, sent) as meter:
                     for event in model.transport.stream(sent):
                         for shown in meter.saw(event):
                             begun = True
@@ -210,7 +212,8 @@ class AsyncEngine(_Engine):
         route, scope = self._gateway.route(request)
         for model in route:
             try:
-                with _admitted(request, model, scope) as (use, sent):
+                sent = _sent(request, model)
+                with _booked(await aadmit(model.resource, **_terms(sent, model, scope))) as use:
                     return _finished(model, use, await _in_time(model, scope, sent), route)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
@@ -224,7 +227,8 @@ class AsyncEngine(_Engine):
         for model in route:
             begun = False
             try:
-                with _metered(request, model, scope) as (meter, sent):
+                sent = _sent(request, model)
+                with _metered(await aadmit(model.resource, **_terms(sent, model, scope)), model, sent) as meter:
                     async for event in _events_in_time(model, scope, sent):
                         for shown in meter.saw(event):
                             begun = True
@@ -236,15 +240,19 @@ class AsyncEngine(_Engine):
                 await asyncio.sleep(wait)
 
 
-@contextmanager
-def _admitted(request: Request, model: Model, scope: Scope) -> Iterator[tuple[Admission, Request]]:
-    """One attempt behind the guard: it and the request as sent; books what a failure costs and whom it blames."""
-    sent = _sent(request, model)
+def _terms(sent: Request, model: Model, scope: Scope) -> dict[str, Any]:
+    """What one attempt asks of the guard."""
     ceiling = model.most(sent)
     check = partial(check_bounded, sent, model, scope) if ceiling is None else None
-    with admit(model.resource, ceiling=ceiling, scope=scope, check=check) as use:
+    return {"ceiling": ceiling, "scope": scope, "check": check}
+
+
+@contextmanager
+def _booked(admission: Admission) -> Iterator[Admission]:
+    """One attempt behind the guard; books what a failure costs and whom it blames."""
+    with admission as use:
         try:
-            yield use, sent
+            yield use
         except BaseException as error:
             if use.cost is None:
                 use.cost = billed(error, use.held)
@@ -253,11 +261,11 @@ def _admitted(request: Request, model: Model, scope: Scope) -> Iterator[tuple[Ad
 
 
 @contextmanager
-def _metered(request: Request, model: Model, scope: Scope) -> Iterator[tuple[_Meter, Request]]:
-    """`_admitted` for a stream: what was seen of it is what it costs, however it ends."""
-    with _admitted(request, model, scope) as (use, sent):
+def _metered(admission: Admission, model: Model, sent: Request) -> Iterator[_Meter]:
+    """`_booked` for a stream: what was seen of it is what it costs, however it ends."""
+    with _booked(admission) as use:
         meter = _Meter(model, use, sent)
-        yield meter, sent
+        yield meter
         meter.ended()
 
 

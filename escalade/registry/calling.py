@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import DeadlineExceeded, EscaladeError, InvalidArguments, Overloaded, ToolError, ToolTimeout
@@ -28,7 +29,7 @@ from escalade.registry.call import Call, Manner
 from escalade.registry.canonical import digest
 from escalade.registry.dspy_errors import for_model
 from escalade.registry.entrance import Entrance
-from escalade.registry.guard import Admission, Resource, admit
+from escalade.registry.guard import Admission, Resource, aadmit, admit
 from escalade.registry.idempotency import Flight, InFlight
 from escalade.registry.lifecycle import Status
 from escalade.registry.limits import Limiter
@@ -154,7 +155,7 @@ class Registered:
             while True:
                 try:
                     admission, call = await apatient(
-                        lambda: self._entrance.aadmitted(lambda: self._admitted(args, kwargs, full))
+                        lambda: self._entrance.aadmitted(lambda: self._aadmitted(args, kwargs, full))
                     )
                     break
                 except InFlight as busy:
@@ -168,18 +169,7 @@ class Registered:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None
     ) -> tuple[Admission, Call]:
         call = Call(self._manner)
-
-        def check() -> dict[str, Any]:
-            self.status.check(self.spec.label, refuse=self.registry.sunset == "refuse")
-            try:
-                call.values = self.definition.inputs.accept(args, kwargs)
-            except InvalidArguments as error:
-                self.meter.invalid(error.arguments)
-                raise
-            if full is not None:
-                raise full
-            return call.values
-
+        check = partial(self._accepted, call, args, kwargs, full)
         try:
             return admit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
         except EscaladeError as refusal:
@@ -188,6 +178,34 @@ class Registered:
         except BaseException:
             call.abandon()
             raise
+
+    async def _aadmitted(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None
+    ) -> tuple[Admission, Call]:
+        call = Call(self._manner)
+        check = partial(self._accepted, call, args, kwargs, full)
+        try:
+            return await aadmit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
+        except EscaladeError as refusal:
+            call.abandon()
+            raise for_model(refusal) from None
+        except BaseException:
+            call.abandon()
+            raise
+
+    def _accepted(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None
+    ) -> dict[str, Any]:
+        """The guard's look at what is asked for: the version may be used, the arguments fit, there is a place."""
+        self.status.check(self.spec.label, refuse=self.registry.sunset == "refuse")
+        try:
+            call.values = self.definition.inputs.accept(args, kwargs)
+        except InvalidArguments as error:
+            self.meter.invalid(error.arguments)
+            raise
+        if full is not None:
+            raise full
+        return call.values
 
     def _run(self, values: dict[str, Any], limit: float, scope: Scope) -> Any:
         if self.definition.is_async:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -76,18 +76,18 @@ class Entrance:
                         raise
                     time.sleep(full.retry_after or 0.0)
 
-    async def aadmitted(self, attempt: Callable[[], T]) -> T:
+    async def aadmitted(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """`admitted`, without blocking the event loop."""
         scope = None if self._lines is None else self._scope()
         if self._lines is None or scope is None:
-            return attempt()
+            return await attempt()
         async with self._lines.aturn(self._line(scope), scope.time_left()):
             while True:
                 wait = self._wait(scope)
                 if wait is not None:
                     await asyncio.sleep(wait)
                 try:
-                    return attempt()
+                    return await attempt()
                 except RateLimited as full:
                     if not _worth(full, scope):
                         raise

@@ -4,10 +4,11 @@
           -> spend the approval -> intent -> DO IT -> settle -> breaker -> outcome
 
 `use` and `ause` are the pair that most callers want; `admit` is the same as a context manager, for streams and for
-callers who learn the cost late. A refusal raises a `Refused`, costs nothing and debits nothing: what an earlier gate
-took is given back. Whatever happens to an admitted use (success, exception, cancellation), its reservation is settled
-exactly once, on leaving the `with`. Money that may be gone is never given back: a use that ended badly settles at its
-full reservation, unless the caller knows better and set `cost`.
+callers who learn the cost late. `aadmit` is `admit` for coroutines: where the record waits for the disk, it awaits. A
+refusal raises a `Refused`, costs nothing and debits nothing: what an earlier gate took is given back. Whatever happens
+to an admitted use (success, exception, cancellation), its reservation is settled exactly once, on leaving the `with`.
+Money that may be gone is never given back: a use that ended badly settles at its full reservation, unless the caller
+knows better and set `cost`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from escalade import events, telemetry
 from escalade.errors import (
@@ -38,7 +39,7 @@ from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker, Pass
 from escalade.registry.limits import Limiter, RateLimit, RateLimiter, Taken, Window
 from escalade.registry.privacy.outlets import safe_line
-from escalade.scopes import Decided, Entry, Hold, Principal, Scope, Ticket, require
+from escalade.scopes import AsyncRecorder, Decided, Entry, Hold, Principal, Scope, Ticket, require
 
 R = TypeVar("R")
 Kind = Literal["tool", "model"]
@@ -109,6 +110,8 @@ class Admission:
         "_hold",
         "_open",
         "_pass",
+        "_taken",
+        "_ticket",
         "blame",
         "cost",
         "entry",
@@ -118,14 +121,17 @@ class Admission:
         "started",
     )
 
-    def __init__(self, scope: Scope, resource: Resource, hold: Hold, used: Pass | None, entry: Entry) -> None:
+    def __init__(self, scope: Scope, resource: Resource, entry: Entry) -> None:
         self.scope, self.resource, self.entry = scope, resource, entry
-        self._hold, self._pass = hold, used
+        self._taken: Taken | None = None
+        self._pass: Pass | None = None
+        self._hold: Hold = FREE
+        self._ticket: Ticket | None = None
         self.cost: int | None = None
         self.blame: bool | None = None
         self.span: telemetry.Spanning | None = None
-        self.started = time.perf_counter()
-        self._entered, self._open = False, True
+        self.started = 0.0
+        self._entered = self._open = False
 
     @property
     def held(self) -> int:
@@ -147,6 +153,63 @@ class Admission:
         if getattr(self, "_open", False):  # interrupted while it was made, it has none, and its hold frees itself
             self.cost = self.cost if self._entered else 0
             self._end(asyncio.CancelledError())
+
+    def _take(self, ceiling: int | None, ticket: Ticket | None) -> None:
+        """Take what the use needs: room in the limits, leave of the breaker, money, the approval."""
+        resource, scope, entry = self.resource, self.scope, self.entry
+        try:
+            if resource.limits:
+                self._taken = _within_limits(resource, scope, entry)
+            self._pass = _allowed(resource)
+            self._hold = scope.purse.reserve(0 if ceiling is None else ceiling, resource.label)
+            entry.held, entry.priced = self._hold.amount, ceiling is not None
+            if ticket is not None:
+                ticket.use()
+                self._ticket, entry.approval_id = ticket, ticket.request_id
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """It does not happen: give back what was taken, the last first."""
+        try:
+            if self._ticket is not None:
+                self._ticket.give_back()
+        finally:
+            self._hold.release()
+            if self._pass is not None and self.resource.breaker is not None:
+                self.resource.breaker.forget(self._pass)
+            if self._taken is not None:
+                _untake(self.resource, self._taken)
+
+    def _record(self) -> None:
+        """Record the intent. From here on it is a use, and has an end."""
+        try:
+            self.scope.recorder.intent(self.entry)
+        except BaseException as error:
+            self._lost(error)
+            raise
+        self._open, self.started = True, time.perf_counter()
+
+    async def _arecord(self, recorder: AsyncRecorder) -> None:
+        """`_record`, without blocking the event loop."""
+        try:
+            await recorder.aintent(self.entry)
+        except BaseException as error:
+            self._lost(error)
+            raise
+        self._open, self.started = True, time.perf_counter()
+
+    def _lost(self, error: BaseException) -> None:
+        """There is no record of the intent, or nobody waits for it any more (then it may be on the disk all the same,
+        and what came of it has to be there, too).
+        """
+        self._give_back()
+        if not isinstance(error, Exception):
+            self.entry.outcome = type(error).__name__
+            self.scope.recorder.denied(self.entry)
+            if self.resource.observe is not None:
+                self.resource.observe(self.entry)
 
     def _end(self, error: BaseException | None) -> None:
         entry = self.entry
@@ -201,31 +264,88 @@ def admit(
     Raises NoScope, ScopeClosed, and the Refused of the gate that said no; UnknownPrice for an unpriced resource under a
     budget. Must be used as a context manager.
     """
-    scope = require(f"using {resource.kind} {resource.label!r}") if scope is None else scope
+    scope = _scope_for(resource) if scope is None else scope
     entry = _entry(resource, scope)
     try:
-        scope.check_open()
-        decided = _decide(resource, scope, entry)
-        values = None if check is None else check()
-        ticket: Ticket | None = None
-        if decided.closer or decided.approval or resource.approval is not None:
-            ticket = look_closer(resource, scope, entry, decided, values)
-        if shortcut is not None:
-            entry.source = shortcut(scope, entry)
-            if entry.source:
-                scope.recorder.intent(entry)
-                return Admission(scope, resource, FREE, None, entry)
-        return _reserved(resource, scope, entry, ceiling() if callable(ceiling) else ceiling, ticket)
+        admission = _through(resource, scope, entry, ceiling, check, shortcut)
+        admission._record()
     except EscaladeError as refusal:
-        entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
-        scope.recorder.denied(entry)
-        if resource.observe is not None:
-            resource.observe(entry)
-        if telemetry.tracer is not None and resource.kind == "tool":
-            telemetry.refused(scope, entry)
-        if scope.listeners:
-            _announce_denial(scope, resource, entry)
+        _refused(resource, scope, entry, refusal)
         raise
+    return admission
+
+
+async def aadmit(
+    resource: Resource,
+    *,
+    ceiling: int | Callable[[], int | None] | None,
+    scope: Scope | None = None,
+    check: Callable[[], object] | None = None,
+    shortcut: Callable[[Scope, Entry], str] | None = None,
+) -> Admission:
+    """`admit` for coroutines; what it returns is used in a `with` as well.
+
+    Waits for the record of the intent without blocking the event loop, where the recorder has an `aintent`. Cancelled
+    while it waits, it gives everything back; nothing ran, and the record says so.
+    """
+    scope = _scope_for(resource) if scope is None else scope
+    entry = _entry(resource, scope)
+    try:
+        admission = _through(resource, scope, entry, ceiling, check, shortcut)
+        if hasattr(scope.recorder, "aintent"):
+            await admission._arecord(cast("AsyncRecorder", scope.recorder))
+        else:
+            admission._record()
+    except EscaladeError as refusal:
+        _refused(resource, scope, entry, refusal)
+        raise
+    return admission
+
+
+def _scope_for(resource: Resource) -> Scope:
+    return require(f"using {resource.kind} {resource.label!r}")
+
+
+def _through(
+    resource: Resource,
+    scope: Scope,
+    entry: Entry,
+    ceiling: int | Callable[[], int | None] | None,
+    check: Callable[[], object] | None,
+    shortcut: Callable[[Scope, Entry], str] | None,
+) -> Admission:
+    """Through all gates; what is left to do is to record the intent."""
+    scope.check_open()
+    decided = _decide(resource, scope, entry)
+    values = None if check is None else check()
+    ticket: Ticket | None = None
+    if decided.closer or decided.approval or resource.approval is not None:
+        ticket = look_closer(resource, scope, entry, decided, values)
+    admission = Admission(scope, resource, entry)
+    if shortcut is not None:
+        entry.source = shortcut(scope, entry)
+        if entry.source:
+            return admission
+    most = ceiling() if callable(ceiling) else ceiling
+    if most is None and scope.purse.limited:
+        raise UnknownPrice(
+            f"{resource.kind} {resource.label!r} has no known price and the scope has a budget; give it a price "
+            f"(an unknown price is never taken for zero), or open the scope without a budget"
+        )
+    admission._take(most, ticket)
+    return admission
+
+
+def _refused(resource: Resource, scope: Scope, entry: Entry, refusal: EscaladeError) -> None:
+    """Record, count and tell that the guard said no."""
+    entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
+    scope.recorder.denied(entry)
+    if resource.observe is not None:
+        resource.observe(entry)
+    if telemetry.tracer is not None and resource.kind == "tool":
+        telemetry.refused(scope, entry)
+    if scope.listeners:
+        _announce_denial(scope, resource, entry)
 
 
 class _Free:
@@ -271,7 +391,7 @@ async def ause(
     check: Callable[[], object] | None = None,
 ) -> R:
     """`use` for coroutines."""
-    with admit(resource, ceiling=ceiling, scope=scope, check=check) as admission:
+    with await aadmit(resource, ceiling=ceiling, scope=scope, check=check) as admission:
         result = await do()
         admission.blame = False
         if cost is not None:
@@ -309,37 +429,6 @@ def _seen(resource: Resource, scope: Scope) -> bool:
     return scope.sees(resource.permission, resource.effect, resource.schema)
 
 
-def _reserved(resource: Resource, scope: Scope, entry: Entry, ceiling: int | None, ticket: Ticket | None) -> Admission:
-    if ceiling is None and scope.purse.limited:
-        raise UnknownPrice(
-            f"{resource.kind} {resource.label!r} has no known price and the scope has a budget; give it a price "
-            f"(an unknown price is never taken for zero), or open the scope without a budget"
-        )
-    taken = _within_limits(resource, scope, entry) if resource.limits else None
-    used: Pass | None = None
-    try:
-        used = _allowed(resource)
-        hold = scope.purse.reserve(0 if ceiling is None else ceiling, resource.label)
-        try:
-            entry.held, entry.priced = hold.amount, ceiling is not None
-            if ticket is not None:
-                ticket.use()
-                entry.approval_id = ticket.request_id
-            scope.recorder.intent(entry)
-        except BaseException:
-            if entry.approval_id and ticket is not None:
-                ticket.give_back()
-            hold.release()
-            raise
-    except BaseException:
-        if used is not None and resource.breaker is not None:
-            resource.breaker.forget(used)
-        if taken is not None:
-            _give_back(resource, taken)
-        raise
-    return Admission(scope, resource, hold, used, entry)
-
-
 def _within_limits(resource: Resource, scope: Scope, entry: Entry) -> Taken | None:
     try:
         taken = resource.limiter.take_all(resource.windows(scope))
@@ -357,7 +446,7 @@ def _within_limits(resource: Resource, scope: Scope, entry: Entry) -> Taken | No
     raise RateLimited(f"{resource.kind} {resource.label!r} is limited to {limits}; try again in {taken:.3g} s", taken)
 
 
-def _give_back(resource: Resource, taken: Taken) -> None:
+def _untake(resource: Resource, taken: Taken) -> None:
     try:
         resource.limiter.give_back(taken)
     except StoreUnavailable as error:  # what is not given back counts until its window has passed

@@ -31,6 +31,9 @@ WRITES: Mapping[str, Wait] = MappingProxyType(
 )
 """Who waits for the disk, unless said otherwise: all but tools that only read, and models."""
 
+_LOOK = 0.001
+"""Seconds between looks at a queue that is full."""
+
 _log = logging.getLogger("escalade.audit")
 
 
@@ -119,8 +122,8 @@ class AuditLog:
     def intent(self, entry: Entry) -> None:
         """Record that a use is about to happen; on the disk when this returns, for those who wait.
 
-        Raises AuditUnavailable: then it must not happen. Waiting blocks the thread, an event loop too; coroutines
-        that want to wait without that take `submit`.
+        Raises AuditUnavailable: then it must not happen. Waiting blocks the thread, an event loop too: coroutines
+        take `aintent`.
         """
         ticket = self.submit(entry)
         if ticket is not None:
@@ -143,21 +146,19 @@ class AuditLog:
 
         None for a use that doesn't wait. Raises AuditUnavailable.
         """
-        self._check_up()
-        ticket = Ticket() if self._waits_for(entry) else None
-        row = self._row(rows.INTENT, entry, ticket)
-        self._make_room()
-        self._writer.queue.put(row)
-        return ticket
+        until = time.monotonic() + self._patience
+        while self._full(until):
+            time.sleep(_LOOK)
+        return self._handed_over(entry)
 
     # ---- everything else
 
     async def aintent(self, entry: Entry) -> None:
         """`intent` for coroutines: waits without blocking the event loop."""
         until = time.monotonic() + self._patience
-        while self._writer.queue.qsize() >= self._capacity and time.monotonic() < until:  # noqa: ASYNC110 - see _make_room
-            await asyncio.sleep(0.001)
-        ticket = self.submit(entry)
+        while self._full(until):  # noqa: ASYNC110 - the queue is taken from by a thread
+            await asyncio.sleep(_LOOK)
+        ticket = self._handed_over(entry)
         if ticket is not None:
             await ticket.wait_async(self._patience)
 
@@ -273,17 +274,19 @@ class AuditLog:
         if down is not None:
             raise down.again()
 
-    def _make_room(self) -> None:
-        """Hold the caller back while the queue is full. Raises AuditUnavailable after `patience` seconds."""
-        queue = self._writer.queue
-        if queue.qsize() < self._capacity:
-            return
-        until = time.monotonic() + self._patience
-        while queue.qsize() >= self._capacity:
-            self._check_up()
-            if time.monotonic() > until:
-                raise AuditUnavailable(f"the audit log has {self._capacity} rows to write and takes no more", 1.0)
-            time.sleep(0.001)
+    def _full(self, until: float) -> bool:
+        """Does the caller have to wait for room in the queue? Raises AuditUnavailable: it is down, or it is `until`."""
+        self._check_up()
+        if self._writer.queue.qsize() < self._capacity:
+            return False
+        if time.monotonic() > until:
+            raise AuditUnavailable(f"the audit log has {self._capacity} rows to write and takes no more", 1.0)
+        return True
+
+    def _handed_over(self, entry: Entry) -> Ticket | None:
+        ticket = Ticket() if self._waits_for(entry) else None
+        self._writer.queue.put(self._row(rows.INTENT, entry, ticket))
+        return ticket
 
     def _request(self, event: str, timeout: float | None) -> None:
         self._check_up()
