@@ -19,6 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from escalade.scopes import Entry, Scope
 
 OPERATION = "gen_ai.operation.name"
@@ -32,6 +34,9 @@ OUTCOME = "escalade.outcome"
 SOURCE = "escalade.source"
 RUN_ID = "escalade.run.id"
 CALL_ID = "escalade.call.id"
+
+shown: Callable[[str], str] = str
+"""How ids that applications choose are written; the registry puts an alias where it finds personal data in one."""
 
 tracer: Any = None
 """None while tracing is off: whoever may emit looks here first."""
@@ -81,7 +86,7 @@ def opened(scope: Scope) -> Scope:
     """The scope with a span of its run, if it begins one."""
     if scope.span is not None:
         return scope
-    return scope.with_span(Spanning("escalade.run", None, {RUN_ID: scope.run_id}))
+    return scope.with_span(Spanning("escalade.run", None, {RUN_ID: shown(scope.run_id)}))
 
 
 def closed(scope: Scope, error: BaseException | None) -> None:
@@ -115,7 +120,7 @@ def _named(entry: Entry) -> dict[str, Any]:
         TOOL_NAME: entry.resource,
         TOOL_TYPE: "function",
         TOOL_VERSION: entry.version,
-        RUN_ID: entry.run_id,
+        RUN_ID: shown(entry.run_id),
         CALL_ID: entry.call_id,
     }
 

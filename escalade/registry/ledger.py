@@ -33,6 +33,7 @@ from typing import Literal
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
 from escalade.registry.budgets import Budget, Period, patterns_of, user_account
+from escalade.registry.privacy.names import alias
 from escalade.scopes import Principal
 
 __all__ = ["Account", "Budget", "Crossing", "Ledger", "LedgerPurse", "Level", "Period", "Reservation", "period_end"]
@@ -324,7 +325,7 @@ class Ledger:
 
     def _stick(self, path: tuple[Account, ...], refusal: BudgetExceeded) -> None:
         with self._lock:
-            refusing = next((a for a in path if a.name == refusal.account), path[0])
+            refusing = next((a for a in path if alias(a.name) == refusal.account), path[0])
             self._exhaust(path, refusing, refusal)
 
     def _left(self, path: tuple[Account, ...]) -> int | None:
@@ -420,8 +421,8 @@ class Ledger:
         if account.sticky and account.exhausted is None:
             account.exhausted = BudgetExceeded(
                 f"{what or 'a call'} was billed {Money(actual)}, more than was reserved for it and than budget "
-                f"{account.name!r} of {Money(account.limit or 0)} had left",
-                account=account.name,
+                f"{alias(account.name)!r} of {Money(account.limit or 0)} had left",
+                account=alias(account.name),
                 limit=account.limit,
                 left=0,
                 asked=actual,
@@ -476,11 +477,11 @@ def _mark(account: Account, crossed: list[Crossing] | None, level: Level | None 
 
 
 def _refusal(account: Account, amount: int, what: str) -> BudgetExceeded:
-    left = account.left or 0
+    left, name = account.left or 0, alias(account.name)
     return BudgetExceeded(
-        f"{what or 'a call'} may cost up to {Money(amount)}; budget {account.name!r} of {Money(account.limit or 0)} "
+        f"{what or 'a call'} may cost up to {Money(amount)}; budget {name!r} of {Money(account.limit or 0)} "
         f"has {Money(left)} left",
-        account=account.name,
+        account=name,
         limit=account.limit,
         left=left,
         asked=amount,

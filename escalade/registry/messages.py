@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from escalade import errors
 from escalade.errors import EscaladeError, ToolFailed
+from escalade.registry.privacy import redactor
 from escalade.scopes import current
 
 if TYPE_CHECKING:
-    from escalade.registry.privacy.redactor import Redactor
     from escalade.registry.tools import ToolSpec
 
 LONGEST = 300
@@ -134,15 +134,8 @@ def scrubbed(text: str) -> str:
     first = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
     if len(first) > _SCANNED:
         return "(a message too long to show)"  # cut, it might end within a secret, which nothing would recognise
-    plain = _PATH.sub("<path>", _URL.sub("<url>", _redactor().redact(first).text))
+    plain = _PATH.sub("<path>", _URL.sub("<url>", redactor.default().redact(first).text))
     return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}..."
-
-
-@functools.cache
-def _redactor() -> Redactor:
-    from escalade.registry.privacy.redactor import Redactor
-
-    return Redactor()
 
 
 def _failed(spec: ToolSpec, text: str, *, again: bool, after: float | None = None) -> Told:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from escalade.errors import BadInput, NotRecorded, ToolError
+from escalade.registry.privacy.outlets import safe_line
+from escalade.registry.privacy.redactor import redact_value
 from escalade.scopes import Scope
 
 Mode = Literal["live", "record", "live-read-only", "dry-run", "replay"]
@@ -46,7 +48,11 @@ def check_mode(mode: str, cassette: Any, outer: str = "live") -> None:
 
 
 class Cassette:
-    """Calls and what they answered: a file of JSON lines, which holds arguments and results as they were.
+    """Calls and what they answered: a file of JSON lines, for its owner's eyes only.
+
+    Results are kept as they were, or a replay would not be one: whatever is personal or secret in them is in the file.
+    Look through it before you pass it on. Arguments and messages of failures are kept redacted: replays know arguments
+    by their digest.
 
     Keyed by tool@version and arguments. A call that was recorded with one answer always gets that one; with several,
     each replaying scope gets them in their order, and nothing after the last.
@@ -58,8 +64,9 @@ class Cassette:
         self._file: Any = None
 
     def record(self, label: str, args: str, given: Any, answer: dict[str, Any]) -> None:
-        """Write one call. `args`: digest of the arguments; `given`: the arguments, for people."""
-        line = json.dumps({"tool": label, "args": args, "given": given, **answer}, separators=(",", ":"))
+        """Write one call. `args`: digest of the arguments; `given`: the arguments, for people, redacted."""
+        shown = redact_value(given)
+        line = json.dumps({"tool": label, "args": args, "given": shown, **answer}, separators=(",", ":"))
         with self._lock:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +138,8 @@ def moded(scope: Scope, mode: Mode | None, path: str | os.PathLike[str] | None) 
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """How a failure is recorded: class and first line."""
-    return {"error": [type(error).__name__, str(error).partition("\n")[0]]}
+    """How a failure is recorded: class and first line, redacted as models see it."""
+    return {"error": [type(error).__name__, safe_line(str(error).partition("\n")[0])]}
 
 
 def again(failed: list[str]) -> ToolError:

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any, NotRequired, get_type_hints
 
 from escalade.errors import BadInput, InvalidArguments
+from escalade.registry.privacy.redactor import redact
 
 _REFUSED = {
     inspect.Parameter.VAR_POSITIONAL: "collects any arguments; name each one, with its type",
     inspect.Parameter.VAR_KEYWORD: "collects any arguments; name each one, with its type",
     inspect.Parameter.POSITIONAL_ONLY: "is positional-only; a model gives arguments by name",
 }
-
+_SCANNED = 64_000
 
 _UNHINTED = "has no type hint; the input schema is made from the hints, so give it one"
 
@@ -99,12 +100,15 @@ class Inputs:
 
     def _invalid(self, path: Any, message: str) -> InvalidArguments:
         where = ".".join(map(str, path))
-        line = f"{self.tool}: argument {where!r}: {' '.join(message.split())}"
-        return _about(line if len(line) <= 300 else f"{line[:297]}...", *map(str, path[:1]))
+        return _about(f"{self.tool}: argument {where!r}: {message}", *map(str, path[:1]))
 
 
 def _about(line: str, *arguments: str) -> InvalidArguments:
-    error = InvalidArguments(line)
+    """`line` may quote values: redacted, then cut, since half a secret would be recognised by nobody."""
+    if len(line) > _SCANNED:
+        line = f"{line[:100].partition(':')[0]}: an argument doesn't fit, and is too long to show"
+    line = " ".join(redact(line).text.split())
+    error = InvalidArguments(line if len(line) <= 300 else f"{line[:297]}...")
     error.arguments = arguments
     return error
 

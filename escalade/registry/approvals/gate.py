@@ -9,6 +9,7 @@ from escalade.errors import ApprovalRequired, ArgumentsDenied, PermissionDenied
 from escalade.registry.access.conditions import Condition, finder
 from escalade.registry.access.explain import with_defaults
 from escalade.registry.approvals.requests import Asked
+from escalade.registry.privacy.names import alias
 from escalade.scopes import Decided, Entry, Scope, Ticket
 
 Need = Literal["always"] | Condition | None
@@ -72,7 +73,7 @@ def denied(
     resource: Guarded, scope: Scope, decided: Decided, kind: type[PermissionDenied] = PermissionDenied
 ) -> PermissionDenied:
     """The refusal of a policy."""
-    return kind(f"{scope.principal.user!r} may not use {resource.kind} {resource.name!r}: {decided.rule}")
+    return kind(f"{alias(scope.principal.user)!r} may not use {resource.kind} {resource.name!r}: {alias(decided.rule)}")
 
 
 def _wants(need: Need, args: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from escalade.errors import InvalidArguments
 from escalade.registry.canonical import canonical, digest
+from escalade.registry.privacy.redactor import Redactor
 from escalade.scopes import Principal
 
 State = Literal["pending", "approved", "denied", "used", "expired"]
@@ -58,8 +59,10 @@ class Asked:
 class Request:
     """A request as it is kept. Times: seconds since the epoch, 0.0 for never.
 
-    `key`: digest of all that it is bound to; `args_digest`: of the arguments alone, the canonical JSON of which is
-    `arguments`. `decided_by`: user name of the person who approved or denied. `used_by`: id of the call that ran.
+    `key`: digest of all that it is bound to; `args_digest`: of the arguments alone. `arguments`: their canonical JSON,
+    as the person who decides reads it: with personal data, which is what he decides about, and without secrets, which
+    he has no need to know. Stores that outlive the process forget it in time; it is "null" then. `decided_by`: user
+    name of the person who approved or denied. `used_by`: id of the call that ran.
     """
 
     id: str
@@ -145,7 +148,7 @@ def new_request(asked: Asked, now: float, expires: float) -> Request:
         tool=asked.tool,
         version=asked.version,
         schema_digest=asked.schema_digest,
-        arguments=asked.text,
+        arguments=_legible(asked.text),
         args_digest=digest(json.loads(asked.text)),
         user=asker.user,
         tenant=asker.tenant,
@@ -155,6 +158,16 @@ def new_request(asked: Asked, now: float, expires: float) -> Request:
         policy_digest=asked.policy_digest,
         rule=asked.rule,
     )
+
+
+def _legible(text: str) -> str:
+    """Without passwords, keys and tokens, by pattern, by the name of the argument, or as this process revealed them."""
+    plain = json.loads(text)
+    clean = _secrets.redact_value(plain)
+    return text if clean == plain else canonical(clean).decode("ascii")
+
+
+_secrets = Redactor(("secret", "private_key", "url_credentials", "jwt", "api_key"), regions=())
 
 
 def _jsonable(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value

@@ -1,7 +1,11 @@
 """Requests in an SQLite file (WAL): they survive restarts and are shared by the processes of one host.
 
-What decides who wins is one `UPDATE ... WHERE state = ...`: of all who try at once, one changes a row. The file holds
-the arguments in plain, for a person has to read them; it is created for its owner's eyes only.
+What decides who wins is one `UPDATE ... WHERE state = ...`: of all who try at once, one changes a row.
+
+The file is created for its owner's eyes only. It names who asks and who decides, and holds arguments with the personal
+data in them, for a person has to read what he decides about; secrets are not among it. `keep` seconds after a request
+has expired its arguments are erased, from the write-ahead log, too, when the next request is opened or decided, or
+by `forget(time.time())`; their digest, and who decided what and when, stay.
 """
 
 from __future__ import annotations
@@ -34,15 +38,16 @@ PRAGMA user_version = {_VERSION};
 
 
 class SqliteRequests:
-    """Requests in a file. `wait`: seconds for which it waits for another writer.
+    """Requests in a file. `wait`: seconds for which it waits for another writer. `keep`: seconds for which arguments
+    can be read after the request has expired, so that people can look at what they approved; a day by default.
 
     Raises BadInput for a file that is no such store (`create=False`: or isn't there), StoreUnavailable when it can't be
     read or written.
     """
 
-    def __init__(self, path: str | Path, *, wait: float = 5.0, create: bool = True) -> None:
+    def __init__(self, path: str | Path, *, wait: float = 5.0, create: bool = True, keep: float = 86_400.0) -> None:
         self.path = Path(path)
-        self._wait = wait
+        self._wait, self._keep = wait, keep
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
@@ -57,6 +62,7 @@ class SqliteRequests:
             "SELECT * FROM requests WHERE key = ? AND expires > ? "
             "AND state IN ('pending', 'approved', 'denied') ORDER BY created DESC, rowid DESC LIMIT 1"
         )
+        self.forget(request.created)
         with self._opened() as connection, _transaction(connection):
             row = connection.execute(live, (request.key, request.created)).fetchone()
             if row is not None:
@@ -78,6 +84,7 @@ class SqliteRequests:
 
     def decide(self, request_id: str, state: State, by: str, reason: str, now: float) -> bool:
         """Approve or deny a pending one."""
+        self.forget(now)
         return self._changed(
             "UPDATE requests SET state = ?, decided_by = ?, reason = ?, decided_at = ? "
             "WHERE id = ? AND state = 'pending' AND expires > ?",
@@ -107,6 +114,17 @@ class SqliteRequests:
                 self._connection.close()
             self._connection = None
 
+    def forget(self, now: float) -> None:
+        """Erase the arguments of requests that are long over. `now`: seconds since the epoch."""
+        old = "expires < ? AND arguments <> 'null'"
+        values = (now - self._keep,)
+        with self._opened() as connection:
+            if connection.execute(f"SELECT 1 FROM requests WHERE {old} LIMIT 1", values).fetchone() is None:  # noqa: S608
+                return
+            with _transaction(connection):
+                connection.execute(f"UPDATE requests SET arguments = 'null' WHERE {old}", values)  # noqa: S608
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # as far as nobody reads; the next time, the rest
+
     def _changed(self, update: str, values: tuple[object, ...]) -> bool:
         with self._opened() as connection, _transaction(connection):
             return connection.execute(update, values).rowcount == 1
@@ -133,6 +151,7 @@ class SqliteRequests:
         try:
             version = _version(connection, self.path)
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
             connection.execute("PRAGMA synchronous = FULL")  # an approval that was given must not be lost
             if version == 0:
                 connection.executescript(_SCHEMA)

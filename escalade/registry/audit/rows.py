@@ -3,7 +3,9 @@
 A body is JSON in ASCII with sorted keys, without spaces and without floats: money in nano-dollars, times in
 microseconds. It names who, what, when, by which rule, and at what price. It never holds an argument, a result or the
 message of an error: digests and class names stand for them, so that the log can be kept, copied and handed to an
-auditor. A bare digest of a guessable value (a phone number) can be guessed: give `digest` a pepper.
+auditor. Names in which personal data is found (a user who is called by his e-mail address) have an alias in their
+place, see `registry/privacy/names.py`. A bare digest of a guessable value (a phone number) can be guessed: give
+`digest` a pepper.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from escalade.registry.privacy.names import alias
 from escalade.scopes import Entry, Principal
 
 GENESIS, OPENED, CLOSED, GAP = "genesis", "opened", "closed", "gap"
@@ -67,15 +70,16 @@ def body_of(entry: Entry, event: str, writer: str) -> bytes:
     its class, which is its outcome: the message may quote an argument.
     """
     who = entry.principal
+    tenant, user, roles = _named(who)
     said: dict[str, Any] = {
-        "user": who.user,
-        "tenant": who.tenant,
-        "roles": sorted(who.roles),
-        "run": entry.run_id,
-        "resource": entry.resource,
+        "user": user,
+        "tenant": tenant,
+        "roles": roles,
+        "run": alias(entry.run_id),
+        "resource": alias(entry.resource),
         "version": entry.version,
         "kind": entry.kind,
-        "rule": entry.rule,
+        "rule": alias(entry.rule),
         "decision": "deny" if event == DENIED else "allow",
         "held": int(entry.held),
         "priced": bool(entry.priced),
@@ -91,6 +95,10 @@ def body_of(entry: Entry, event: str, writer: str) -> bytes:
     return canonical(said)
 
 
+def _named(who: Principal) -> list[Any]:
+    return [alias(who.tenant), alias(who.user), sorted(map(alias, who.roles))]
+
+
 def _further(entry: Entry, who: Principal) -> dict[str, Any]:
     """What many uses don't have: left out of the row where it is empty, which is a third of its bytes."""
     return {
@@ -103,7 +111,7 @@ def _further(entry: Entry, who: Principal) -> dict[str, Any]:
         "approval": entry.approval_id,
         "unchecked": entry.unchecked,
         "source": entry.source,
-        "behalf": [[p.tenant, p.user, sorted(p.roles)] for p in entry.principals if p != who],
+        "behalf": [_named(p) for p in entry.principals if p != who],
         "redactions": {str(kind): int(count) for kind, count in entry.redactions.items()},
     }
 

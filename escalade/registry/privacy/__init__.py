@@ -14,6 +14,7 @@
     phones       phone numbers, better with the extra `pii`
     redactor     text and nested values
     vault        reversible tokens
+    names        what stands for the names of people in records
     outlets      errors, logs, spans
 
 Found are forms that can be recognised. Names of people and places can't, and neither can what is spelled out in words.
@@ -26,6 +27,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from escalade.registry.privacy.names import alias, alias_key
     from escalade.registry.privacy.outlets import (
         RedactingFilter,
         error_line,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from escalade.registry.privacy.vault import Vault, current_vault, masked, raw_arguments, tokens
 
 _MODULES = {
+    "names": ("alias", "alias_key"),
     "outlets": ("RedactingFilter", "error_line", "install", "safe_line", "span_attributes"),
     "patterns": ("Pattern",),
     "redactor": ("TYPES", "Redacted", "Redactor", "default", "redact", "redact_value", "set_default"),
@@ -60,6 +63,8 @@ __all__ = [
     "RedactingFilter",
     "Redactor",
     "Vault",
+    "alias",
+    "alias_key",
     "current_vault",
     "default",
     "error_line",

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from escalade import telemetry
 from escalade.registry import secrets
 from escalade.registry.privacy import redactor
+from escalade.registry.privacy.names import alias
 
 _LONGEST = 64 * 1024
 _TRACEBACK = "Traceback (most recent call last)"
@@ -100,6 +102,13 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args}"
 
 
+class _Redacts(logging.NullHandler):
+    """Writes nothing: it changes records on their way up."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        return _filter.filter(record)
+
+
 _filter = RedactingFilter()
 _seen = 0
 
@@ -107,14 +116,17 @@ _seen = 0
 def install(tree: str = "escalade") -> None:
     """Put the filter on all loggers of a tree, and remember the secrets of the environment. Cheap to call again.
 
-    Filters of a logger don't hold for its children: each one needs it.
+    Filters of a logger don't hold for its children: each one needs it. What a logger says that was made since goes past
+    the first handler of the tree, which redacts it for those of the root.
     """
     global _seen  # noqa: PLW0603 - loggers are global, too
+    telemetry.shown = alias
     known = logging.Logger.manager.loggerDict
     if len(known) == _seen:
         return
     if not _seen:
         secrets.remember_environment()
+        logging.getLogger(tree).handlers.insert(0, _Redacts())
     for name, logger in {**known, tree: logging.getLogger(tree)}.items():
         if isinstance(logger, logging.Logger) and (name == tree or name.startswith(f"{tree}.")):
             logger.addFilter(_filter)

@@ -157,7 +157,9 @@ def _told(error: Exception, name: str, spec: ToolSpec | None) -> Told:
     if isinstance(error, UnknownName) and error.kind == "tool" and spec is None:
         return messages.unknown(name)
     if spec is None or getattr(error, "told", None) is None:
-        logger.warning("a call of %r failed in the server: %s", name[:64], type(error).__name__, exc_info=error)
+        logger.warning(
+            "a call of %r failed in the server: %s", messages.scrubbed(name), type(error).__name__, exc_info=error
+        )
     if spec is not None:
         return messages.told(error, spec)
     return Told("unavailable", "the call can't be made now")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from escalade.registry.limits import Taken, Window
 from escalade.registry.stores.redis import Server
-from escalade.registry.stores.resting import Rest
+from escalade.registry.stores.resting import Rest, opaque
 
 _TAKE = """
 -- KEYS: a log for each key. ARGV: take (1) or look (0), id, now in microseconds ("" for the server's clock), then for
@@ -79,12 +79,15 @@ class RedisLimiter:
     def give_back(self, taken: Taken) -> None:
         """Undo that use: it did not happen."""
         with self._rest.asking():
-            self._undo([self._prefix + key for key in dict.fromkeys(key for key, _ in taken.windows)], [taken.id])
+            self._undo(
+                [self._prefix + key for key in dict.fromkeys(key for key, _ in opaque(taken.windows))], [taken.id]
+            )
 
     def _asked(self, windows: tuple[Window, ...], name: str, *, take: bool) -> tuple[float, float]:
         """Seconds to wait, and the moment that this was true."""
         if not windows:
             return 0.0, 0.0
+        windows = opaque(windows)
         by_key: dict[str, list[tuple[int, int]]] = {}
         for key, limit in windows:
             by_key.setdefault(key, []).append((limit.calls, round(limit.seconds * 1e6)))

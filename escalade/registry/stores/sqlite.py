@@ -83,6 +83,7 @@ class Database:
         if self._connection is not None:
             return self._connection
         try:
+            self._create()
             connection = sqlite3.connect(
                 self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
             )
@@ -95,6 +96,11 @@ class Database:
             raise StoreUnavailable(f"the store {self.path.name!r} can't be shared: it must be a file on a local disk")
         self._connection = connection
         return connection
+
+    def _create(self) -> None:
+        """For its owner's eyes only, as its journals then are: it names people, and may hold results of tools."""
+        with contextlib.suppress(OSError):  # which SQLite tells better
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         return StoreUnavailable(f"the store {self.path.name!r} can't be used: {error}", 1.0)

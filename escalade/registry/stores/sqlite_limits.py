@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 
 from escalade.registry.limits import Taken, Window
-from escalade.registry.stores.resting import Rest
+from escalade.registry.stores.resting import Rest, opaque
 from escalade.registry.stores.sqlite import Database
 
 _SCHEMA = """
@@ -43,6 +43,7 @@ class SqliteLimiter:
 
     def take_all(self, windows: tuple[Window, ...]) -> Taken | float:
         """Use them all once: `Taken` if each had room and was debited, else the seconds to wait, debiting none."""
+        windows = opaque(windows)
         name, longest = uuid.uuid4().hex, _longest(windows)
         with self._rest.asking(), self.database.transaction() as connection:
             now = self._now()
@@ -56,6 +57,7 @@ class SqliteLimiter:
 
     def wait(self, windows: tuple[Window, ...]) -> float:
         """Seconds until all of them have room, as things are; 0 if they have. Debits none."""
+        windows = opaque(windows)
         with self._rest.asking(), self.database.transaction() as connection:
             now = self._now()
             return max((_wait(connection, window, now) for window in windows), default=0.0)
