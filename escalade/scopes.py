@@ -282,6 +282,11 @@ class Scope:
         return self.principals[-1] if self.principals else NOBODY
 
     @property
+    def shown_id(self) -> str:
+        """`run_id` as errors and spans have it: applications choose it, and may put personal data there."""
+        return telemetry.shown(self.run_id)
+
+    @property
     def closed(self) -> bool:
         scope: Scope | None = self
         while scope is not None:
@@ -297,9 +302,9 @@ class Scope:
     def check_open(self) -> None:
         """Raises ScopeClosed or DeadlineExceeded."""
         if self.closed:
-            raise ScopeClosed(f"scope {self.run_id} has ended; its threads and tasks may not call any more")
+            raise ScopeClosed(f"scope {self.shown_id} has ended; its threads and tasks may not call any more")
         if self.time_left() <= 0:
-            raise DeadlineExceeded(f"the deadline of scope {self.run_id} has passed")
+            raise DeadlineExceeded(f"the deadline of scope {self.shown_id} has passed")
 
     def permits(self, permission: str, effect: str = "", args: Mapping[str, Any] | None = None) -> Decided:
         """Does every principal have the permission? The first refusal decides. `args`: of a call, as validated; without

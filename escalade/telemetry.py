@@ -86,7 +86,7 @@ def opened(scope: Scope) -> Scope:
     """The scope with a span of its run, if it begins one."""
     if scope.span is not None:
         return scope
-    return scope.with_span(Spanning("escalade.run", None, {RUN_ID: shown(scope.run_id)}))
+    return scope.with_span(Spanning("escalade.run", None, {RUN_ID: scope.shown_id}))
 
 
 def closed(scope: Scope, error: BaseException | None) -> None:

@@ -159,7 +159,9 @@ def _may_fall_back(error: lm15.LM15Error) -> bool:
 def timed_out(scope: Scope, model: Model, error: BaseException) -> Any:
     """A timeout of ours in the right form: DeadlineExceeded when the scope's time is up, else the provider's."""
     if scope.time_left() <= 0:
-        return DeadlineExceeded(f"the deadline of scope {scope.run_id} passed while model {model.name!r} was answering")
+        return DeadlineExceeded(
+            f"the deadline of scope {scope.shown_id} passed while model {model.name!r} was answering"
+        )
     timeout = lm15.TimeoutError(f"model {model.name!r} did not answer within {model.timeout:g} s")
     timeout.__cause__ = error
     return timeout

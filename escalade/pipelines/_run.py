@@ -120,7 +120,7 @@ async def _until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame,
             return await flow(frame)
     except TimeoutError:
         if guard.expired():
-            raise DeadlineExceeded(f"the deadline of scope {scope.run_id} has passed") from None
+            raise DeadlineExceeded(f"the deadline of scope {scope.shown_id} has passed") from None
         raise
 
 

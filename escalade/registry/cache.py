@@ -1,8 +1,9 @@
 """A cache of results of tools without side effects, under the guard: who may not call a tool gets no hit either.
 
 Keyed by tool@version, tenant (and user, if the tool says so) of everybody on whose behalf the call is, the policy and
-the rule that allowed it, and the arguments: a changed policy, another rule or another tenant finds nothing. Values
-are bytes of JSON.
+the rule that allowed it, and the arguments: a changed policy, another rule or another tenant finds nothing. The key
+is a digest. Values are bytes of JSON, as the tool gave them, with what is personal in them: a hit must be what a call
+would have been. The cache that is built in is in memory and never pickled; one of your own has to guard what it keeps.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ class Registered:
     def _late(self, scope: Scope) -> EscaladeError:
         if scope.time_left() <= 0:
             return for_model(
-                DeadlineExceeded(f"the deadline of scope {scope.run_id} passed while {self.spec.label} ran")
+                DeadlineExceeded(f"the deadline of scope {scope.shown_id} passed while {self.spec.label} ran")
             )
         return for_model(ToolTimeout(f"{self.spec.label} did not answer within {self.spec.timeout:g} s"))
 

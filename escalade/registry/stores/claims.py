@@ -6,6 +6,10 @@
 They share a run by its id: `escalade.scope(run_id="order-4711")`. A call is claimed before it is made. The claim of a
 process that died stays: nobody knows whether the call was made, and it is not made again (OutcomeUnknown), unless the
 tool is idempotent.
+
+A call is kept by its digest, and its result as it was, for `keep` seconds: who asks again has to get the same. Both
+stores hold whatever is personal or secret in results of tools that are used `once`: the file is for its owner's eyes
+only, and a Redis server of that kind needs the same care.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ What is held in the store belongs to a process. When one dies, another one books
 of the store goes with it. A settlement that the store can't take now is taken later; until then, and should this
 process die before, the full reservation counts.
 
+The store knows accounts by their names, which are those of users and tenants: call people by ids that say nothing of
+them where that must not be kept. Ids of runs are kept as aliases, arguments and results not at all.
+
 A store that failed is left alone for `rest` seconds: everybody is refused at once instead of waiting in turn.
 """
 
@@ -29,6 +32,7 @@ from escalade.errors import BudgetExceeded, StoreUnavailable
 from escalade.money import Money
 from escalade.registry.budgets import Budget, Period, patterns_of
 from escalade.registry.ledger import Account, Crossing, Ledger, Reservation, _withdraw
+from escalade.registry.privacy.names import alias
 from escalade.registry.stores.owners import after_fork
 
 logger = logging.getLogger(__name__)
@@ -235,7 +239,7 @@ class SharedLedger(Ledger):
         try:
             with self._talk():
                 held, rows = self.store.reserve(
-                    key, names, reservation.amount, self._now(), reservation.run, reservation.what
+                    key, names, reservation.amount, self._now(), alias(reservation.run), reservation.what
                 )
         except BaseException:
             reservation._open = False
