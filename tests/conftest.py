@@ -25,6 +25,17 @@ from escalade.scopes import set_default
 
 dspy_settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
 
+# What is imported when it is first used, 15 MB of it native code: before any loop runs, not within that of whichever
+# test comes first.
+for _late in (
+    "jsonschema_rs",
+    "semver",
+    "dspy.clients.execution",
+    "dspy.clients.typesafe",
+    "escalade.registry.governed",
+):
+    importlib.import_module(_late)
+
 settings.register_profile(  # the default: the same examples in every run, on a machine of any speed
     "ci", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
