@@ -4,23 +4,21 @@ recorded.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 import pytest
-from dspy.primitives.local_interpreter import LocalInterpreter
 
 import escalade
 from escalade import GovernedTool, Principal, Registry, Roles, tool
 from escalade.errors import BudgetExceeded, EscaladeError
 from escalade.registry.journal import Journal
 from tests.registry.helpers import react_script, scripted_lm
+from tests.registry.ways import WAYS, named, react, renamed, rlm
 
 ran: list[str] = []
 
@@ -37,103 +35,7 @@ async def abook(city: str) -> str:
     return f"booked {city}"
 
 
-# --------------------------------------------------------------------------------------------------------------- the
-# ways
-
-SUBMIT = [("submit", {"answer": "42"})]
-
-
-def seen_in(trajectory: Any) -> str:
-    """What the model was shown as the tool's result."""
-    return str(trajectory["observation_0"])
-
-
-def react(governed: GovernedTool, args: dict[str, Any]) -> str:
-    agent = dspy.ReAct("question -> answer", tools=[governed], max_iters=2)
-    with dspy.context(lm=scripted_lm(*react_script("trip_book", args))):
-        return seen_in(agent(question="?").trajectory)
-
-
-def react_async(governed: GovernedTool, args: dict[str, Any]) -> str:
-    agent = dspy.ReAct("question -> answer", tools=[governed], max_iters=2)
-    with dspy.context(lm=scripted_lm(*react_script("trip_book", args))):
-        return seen_in(asyncio.run(agent.acall(question="?")).trajectory)
-
-
-def shown(history: dspy.History) -> str:
-    return str(history.messages[0]["tool_calls"].tool_call_results.tool_call_results[0].value)
-
-
-def react_v2(governed: GovernedTool, args: dict[str, Any]) -> str:
-    agent = dspy.ReActV2("question -> answer", tools=[governed])
-    adapter = dspy.ChatAdapter(use_native_function_calling=True)
-    with dspy.context(lm=scripted_lm([("trip_book", args)], SUBMIT), adapter=adapter):
-        return shown(agent(question="?").history)
-
-
-def react_v2_async(governed: GovernedTool, args: dict[str, Any]) -> str:
-    agent = dspy.ReActV2("question -> answer", tools=[governed])
-    adapter = dspy.ChatAdapter(use_native_function_calling=True)
-    with dspy.context(lm=scripted_lm([("trip_book", args)], SUBMIT), adapter=adapter):
-        return shown(asyncio.run(agent.acall(question="?")).history)
-
-
-class Native(dspy.Signature):
-    """Answer, perhaps by tools."""
-
-    question: str = dspy.InputField()
-    tools: list[dspy.Tool] = dspy.InputField()
-    outputs: dspy.ToolCalls = dspy.OutputField()
-
-
-def native(governed: GovernedTool, args: dict[str, Any]) -> str:
-    adapter = dspy.ChatAdapter(use_native_function_calling=True)
-    with dspy.context(lm=scripted_lm([("trip_book", args)]), adapter=adapter):
-        prediction = dspy.Predict(Native)(question="?", tools=[governed])
-    (call,) = prediction.outputs.tool_calls
-    return str(settled(call.execute([governed])))
-
-
-def execute(governed: GovernedTool, args: dict[str, Any]) -> str:
-    return str(settled(dspy.ToolCalls.ToolCall(name="trip_book", args=args).execute([governed])))
-
-
-def execute_by_name(governed: GovernedTool, args: dict[str, Any]) -> str:
-    return str(dspy.ToolCalls.ToolCall(name="trip_book", args=args).execute({"trip_book": governed}))
-
-
-def func(governed: GovernedTool, args: dict[str, Any]) -> str:
-    return str(settled(governed.func(**args)))
-
-
-def call(governed: GovernedTool, args: dict[str, Any]) -> str:
-    return str(governed(**args))
-
-
-def acall(governed: GovernedTool, args: dict[str, Any]) -> str:
-    return str(asyncio.run(governed.acall(**args)))
-
-
-def rewrapped(governed: GovernedTool, args: dict[str, Any]) -> str:
-    return str(settled(asyncio.run(dspy.Tool(governed.func).acall(**args))))
-
-
-def settled(result: Any) -> Any:
-    """The result of an async tool's `func` is a coroutine, as for any dspy.Tool."""
-
-    async def wait() -> Any:
-        return await result
-
-    return asyncio.run(wait()) if asyncio.iscoroutine(result) else result
-
-
-WAYS: list[Callable[[GovernedTool, dict[str, Any]], str]] = [
-    react, react_async, react_v2, react_v2_async, native, execute, execute_by_name, func, call, acall, rewrapped,
-]  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------------- the
-# refusals
+# --------------------------------------------------------------------------------------------------------- refusals
 
 
 @dataclass
@@ -179,7 +81,7 @@ CASES = [
     for way in WAYS
     for refusal in REFUSALS
     # a plain dspy.Tool around our function refuses these itself, before it comes to us
-    if way is not rewrapped or refusal.name not in {"bad arguments", "unknown arguments"}
+    if way is not renamed or refusal.name not in {"bad arguments", "unknown arguments"}
 ]
 
 
@@ -230,7 +132,7 @@ def test_a_refused_tool_never_runs(way: Any, refusal: Refusal, function: Any) ->
 
 @pytest.mark.filterwarnings("ignore:.*ReActV2.*experimental:Warning")
 @pytest.mark.parametrize("function", [book, abook], ids=["sync tool", "async tool"])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", WAYS, ids=named)
 def test_an_allowed_tool_runs_once(way: Any, function: Any) -> None:
     """The same ways, allowed: the tool runs once, is paid once, and the agent sees its result (so that the test above
     means something).
@@ -275,25 +177,6 @@ def test_an_agent_may_keep_on_trying() -> None:
         dspy.ReAct("question -> answer", tools=[prepared(book, REFUSALS[0])], max_iters=6)(question="?")
     assert ran == []
     assert len(journal.denials()) == 5
-
-
-CODE = """```python
-try:
-    print(trip_book({args}))
-except Exception as error:
-    print(type(error).__name__, error)
-```"""
-
-
-def rlm(governed: GovernedTool, args: dict[str, Any]) -> str:
-    """Python code of a model calls the tool, from a process of its own."""
-    code = CODE.format(args=", ".join(f"{name}={value!r}" for name, value in args.items()))
-    lm = scripted_lm(
-        {"reasoning": "so", "code": code}, {"reasoning": "so", "code": "```python\nSUBMIT(answer='42')\n```"}
-    )
-    agent = dspy.RLM("question -> answer", tools=[governed], interpreter_factory=LocalInterpreter, max_iters=3)
-    with dspy.context(lm=lm):
-        return str(agent(question="?").trajectory[0]["output"])
 
 
 @pytest.mark.parametrize("function", [book, abook], ids=["sync tool", "async tool"])

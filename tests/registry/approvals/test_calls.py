@@ -6,7 +6,6 @@ import asyncio
 import pickle
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +27,12 @@ from escalade.errors import (
 )
 from escalade.registry.approvals import Approvals, SqliteRequests
 from tests.registry.approvals.calls import ANA, BOSS, POLICY, acharge, charge, desk, governed, only, ran, scope
-from tests.registry.helpers import Clock, react_script, scripted_lm
+from tests.registry.helpers import Clock
+from tests.registry.ways import Way, acall, execute, func, named, react
 
 ARGS = {"amount": 5}
 
-# -------------------------------------------------------------------------------------------------------------- ways
-
-
-def react(tool: GovernedTool, args: dict[str, Any]) -> str:
-    agent = dspy.ReAct("question -> answer", tools=[tool], max_iters=2)
-    with dspy.context(lm=scripted_lm(*react_script("pay_charge", args))):
-        return str(agent(question="?").trajectory["observation_0"])
-
-
-def execute(tool: GovernedTool, args: dict[str, Any]) -> str:
-    return str(settled(dspy.ToolCalls.ToolCall(name="pay_charge", args=args).execute([tool])))
-
-
-def func(tool: GovernedTool, args: dict[str, Any]) -> str:
-    return str(settled(tool.func(**args)))
-
-
-def acall(tool: GovernedTool, args: dict[str, Any]) -> str:
-    return str(asyncio.run(tool.acall(**args)))
-
-
-def settled(result: Any) -> Any:
-    async def wait() -> Any:
-        return await result
-
-    return asyncio.run(wait()) if asyncio.iscoroutine(result) else result
-
-
-WAYS: list[Callable[[GovernedTool, dict[str, Any]], str]] = [react, execute, func, acall]
+WAYS: list[Way] = [react, execute, func, acall]
 
 # -------------------------------------------------------------------------------------------------------- situations
 
@@ -152,7 +124,7 @@ SITUATIONS = [
 
 
 @pytest.mark.parametrize("function", [charge, acharge], ids=["sync tool", "async tool"])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", WAYS, ids=named)
 @pytest.mark.parametrize(("situation", "error"), SITUATIONS, ids=lambda one: getattr(one, "__name__", one))
 def test_what_is_not_approved_does_not_run(situation: Any, error: str, way: Any, function: Any) -> None:
     """Whatever is wrong with the approval, by whatever way the tool is called: nothing runs, nothing is debited, the
@@ -180,7 +152,7 @@ def test_what_is_not_approved_does_not_run(situation: Any, error: str, way: Any,
     assert "too much" in shown or situation is not denied
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", WAYS, ids=named)
 def test_no_policy_no_scope(way: Any) -> None:
     """Without a policy no scope is opened for a principal, or with one that grants nothing: nothing runs."""
     tool = governed()
@@ -191,7 +163,7 @@ def test_no_policy_no_scope(way: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [charge, acharge], ids=["sync tool", "async tool"])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", WAYS, ids=named)
 def test_what_is_approved_runs_once(way: Any, function: Any) -> None:
     """The approved call runs, by any way, is paid once, and the record names the approval; the next one asks again."""
     journal, at, tool = Journal(), desk(), governed(function, cost="1")
