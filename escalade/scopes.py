@@ -164,6 +164,14 @@ class Desk(Protocol):
         """The approval of exactly this call. Raises ApprovalRequired (and opens a request), ApprovalDenied."""
         ...
 
+    def given(self, asked: Any) -> bool:
+        """Was exactly this call approved, be it that the approval was spent since? Opens no request."""
+        ...
+
+    def spent(self, asked: Any) -> Ticket | None:
+        """The approval that exactly this call has spent: takes no other one, and is good for that answer alone."""
+        ...
+
     def wait(self, request_id: str, seconds: float) -> bool:
         """Wait for a decision; False when none came before the request expired."""
         ...

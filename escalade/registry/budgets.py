@@ -71,3 +71,18 @@ def patterns_of(account: str) -> Iterator[str]:
     elif kind == "user":
         yield f"user:{name.split('/', 1)[0]}/*"
         yield "user:*/*"
+
+
+class _Free:
+    """Money for what costs nothing; a `Hold`."""
+
+    amount = 0
+
+    def settle(self, actual: int) -> None:
+        """Nothing to settle."""
+
+    def release(self) -> None:
+        """Nothing to free."""
+
+
+FREE = _Free()

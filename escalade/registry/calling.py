@@ -76,6 +76,7 @@ class Registered:
             observe=self.meter.observe,
             effect=EFFECTS[spec.side_effects],
             approval=spec.wants_approval,
+            once=spec.once,
             schema=spec.input_schema,
             schema_digest=digest(spec.input_schema),
         )

@@ -37,9 +37,10 @@ from escalade.errors import (
 )
 from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker, Pass
+from escalade.registry.budgets import FREE
 from escalade.registry.limits import Limiter, RateLimit, RateLimiter, Taken, Window
 from escalade.registry.privacy.outlets import safe_line
-from escalade.scopes import AsyncRecorder, Decided, Entry, Hold, Principal, Scope, Ticket, require
+from escalade.scopes import NOBODY, AsyncRecorder, Decided, Entry, Hold, Principal, Scope, Ticket, current, require
 
 R = TypeVar("R")
 Kind = Literal["tool", "model"]
@@ -58,7 +59,8 @@ class Resource:
     has his own. `when_store_is_down`: whether to refuse ("closed") or to go on without limits, noted in each entry
     ("open"), when they are in a store that can't be reached. `breaker`: None for resources that can't be down.
     `observe`: told of each use that ended or was refused. `effect`: what a tool does to the world, as policies name it;
-    `approval`: when it wants a person's consent; `schema`: of its arguments, with a digest.
+    `approval`: when it wants a person's consent; `once`: whether a call may have its answer again; `schema`: of its
+    arguments, with a digest.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Resource:
     observe: Callable[[Entry], None] | None = None
     effect: str = ""
     approval: Need = None
+    once: bool = False
     schema: Mapping[str, Any] | None = None
     schema_digest: str = ""
 
@@ -163,12 +166,16 @@ class Admission:
             self._pass = _allowed(resource)
             self._hold = scope.purse.reserve(0 if ceiling is None else ceiling, resource.label)
             entry.held, entry.priced = self._hold.amount, ceiling is not None
-            if ticket is not None:
-                ticket.use()
-                self._ticket, entry.approval_id = ticket, ticket.request_id
+            self._spend(ticket)
         except BaseException:
             self._give_back()
             raise
+
+    def _spend(self, ticket: Ticket | None) -> None:
+        """Take the approval: all that an answer takes which is there already."""
+        if ticket is not None:
+            ticket.use()
+            self._ticket, self.entry.approval_id = ticket, ticket.request_id
 
     def _give_back(self) -> None:
         """It does not happen: give back what was taken, the last first."""
@@ -259,7 +266,8 @@ def admit(
     may not use a thing learns nothing about it, and before anything is debited.
 
     `shortcut`: whether the answer is there already, once it is clear that the call is allowed: where it comes from
-    ("cache"), "" if the thing has to be used. Such a use is recorded, and takes nothing from limits and budget.
+    ("cache"), "" if the thing has to be used. Such a use is recorded, and takes nothing but the approval, if it needs
+    one.
 
     Raises NoScope, ScopeClosed, and the Refused of the gate that said no; UnknownPrice for an unpriced resource under a
     budget. Must be used as a context manager.
@@ -303,6 +311,9 @@ async def aadmit(
 
 
 def _scope_for(resource: Resource) -> Scope:
+    """The scope that is open. Without one there is no record, either: the refusal is counted in the usage alone."""
+    if resource.observe is not None and current() is None:
+        resource.observe(Entry("", "", NOBODY, resource.name, resource.version, resource.kind, outcome="NoScope"))
     return require(f"using {resource.kind} {resource.label!r}")
 
 
@@ -318,14 +329,16 @@ def _through(
     scope.check_open()
     decided = _decide(resource, scope, entry)
     values = None if check is None else check()
-    ticket: Ticket | None = None
+    consent = None
     if decided.closer or decided.approval or resource.approval is not None:
-        ticket = look_closer(resource, scope, entry, decided, values)
+        consent = look_closer(resource, scope, entry, decided, values)
     admission = Admission(scope, resource, entry)
     if shortcut is not None:
         entry.source = shortcut(scope, entry)
-        if entry.source:
-            return admission
+    ticket = None if consent is None else consent.ticket(entry.source)
+    if entry.source:
+        admission._spend(ticket)
+        return admission
     most = ceiling() if callable(ceiling) else ceiling
     if most is None and scope.purse.limited:
         raise UnknownPrice(
@@ -346,21 +359,6 @@ def _refused(resource: Resource, scope: Scope, entry: Entry, refusal: EscaladeEr
         telemetry.refused(scope, entry)
     if scope.listeners:
         _announce_denial(scope, resource, entry)
-
-
-class _Free:
-    """Money for what costs nothing; a `Hold`."""
-
-    amount = 0
-
-    def settle(self, actual: int) -> None:
-        """Nothing to settle."""
-
-    def release(self) -> None:
-        """Nothing to free."""
-
-
-FREE = _Free()
 
 
 def use(

@@ -20,6 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """The approval of a call that was made: good for the answer that it was spent for, and for nothing else."""
+
+    request_id: str
+
+    def use(self) -> None:
+        """It was used."""
+
+    def give_back(self) -> None:
+        """It stays with the call that used it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Approved:
     """An approval of one call, not spent yet."""
 
@@ -94,6 +107,16 @@ class Approvals:
             f"{kept.label} needs a person's approval of exactly this call; request {kept.id} waits for a decision",
             kept.id,
         )
+
+    def given(self, asked: Asked) -> bool:
+        """Did somebody approve exactly this call, whether it was made since then or not? Opens no request."""
+        return bool(self.store.given(asked.key, self._clock()))
+
+    def spent(self, asked: Asked) -> Spent | None:
+        """The approval that exactly this call used, the newest of several."""
+        used = (one for one in self.store.given(asked.key, self._clock()) if one.state == "used")
+        found = next(used, None)
+        return None if found is None else Spent(found.id)
 
     def spend(self, asked: Asked, request_id: str) -> None:
         """Use an approval up. Raises ApprovalRequired when it is gone, with a new request open."""

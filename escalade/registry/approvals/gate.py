@@ -10,10 +10,14 @@ from escalade.registry.access.conditions import Condition, finder
 from escalade.registry.access.explain import with_defaults
 from escalade.registry.approvals.requests import Asked
 from escalade.registry.privacy.names import alias
-from escalade.scopes import Decided, Entry, Scope, Ticket
+from escalade.scopes import Decided, Desk, Entry, Scope, Ticket
 
 Need = Literal["always"] | Condition | None
 """When a tool itself wants a person: never, always, or unless its condition is known not to hold."""
+
+
+_RUNS = frozenset({"live", "record", "live-read-only"})
+"""Modes in which a tool that is used `once` may have an answer of its own."""
 
 
 class Guarded(Protocol):
@@ -32,13 +36,15 @@ class Guarded(Protocol):
     @property
     def approval(self) -> Need: ...
     @property
+    def once(self) -> bool: ...
+    @property
     def schema(self) -> Mapping[str, Any] | None: ...
     @property
     def schema_digest(self) -> str: ...
 
 
-def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided, values: object) -> Ticket | None:
-    """Decide with the validated arguments; the ticket of an approval, where one is needed.
+def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided, values: object) -> Consent | None:
+    """Decide with the validated arguments; a person's consent, where one is needed.
 
     Raises ArgumentsDenied, PermissionDenied, ApprovalRequired, ApprovalDenied, InvalidArguments.
     """
@@ -54,19 +60,36 @@ def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided,
         raise PermissionDenied(f"{resource.kind} {resource.name!r} can't be approved call by call: {decided.rule}")
     if scope.approvals is None:
         raise ApprovalRequired(f"{resource.name} needs a person's approval, and nobody can be asked here")
-    return scope.approvals.ticket(
-        Asked(
-            tool=resource.name,
-            version=resource.version,
-            schema_digest=resource.schema_digest,
-            arguments=args,
-            principals=scope.principals,
-            run_id=scope.run_id,
-            policy_digest=entry.policy_digest,
-            call_id=entry.call_id,
-            rule=decided.rule,
-        )
+    asked = Asked(
+        tool=resource.name,
+        version=resource.version,
+        schema_digest=resource.schema_digest,
+        arguments=args,
+        principals=scope.principals,
+        run_id=scope.run_id,
+        policy_digest=entry.policy_digest,
+        call_id=entry.call_id,
+        rule=decided.rule,
     )
+    return Consent(scope.approvals, asked, again=resource.once and scope.mode in _RUNS)
+
+
+class Consent:
+    """A person's consent to one call. An approval is good for one answer, wherever it comes from: the tool itself, a
+    cache, a cassette, a dry run. The answer of a call that is made `once` is had again for the approval that it took.
+
+    `again`: this very call may have been made already, so that an approval which was spent will do for now: until it is
+    known whether there is an answer, nobody is asked. Raises ApprovalRequired, ApprovalDenied, InvalidArguments.
+    """
+
+    def __init__(self, desk: Desk, asked: Asked, *, again: bool) -> None:
+        self._desk, self._asked = desk, asked
+        self._ticket = None if again and desk.given(asked) else desk.ticket(asked)
+
+    def ticket(self, source: str) -> Ticket:
+        """What this answer takes. `source`: where it comes from, "" for the tool. Raises as the class does."""
+        spent = self._desk.spent(self._asked) if source == "once" else None
+        return spent or self._ticket or self._desk.ticket(self._asked)
 
 
 def denied(

@@ -25,6 +25,12 @@ class MemoryRequests:
             self._requests[request.id] = request
             return request
 
+    def given(self, key: str, now: float) -> builtins.list[Request]:
+        """Approved ones of this key, newest first: still good, or used."""
+        with self._lock:
+            kept = [one for one in reversed(self._requests.values()) if one.key == key]
+        return [one for one in kept if one.at(now).state in {"approved", "used"}]
+
     def get(self, request_id: str) -> Request | None:
         """By its id."""
         return self._requests.get(request_id)

@@ -118,6 +118,10 @@ class Requests(Protocol):
         """The newest live one of the same key (pending, approved, denied; not expired), else this one, now kept."""
         ...
 
+    def given(self, key: str, now: float) -> list[Request]:
+        """Those of this key that somebody approved, newest first: the ones that are still good, and the used ones."""
+        ...
+
     def get(self, request_id: str) -> Request | None: ...
     def list(self) -> list[Request]:
         """All of them, oldest first."""

@@ -70,6 +70,15 @@ class SqliteRequests:
             connection.execute(_INSERT, dataclasses.astuple(request))
             return request
 
+    def given(self, key: str, now: float) -> builtins.list[Request]:
+        """Approved ones of this key, newest first: still good, or used."""
+        given = (
+            "SELECT * FROM requests WHERE key = ? AND (state = 'used' OR (state = 'approved' AND expires > ?)) "
+            "ORDER BY created DESC, rowid DESC"
+        )
+        with self._opened() as connection:
+            return [Request(*row) for row in connection.execute(given, (key, now))]
+
     def get(self, request_id: str) -> Request | None:
         """By its id."""
         with self._opened() as connection:
