@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from escalade._cli_tools import allow, import_from_here
 from escalade.errors import BadInput
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def serve(
     anchor: Annotated[list[str] | None, Many] = None,
     audit_key: str | None = None,
     approvals: str | None = None,
+    allow_stdio: Annotated[list[str] | None, Many] = None,
 ) -> int:
     """Serve the tools of a manifest over MCP, to clients that may do what a policy says.
 
@@ -81,12 +83,16 @@ def serve(
         Signs what the anchors hold: env:NAME or file:PATH.
     approvals
         The SQLite file of requests, for tools that need a person.
+    allow_stdio
+        A command that the manifest may start as an MCP server, with its arguments. Can be repeated.
     """
     if stdio == (http is not None):
         raise BadInput("say how to serve: --stdio, or --http 127.0.0.1:8000")
     if (principals is None) == (user is None):
         raise BadInput("say who the clients are: --principals FILE, or --user NAME --role ROLE for one that all are")
     where = None if http is None else _address(http)
+    import_from_here()
+    allow(allow_stdio)
     with contextlib.ExitStack() as open_files:
         options: dict[str, Any] = {
             "ledger": _ledger(ledger, [_budget(one) for one in budget or []]),

@@ -25,6 +25,7 @@ OK, FOUND = 0, 100
 """Exit codes; `cli.main` has 2 for bad input."""
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+Commands = Annotated[list[str] | None, Parameter(negative=())]
 
 app = App(name="tools", help="Tools of a manifest: look at them, check them, call them.")
 
@@ -44,10 +45,12 @@ class Asking:
     """One of his roles. Can be repeated."""
     tenant: str = "default"
     """Of the user."""
+    allow_stdio: Commands = None
+    """A command that the manifest may start as an MCP server, with its arguments. Can be repeated."""
 
     def registry(self) -> Registry:
         """The tools, whatever is wrong with others."""
-        registry, problems = _read(self.manifest)
+        registry, problems = read(self.manifest, self.allow_stdio)
         for problem in problems:
             sys.stderr.write(f"warning: {problem}\n")
         return registry
@@ -130,7 +133,7 @@ def search(query: str, asking: Asking, *, limit: int = 10, json: Flag = False) -
 
 
 @app.command(sort_key=4)
-def check(manifest: str, *, lock: str | None = None, json: Flag = False) -> int:
+def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = None, json: Flag = False) -> int:
     """Is a manifest sound? Imports each function, checks each field and schema, what new versions break, and a lock.
 
     Exits with 100 when something is wrong.
@@ -141,10 +144,12 @@ def check(manifest: str, *, lock: str | None = None, json: Flag = False) -> int:
         A YAML, JSON or TOML file.
     lock
         An escalade.lock that the tools must still fit.
+    allow_stdio
+        A command that the manifest may start as an MCP server, with its arguments. Can be repeated.
     json
         One JSON object instead of lines.
     """
-    registry, problems = _read(manifest)
+    registry, problems = read(manifest, allow_stdio)
     said = [str(problem) for problem in problems] + (_drift(registry, lock) if lock is not None else [])
     specs = registry.specs()
     warnings = [registry.status(spec.name, spec.version).warning(spec.label) for spec in specs]
@@ -161,7 +166,7 @@ def check(manifest: str, *, lock: str | None = None, json: Flag = False) -> int:
 
 
 @app.command(sort_key=5)
-def lock(manifest: str, *wanted: str, out: str = "escalade.lock") -> int:
+def lock(manifest: str, *wanted: str, out: str = "escalade.lock", allow_stdio: Commands = None) -> int:
     """Write down which versions are meant, with their digests.
 
     Parameters
@@ -172,10 +177,13 @@ def lock(manifest: str, *wanted: str, out: str = "escalade.lock") -> int:
         Tools and ranges, such as crm.search@^2; the newest stable version of each tool by default.
     out
         The file to write.
+    allow_stdio
+        A command that the manifest may start as an MCP server, with its arguments. Can be repeated.
     """
     from escalade.registry.catalogue import Registry
 
-    _import_from_here()
+    import_from_here()
+    allow(allow_stdio)
     written = Registry.load(manifest).write_lock(out, wanted or None)
     _view.print_(f"{len(written.tools)} tools locked in {_view.safe(out)}")
     return OK
@@ -263,14 +271,29 @@ def schema() -> int:
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def _read(manifest: str) -> tuple[Registry, list[Any]]:
+def read(manifest: str, allowed: list[str] | None = None) -> tuple[Registry, list[Any]]:
+    """What a manifest has, and what is wrong with it. `allowed`: commands that it may start."""
     from escalade.registry.manifest import read_manifest
 
-    _import_from_here()
+    import_from_here()
+    allow(allowed)
     return read_manifest(manifest)
 
 
-def _import_from_here() -> None:
+def allow(commands: list[str] | None) -> None:
+    """Whoever runs the command allows these. Raises BadInput."""
+    from shlex import split
+
+    for command in commands or ():
+        from escalade.registry.sources.mcp import allow_stdio
+
+        try:
+            allow_stdio(*split(command))
+        except ValueError as error:  # an open quote, or no such program
+            raise BadInput(f"--allow-stdio: {error}") from None
+
+
+def import_from_here() -> None:
     """Manifests name modules of the folder that one stands in, as `python -m` would find them."""
     here = str(Path.cwd())
     if here not in sys.path:

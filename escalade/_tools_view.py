@@ -35,7 +35,7 @@ def show_specs(registry: Registry, specs: list[ToolSpec]) -> None:
     if not specs:
         print_("no tools")
         return
-    table = _table("tool", "version", "effects", "cost", "owner", "tags", "")
+    table = new_table("tool", "version", "effects", "cost", "owner", "tags", "")
     for spec in specs:
         status = registry.status(spec.name, spec.version)
         mark = "[yellow]deprecated[/] " if status.deprecated is not None else ""
@@ -73,7 +73,7 @@ def show_spec(registry: Registry, spec: ToolSpec) -> None:
     }
     print_(f"[bold]{spec.label}[/]")
     print_(safe(spec.description))
-    table = _table("", "")
+    table = new_table("", "")
     for name, value in facts.items():
         if value:
             table.add_row(f"[bold]{name}[/]", safe(value))
@@ -82,10 +82,12 @@ def show_spec(registry: Registry, spec: ToolSpec) -> None:
 
 
 def _arguments_of(spec: ToolSpec) -> Any:
-    table = _table("argument", "type", "", "description")
+    from json import dumps
+
+    table = new_table("argument", "type", "", "description")
     required = spec.input_schema.get("required", ())
     for name, one in spec.input_schema.get("properties", {}).items():
-        default = "" if "default" not in one else f"= {one['default']!r}"
+        default = "" if "default" not in one else f"= {dumps(one['default'])}"
         needed = "required" if name in required else default
         table.add_row(name, safe(_type(one)), safe(needed), safe(str(one.get("description", ""))))
     return table if table.row_count else "no arguments"
@@ -118,7 +120,7 @@ def show_usage(rows: list[ToolUsage]) -> None:
     if not rows:
         print_("no calls")
         return
-    table = _table("tool", "version", "calls", "ok", "failed", "refused", "p50", "p95", "cost", "refusals")
+    table = new_table("tool", "version", "calls", "ok", "failed", "refused", "p50", "p95", "cost", "refusals")
     for column in table.columns[2:9]:
         column.justify = "right"
     for row in rows:
@@ -131,7 +133,8 @@ def show_usage(rows: list[ToolUsage]) -> None:
     print_(table)
 
 
-def _table(*columns: str) -> Any:
+def new_table(*columns: str) -> Any:
+    """A table of this look, empty."""
     from rich.table import Table
 
     return Table(*columns, box=None, header_style="bold", pad_edge=False)

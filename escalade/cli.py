@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import escalade
-from escalade import _cli_access, _cli_audit, _cli_serve, _cli_tools
+from escalade import _cli_access, _cli_audit, _cli_serve, _cli_sources, _cli_tools
 from escalade.errors import BadInput, EscaladeError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ app = App(
 
 app.command(_cli_tools.app)
 _cli_tools.app.command(_cli_serve.serve)
+_cli_tools.app.command(_cli_sources.sources)
+_cli_tools.app.command(_cli_sources.accept)
 app.command(_cli_access.access)
 app.command(_cli_access.approvals)
 app.command(_cli_audit.app)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from escalade.registry.governed import GovernedTool
     from escalade.registry.sources.mcp import McpSource
     from escalade.registry.sources.openapi import OpenApiSource
+    from escalade.registry.sources.source import Source
 
 _registries: weakref.WeakValueDictionary[str, Registry] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -49,6 +50,7 @@ class Registry:
     nobody use a version past its sunset date, "warn" only says so. `limiter`: where rate limits are counted, for
     processes that share them (`registry/stores`); `cache`: where results of tools with `cache=` are kept;
     `claims`: what tools that are used `once` have done, for processes that share a run. All in memory by default.
+    `sources`: other servers whose tools were imported, by name.
 
     Limits, breakers and usage belong to a version of a tool in a registry, and are shared by all copies of its
     GovernedTool. Within a run, what a range means is decided once: see `lock`.
@@ -69,6 +71,7 @@ class Registry:
         self.limiter, self.cache, self.claims = limiter, MemoryCache() if cache is None else cache, claims
         self._shelf = Shelf(sunset)
         self._model_names: dict[str, str] = {}
+        self.sources: dict[str, Source] = {}
         for tool in tools:
             self.register(tool)
         with _lock:

@@ -10,6 +10,8 @@
         deprecated: {message: slow, sunset: 2027-01-31, replacement: crm.find}
     defaults: {owner: shop, limits: 5/s}   # for all tools that don't say otherwise
     registry: shop                         # the registry's name
+    imports: {crm: {mcp: "https://…"}}     # tools of other servers: `sources/declared.py`
+    pins: escalade.pins.json               # what these were when somebody accepted them
 
 Each entry has the fields of `ToolSpec`, other than the schemas, which come from the function's type hints. What a
 function says by `@tool` holds where the manifest says nothing. Loading a manifest imports code: it is as trusted as
@@ -33,6 +35,8 @@ from pydantic import ValidationError
 from escalade.errors import BadInput, EscaladeError
 from escalade.registry.access.files import read_file
 from escalade.registry.lifecycle import to_date
+from escalade.registry.sources.declared import PINS, Declared
+from escalade.registry.sources.pins import Pins
 from escalade.registry.tools import ToolDefinition, ToolSpec, define
 
 if TYPE_CHECKING:
@@ -47,7 +51,8 @@ _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z
 _FROM_FUNCTION = {"input_schema", "output_schema"}
 _OWN = {"function", "deprecated", "yanked"}
 _DEPRECATED = {"message", "sunset", "replacement"}
-_TOP = {"$schema", "manifest", "registry", "defaults", "tools"}
+_TOP = {"$schema", "manifest", "registry", "defaults", "tools", "imports", "pins"}
+
 
 Place = tuple[str | int, ...]
 """Where in the file: ("tools", 0, "cost")."""
@@ -100,15 +105,36 @@ def manifest_schema() -> dict[str, Any]:
         "title": "A manifest of tools of escalade",
         "type": "object",
         "additionalProperties": False,
-        "required": ["tools"],
+        "anyOf": [{"required": ["tools"]}, {"required": ["imports"]}],
         "properties": {
             "$schema": {"type": "string"},
             "manifest": {"const": 1, "description": "The version of this form."},
             "registry": {"type": "string", "description": "The name of the registry."},
             "defaults": {"type": "object", "additionalProperties": False, "properties": defaults},
             "tools": {"type": "array", "items": {**entry, "required": ["function"]}},
+            "imports": {
+                "type": "object",
+                "propertyNames": _SAID["name"],
+                "additionalProperties": _import_schema(defaults),
+                "description": "Tools of other servers, by the name of the source.",
+            },
+            "pins": {"type": "string", "description": f"Where accepted tools are pinned; {PINS} by default."},
         },
         **({"$defs": definitions} if definitions else {}),
+    }
+
+
+def _import_schema(defaults: dict[str, Any]) -> dict[str, Any]:
+    """Of one source."""
+    schema = Declared.model_json_schema(mode="validation")
+    properties = {name: {k: v for k, v in one.items() if k != "title"} for name, one in schema["properties"].items()}
+    properties["defaults"] = {"type": "object", "additionalProperties": False, "properties": defaults}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "required": ["tools"],
+        "oneOf": [{"required": [kind]} for kind in ("mcp", "command", "openapi")],
     }
 
 
@@ -161,7 +187,11 @@ class _Manifest:
         from escalade.registry.catalogue import Registry
 
         written: Any = self.written
-        if not isinstance(written, Mapping) or not isinstance(written.get("tools"), list):
+        if (
+            not isinstance(written, Mapping)
+            or not isinstance(written.get("tools", []), list)
+            or not {"tools", "imports"} & set(written)
+        ):
             self._say((), "expected a mapping with the key 'tools', and a list of tools in it")
             return Registry(gate=gate, sunset=sunset), self.problems
         self._known(written, _TOP, ())
@@ -173,9 +203,46 @@ class _Manifest:
             name = "default"
         defaults = self._defaults(written.get("defaults", {}))
         registry = Registry(name=name, gate=gate, sunset=sunset)
-        for i, entry in enumerate(written["tools"]):
+        for i, entry in enumerate(written.get("tools", [])):
             self._add(registry, ("tools", i), entry, defaults)
+        self._import(registry, written.get("imports", {}), written.get("pins", PINS))
         return registry, self.problems
+
+    def _import(self, registry: Registry, said: Any, pins: Any) -> None:
+        if not isinstance(said, Mapping) or not isinstance(pins, str):
+            key = "pins" if isinstance(said, Mapping) else "imports"
+            self._say((key,), "expected the name of a file" if key == "pins" else "expected sources by their names")
+            return
+        if not said:
+            return
+        try:
+            kept = Pins(self.file.parent / pins)
+        except BadInput as error:
+            self._say(("pins",), str(error))
+            return
+        for name, one in said.items():
+            self._source(registry, str(name), one, kept)
+
+    def _source(self, registry: Registry, name: str, said: Any, pins: Pins) -> None:
+        """Tools of another server, as they were pinned."""
+        place = ("imports", name)
+        try:
+            source = Declared.model_validate(said).open(registry, name, self.file.parent, pins)
+        except ValidationError as error:
+            self._wrong(place, error)
+        except EscaladeError as error:
+            self._say(place, str(error))
+        else:
+            accept = f"look at it and accept it: escalade tools accept {name}{{}} --manifest {self.file}"
+            for tool in source.unaccepted:
+                self._say((*place, "tools"), f"{tool!r} is not accepted yet; {accept.format(f'/{tool}')}")
+            if not source.tools and not source.unaccepted:
+                self._say((*place, "tools"), f"nothing of it is accepted yet; {accept.format('')}")
+
+    def _wrong(self, place: Place, error: ValidationError) -> None:
+        for one in error.errors(include_url=False):
+            message = one["msg"].removeprefix("Value error, ")
+            self._say((*place, *one["loc"]), f"{message}{_hint(one['loc'], one.get('input'))}")
 
     def _defaults(self, said: Any) -> Mapping[str, Any]:
         if not isinstance(said, Mapping):
@@ -224,9 +291,7 @@ class _Manifest:
         try:
             ToolSpec(**{"name": _name(function), **said})
         except ValidationError as error:
-            for one in error.errors(include_url=False):
-                message = one["msg"].removeprefix("Value error, ")
-                self._say((*place, *one["loc"]), f"{message}{_hint(one['loc'], one.get('input'))}")
+            self._wrong(place, error)
             return None
         return define(function, **{**said, **kept})
 
@@ -328,14 +393,18 @@ def _yaml_line(node: Any, place: Place) -> int:
 
 def _toml_line(text: str, place: Place) -> int:
     """By the headings of tables: good for tools that are written as [[tools]]."""
-    start = 0
-    if len(place) > 1 and isinstance(place[1], int):
+    start, names = 0, [step for step in place if isinstance(step, str) and step != "tools"]
+    if place[:1] == ("imports",) and len(place) > 1:
+        heading = re.search(rf"^\s*\[imports\.{re.escape(str(place[1]))}\b", text, re.MULTILINE)
+        start = 0 if heading is None else heading.end() - len(heading[0].lstrip())
+        names = [step for step in place[2:] if isinstance(step, str)]
+    elif len(place) > 1 and isinstance(place[1], int):
         headings = [match.start() for match in re.finditer(r"^\s*\[\[tools\]\]", text, re.MULTILINE)]
         if place[1] >= len(headings):
             return 0
         start = headings[place[1]]
         start += len(text[start:]) - len(text[start:].lstrip())
-    for step in reversed([step for step in place if isinstance(step, str) and step != "tools"]):
+    for step in reversed(names):
         found = re.compile(rf"^\s*(\[+tools\.)?{re.escape(step)}\b", re.MULTILINE).search(text, start)
         if found:
             start = found.start() + len(found[0]) - len(found[0].lstrip())

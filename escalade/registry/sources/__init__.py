@@ -5,6 +5,7 @@
     source      what both have in common: choosing, pinning, quarantine, accepting
     pins        what each imported tool was when it was accepted, in a file; what changed since is quarantined
     definitions from a foreign definition to a tool of ours: names, schemas, side effects
+    declared    sources that a manifest declares, under `imports`
 
     _schema     foreign JSON schemas: checked, then arguments by them
     _net        where connections may go: no private addresses, no redirects to them, limits on what comes back

@@ -27,7 +27,7 @@ from escalade.registry.sources._result import plain
 from escalade.registry.sources._wire import LARGEST, Wire, secret_headers
 from escalade.registry.sources.definitions import Definition, Said
 from escalade.registry.sources.pins import Pins
-from escalade.registry.sources.source import Source
+from escalade.registry.sources.source import Source, Terms
 from escalade.registry.tools import SideEffects
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ class McpSource(Source):
         connection: Connection,
         pins: Pins,
         *,
+        where: str,
         recheck: float,
         largest: int,
         trust_hints: bool,
     ) -> None:
-        super().__init__(registry, name, pins, recheck=recheck)
+        super().__init__(registry, name, pins, where=where, recheck=recheck)
         self._connection, self._largest, self._trust_hints = connection, largest, trust_hints
 
     def close(self) -> None:
@@ -75,6 +76,7 @@ def import_mcp(
     command: Sequence[str] | None = None,
     tools: Iterable[str] | Mapping[str, Said] | str = (),
     prefix: str | None = None,
+    permissions: str = "",
     pins: Pins | str | Path | None = None,
     trust_hints: bool = False,
     headers: Mapping[str, Any] | None = None,
@@ -84,6 +86,7 @@ def import_mcp(
     largest: int = LARGEST,
     recheck: float = 60.0,
     net: Net | None = None,
+    ask: bool = True,
     **said: Any,
 ) -> McpSource:
     """Register tools of an MCP server. `name`: of the source, in the pins file and before each tool's name.
@@ -91,9 +94,11 @@ def import_mcp(
     `url`: streamable HTTP; or `command`: a program to start, which `allow_stdio` must have allowed. `tools`: the
     server's names of those that are wanted, with fields of a ToolSpec of their own, or "*" for all that it offers now.
     `said`: fields for all of them, such as `side_effects`, `cost`, `limits`, `timeout` (30 s by default). Side effects
-    are "irreversible" unless said otherwise; `trust_hints`: believe the server's. `headers`, `token`, `env`: secrets by
-    reference, "env:NAME". `allow`: networks that may be reached although they aren't public. `largest`: bytes of an
-    answer. `recheck`: seconds for which the server is taken to be unchanged; 0 asks before each call.
+    are "irreversible" unless said otherwise; `trust_hints`: believe the server's. `permissions`: before each tool's
+    name in what a role must grant, as "partner" for "partner.github.search_issues:call". `headers`, `token`, `env`:
+    secrets by reference, "env:NAME". `allow`: networks that may be reached although they aren't public. `largest`:
+    bytes of an answer. `recheck`: seconds for which the server is taken to be unchanged; 0 asks before each call.
+    `ask=False`: take what is pinned and ask nobody; the rest waits for `source.accept`.
 
     Blocks while it asks the server, which it does for what isn't pinned. Raises BadInput, UnknownName (a tool that the
     server doesn't offer), ToolError when it can't be reached.
@@ -110,9 +115,10 @@ def import_mcp(
         name,
         Connection(opened),
         Pins.of_path(pins),
+        where=url if url is not None else " ".join(command or ()),
         recheck=recheck,
         largest=largest,
         trust_hints=trust_hints,
     )
-    source._import(tools, name if prefix is None else prefix, said)
+    source._import(tools, Terms(name if prefix is None else prefix, said, permissions), ask=ask)
     return source

@@ -27,7 +27,7 @@ from escalade.registry.sources._operations import FORM, Operation, Parameter, op
 from escalade.registry.sources._wire import LARGEST, TooLarge, Wire, secret_headers
 from escalade.registry.sources.definitions import Definition, Said
 from escalade.registry.sources.pins import Pins
-from escalade.registry.sources.source import Source
+from escalade.registry.sources.source import Source, Terms
 from escalade.registry.tools import SideEffects
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class OpenApiSource(Source):
     def __init__(
         self, registry: Registry, name: str, description: Any, pins: Pins, wire: Wire, *, redirects: bool
     ) -> None:
-        super().__init__(registry, name, pins, recheck=math.inf)
+        where = wire.url or ("" if isinstance(description, Mapping) else str(description))
+        super().__init__(registry, name, pins, where=where, recheck=math.inf)
         self._description, self._wire, self._redirects = description, wire, redirects
         self.skipped: dict[str, str] = {}
         self._clients: dict[str, Any] = {}
@@ -118,6 +119,7 @@ def import_openapi(
     operations: Iterable[str] | Mapping[str, Said] | str = (),
     base_url: str = "",
     prefix: str | None = None,
+    permissions: str = "",
     pins: Pins | str | Path | None = None,
     headers: Mapping[str, Any] | None = None,
     token: Secret | str | None = None,
@@ -125,6 +127,7 @@ def import_openapi(
     largest: int = LARGEST,
     redirects: bool = False,
     net: Net | None = None,
+    ask: bool = True,
     **said: Any,
 ) -> OpenApiSource:
     """Register operations of a web API. `name`: of the source, in the pins file and before each tool's name.
@@ -141,7 +144,7 @@ def import_openapi(
     elif wire.headers:
         raise BadInput("credentials need a base_url: a description must not say where they are sent")
     source = OpenApiSource(registry, name, description, Pins.of_path(pins), wire, redirects=redirects)
-    source._import(operations, name if prefix is None else prefix, said)
+    source._import(operations, Terms(name if prefix is None else prefix, said, permissions), ask=ask)
     return source
 
 

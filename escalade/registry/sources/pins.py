@@ -51,11 +51,16 @@ class Drift:
     @property
     def difference(self) -> str:
         """A unified diff of the definitions, for people."""
-        old, new = (
-            json.dumps(one.to_json(), indent=2, sort_keys=True).splitlines() if one is not None else []
-            for one in (self.pinned, self.now)
-        )
-        return "\n".join(difflib.unified_diff(old, new, "pinned", "now", lineterm=""))
+        return difference(self.pinned, self.now)
+
+
+def difference(pinned: Definition | None, now: Definition | None) -> str:
+    """A unified diff of two definitions as JSON, None for none."""
+    old, new = (
+        json.dumps(one.to_json(), indent=2, sort_keys=True).splitlines() if one is not None else []
+        for one in (pinned, now)
+    )
+    return "\n".join(difflib.unified_diff(old, new, "pinned", "now", lineterm=""))
 
 
 class Pins:
