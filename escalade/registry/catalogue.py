@@ -19,6 +19,7 @@ from escalade.registry.calling import Registered
 from escalade.registry.lifecycle import Deprecated, Status, Sunset, to_date
 from escalade.registry.limits import RateLimiter
 from escalade.registry.lock import Lock, Locked
+from escalade.registry.messages import scrubbed
 from escalade.registry.rollout import Rollout
 from escalade.registry.search import Found, rank
 from escalade.registry.shadow import Shadow
@@ -286,7 +287,7 @@ class Registry:
         if registered is not None and _sees(scope, registered, None):
             return GovernedTool(registered)
         self._record_miss(scope, name, registered)
-        raise UnknownName("tool", name, [spec.name for spec in self.specs_for()])
+        raise UnknownName("tool", scrubbed(name), [spec.name for spec in self.specs_for()])
 
     # --------------------------------------------------------------------------------------------------------- locks
 
@@ -359,7 +360,7 @@ class Registry:
             run_id=scope.run_id,
             principal=scope.principal,
             principals=scope.principals,
-            resource=name[:64] if registered is None else registered.spec.name,
+            resource=scrubbed(name)[:64] if registered is None else registered.spec.name,
             version="" if registered is None else registered.spec.version,
             kind="tool",
             started=time.time(),

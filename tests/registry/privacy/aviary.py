@@ -150,6 +150,7 @@ def fly(tools: Registry, folder: Path, **options: Any) -> list[BaseException]:
             run("crm.strange", to=TEXT)
             run("pay.out", to=TEXT, key=KINDS["api_key"])
             raised.append(refused(lambda: tools.get_tool("hidden.tool")(to=TEXT)))
+            raised += [refused(tools.tool_for, name) for name in (TEXT, f"{'x' * 55} {WHO.user}")]
             with contextlib.suppress(escalade.BudgetExceeded):
                 with scope(budget="1", name=KINDS["email"]):
                     run("crm.dear", to=TEXT)

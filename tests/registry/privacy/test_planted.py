@@ -149,7 +149,7 @@ def test_everything_was_planted(flight: Flight) -> None:
     met = {type(error).__name__ for error in flight.raised}
     assert met >= {
         "InvalidArguments", "RateLimited", "ToolFailed", "ToolTimeout", "ToolError", "ApprovalRequired", "UnknownTool",
-        "BudgetExceeded",
+        "BudgetExceeded", "UnknownName",
     }  # fmt: skip
     events = [row.event for row in reading.rows(flight.folder / "audit.db")]
     assert min(events.count(event) for event in ("intent", "outcome", "denied")) >= 6
@@ -175,6 +175,7 @@ def test_audit(flight: Flight) -> None:
     assert {row["tenant"] for row in rows} == {alias(WHO.tenant)}
     assert all(row["roles"] == sorted(map(alias, WHO.roles)) for row in rows)
     assert {row["run"] for row in rows} == {alias(RUN)}
+    assert "canary.bir" not in repr(rows), "of a tool that there isn't, no half of a name either"
     assert verify(path, [flight.folder / "anchor.jsonl"]).ok
 
 
