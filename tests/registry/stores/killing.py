@@ -1,4 +1,4 @@
-"""Four processes of 64 threads on one ledger, and somebody who kills them at random."""
+"""Four processes of 64 threads on one store, and somebody who kills them at random."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tests._house import ROOT
 from tests.registry.stores.crowd import MOST, THREADS, open_ledger
+from tests.registry.stores.limited import AT_ONCE, IN_ALL, SECONDS, open_limiter
 
 PROCESSES = 4
 
@@ -20,8 +22,8 @@ PROCESSES = 4
 class Crowd:
     """Starts the processes and keeps their number; `deaths` counts those that were killed."""
 
-    def __init__(self, kind: str, where: str, log: Path) -> None:
-        self.command = [sys.executable, "-m", "tests.registry.stores.crowd", kind, where, str(log)]
+    def __init__(self, worker: str, kind: str, where: str, log: Path) -> None:
+        self.command = [sys.executable, "-m", f"tests.registry.stores.{worker}", kind, where, str(log)]
         self.log, self.deaths = log, 0
         self.running: list[subprocess.Popen[str]] = []
 
@@ -55,7 +57,7 @@ class Crowd:
 def kill_at_random(kind: str, where: str, log: Path, limit: int, seconds: float = 6.0) -> dict[str, Any]:
     """The budget is never passed at any moment that is looked at; what the dead held is booked once, and counts."""
     ledger, chance = open_ledger(kind, where), random.Random(7)
-    crowd = Crowd(kind, where, log)
+    crowd = Crowd("crowd", kind, where, log)
     for _ in range(PROCESSES):
         crowd.start(seconds)
     until, worst, looks = time.monotonic() + seconds, 0, 0
@@ -75,3 +77,34 @@ def kill_at_random(kind: str, where: str, log: Path, limit: int, seconds: float 
     assert account.settled - sum(bills) <= crowd.deaths * THREADS * MOST, "what the dead held, and nothing else"
     assert account.overrun == 0
     return {"deaths": crowd.deaths, "looks": looks, "uses": len(bills), "settled": account.settled, "worst": worst}
+
+
+def limits_under_kills(kind: str, where: str, log: Path, seconds: float = 6.0) -> dict[str, Any]:
+    """No window ever has more uses than it allows: neither of those that processes lived to tell, nor of those that the
+    store knows, which has those of the dead, too.
+    """
+    limiter, chance = open_limiter(kind, where), random.Random(11)
+    crowd = Crowd("limited", kind, where, log)
+    for _ in range(PROCESSES):
+        crowd.start(seconds)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until - 1.0:
+        crowd.kill_one(chance)
+        crowd.start(max(0.5, until - time.monotonic()))
+    crowd.finish()
+    told, known = sorted(float(line) for line in log.read_text("ascii").split()), _known(kind, limiter)
+    for times in (told, known):
+        assert len(times) <= IN_ALL
+        gaps = [later - earlier for earlier, later in zip(times, times[AT_ONCE:], strict=False)]
+        assert all(gap >= SECONDS - 1e-5 for gap in gaps)
+    assert not Counter(told) - Counter(known), "none was forgotten"
+    assert len(known) - len(told) <= crowd.deaths * THREADS, "what the dead took, and nothing else"
+    return {"deaths": crowd.deaths, "told": len(told), "known": len(known)}
+
+
+def _known(kind: str, limiter: Any) -> list[float]:
+    """When each use was, as the store has it."""
+    if kind == "sqlite":
+        return [at for (at,) in limiter.database.read("SELECT at FROM uses ORDER BY at")]
+    (key,) = limiter.server.command("KEYS", "*:uses:*")
+    return sorted(float(at) / 1e6 for _, at in limiter.server.command("ZRANGE", key, 0, -1, "WITHSCORES"))
