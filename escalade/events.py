@@ -29,10 +29,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 import uuid
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -138,21 +140,50 @@ class NodeCancelled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungTried(Event):
-    """A climb tried a rung. `confidence`: 0 to 1, nan when unknown. `why`: why the policy tried it."""
+    """A climb tried a rung. `confidence`: 0 to 1, nan when unknown. `why`: how it failed, "" when it answered.
+
+    `raw`: the confidence before any calibrator. `signals`: name -> value of each source of confidence. Of `cost`,
+    `confidence_cost` was not for the answer. `confidence_error`: why the confidence is unknown, "" where it isn't.
+    """
 
     rung: str
     confidence: float
     cost: int | None = None
     why: str = ""
+    raw: float = math.nan
+    signals: Mapping[str, float] = field(default_factory=dict)
+    confidence_cost: int = 0
+    confidence_error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escalated(Event):
-    """A climb went on to a dearer rung, and why."""
+    """A climb went on to another rung, and why: `confidence` of the last answer, nan when unknown; `budget_left`, None
+    without a limit; `price` that the next rung is expected to cost, None where unknown.
+    """
 
     from_rung: str
     to_rung: str
     why: str = ""
+    confidence: float = math.nan
+    budget_left: int | None = None
+    price: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClimbStopped(Event):
+    """A climb ended, and why. `rung`: the one that answers, "" if none does; `confidence` of its answer; `cost` of all
+    attempts; `budget_left`, None without a limit; `next_rung` that would have been next, "" if none is left, and the
+    `price` that it was expected to cost, None where unknown.
+    """
+
+    rung: str
+    confidence: float
+    cost: int | None = None
+    why: str = ""
+    budget_left: int | None = None
+    next_rung: str = ""
+    price: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

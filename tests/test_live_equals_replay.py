@@ -178,9 +178,13 @@ def test_explanations_agree():
     gateway = Gateway(world.as_models())
     qa = Escalate("question -> answer", rungs=rungs, policy=Threshold(0.9), gateway=gateway)
     examples = world.task(20, seed=5)
-    with scope(budget="1.00"):
+    with scope(budget="1.00") as run:
         outcomes = record(qa, examples, world.metric)
-        said = [qa(**e.inputs()).climb for e in examples]
-    assert [c.explain() for c in said] == [replay_one(qa.policy, outcomes, i).explain() for i in range(20)]
+        left, said = [], []
+        for example in examples:
+            left.append(run.purse.left())
+            said.append(qa(**example.inputs()).climb)
+    replayed = [replay_one(qa.policy, outcomes, i, budget_left=left[i]) for i in range(20)]
+    assert [c.explain() for c in said] == [c.explain() for c in replayed]
     assert any(len(c.attempts) == 3 for c in said)
     assert any(isinstance(c.steps[1].decision, Stop) for c in said)

@@ -1,5 +1,7 @@
 """What a rung would cost for a question, before it is asked: an expected price and an upper bound.
 
+What its source of confidence may spend is part of both: k samples, the judge that reads the answer, the peers.
+
 The size of a prompt is that of the rendered one. Rendering takes 70-100 us, so for inputs of plain strings only the
 part that doesn't depend on them is rendered, once per predictor, signature, demos and adapter.
 """
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dspy
+from dspy.adapters.decision import resolve_adapter
 
+from escalade.agents.confidence.source import Draws
 from escalade.agents.models import Model
 
 _FRAMING = 16
@@ -23,19 +27,59 @@ _static: weakref.WeakKeyDictionary[dspy.Predict, tuple[Any, int]] = weakref.Weak
 """Predictor -> (what its static size depends on, the size)."""
 
 
-def estimate(program: dspy.Module, model: Model, inputs: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """(expected price, upper bound) of one call of the program, nano-dollars.
+Bill = tuple[int | None, int | None]
+"""(expected price, upper bound) in nano-dollars, None where it can't be known."""
 
-    None where it can't be known: an unpriced model, or a program other than a `Predict` or a `ChainOfThought`.
+USUAL = 80
+"""Bytes of a usual answer, as a judge gets to see it: for its expected price."""
+
+
+def estimate(program: dspy.Module, model: Model, inputs: Mapping[str, Any]) -> Bill:
+    """The bill of one call of the program.
+
+    Unknown for an unpriced model, and for a program other than a `Predict` or a `ChainOfThought`.
     """
-    predictor = _only_predictor(program)
+    predictor = predictor_of(program)
     if predictor is None or model.price is None:
         return None, None
     size = _size(predictor, inputs)
     return model.expected(size), model.ceiling(size, predictor.config.get("max_tokens"))
 
 
-def _only_predictor(program: dspy.Module) -> dspy.Predict | None:
+def bill_of(answer: Bill, draws: Draws | None, helpers: Iterable[Bill]) -> Bill:
+    """The bill of a rung: its answer, as often as it may be drawn, and its source's helpers once each.
+
+    Samples are expected to be all drawn; that they may stop early isn't counted on.
+    """
+    n = 1 if draws is None else draws.k
+    prices, ceilings = zip(*[answer] * n, *helpers, strict=True)
+    return _sum(prices), _sum(ceilings)
+
+
+def helper_bill(program: dspy.Module, model: Model, inputs: Mapping[str, Any], shown: int) -> Bill:
+    """The bill of a source's helper. `shown`: bytes that each output of the rung takes in its prompt at most."""
+    predictor = predictor_of(program)
+    if predictor is None:
+        return None, None
+    outputs = [name for name in predictor.signature.input_fields if name not in inputs]
+    if not outputs:
+        return estimate(program, model, inputs)
+    usual = estimate(program, model, {**inputs, **dict.fromkeys(outputs, "x" * min(USUAL, shown))})
+    most = estimate(program, model, {**inputs, **dict.fromkeys(outputs, "x" * shown)})
+    return usual[0], most[1]
+
+
+def _sum(amounts: Iterable[int | None]) -> int | None:
+    total = 0
+    for amount in amounts:
+        if amount is None:
+            return None
+        total += amount
+    return total
+
+
+def predictor_of(program: dspy.Module) -> dspy.Predict | None:
+    """The one predictor of a program whose prompt bounds its price, None for other programs."""
     if type(program) is dspy.Predict:
         return program
     return program.predict if type(program) is dspy.ChainOfThought else None
@@ -54,12 +98,23 @@ def _size(predictor: dspy.Predict, inputs: Mapping[str, Any]) -> int:
 
 
 def _rendered(adapter: Any, predictor: dspy.Predict, inputs: Mapping[str, Any]) -> int:
-    messages = adapter.format(predictor.signature, predictor.demos, dict(inputs))
+    signature, demos = _translated(adapter, predictor)
+    messages = adapter.format(signature, demos, dict(inputs))
     size = sum(len(_content(m).encode()) + _FRAMING for m in messages) + _SAFETY
     if isinstance(adapter, dspy.JSONAdapter):
         # The response schema travels beside the prompt; its text is about what the instructions say of the outputs.
         size += 512 * len(predictor.signature.output_fields)
     return size
+
+
+def _translated(adapter: Any, predictor: dspy.Predict) -> tuple[Any, Any]:
+    """Signature and demos as they are sent: decision types are asked for as probabilities, with their criteria."""
+    found = resolve_adapter(None, adapter, predictor.signature, predictor.fields, predictor.signature)
+    if found is adapter:
+        return predictor.signature, predictor.demos
+    with dspy.context(send_stream=None):
+        asked = found._prepare(predictor.signature, predictor.demos, {}, {})
+    return asked["signature"], asked["demos"]
 
 
 def _content(message: Mapping[str, Any]) -> str:

@@ -20,10 +20,11 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 from escalade.errors import BadInput
-from escalade.money import Money
+from escalade.money import NANO, Money
 
 OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED = "ok", "wrong_format", "truncated", "failed", "refused"
 """Status of an attempt. Only `OK` carries an answer; `REFUSED` means that the guard said no and nothing was paid."""
@@ -53,6 +54,10 @@ class Attempt:
     `rung`: index on the ladder. `answer`: anything with `==`. `confidence`: probability of being right in 0..1,
     nan where unknown. `cost`: nano-dollars that it settled at, 0 when refused. `latency`: seconds, nan where unknown.
     `status`: one of the module's constants. `result`: the DSPy prediction of a live attempt. `error`: what was raised.
+
+    Live attempts also know how they came to their confidence. `raw`: what the source said, before any calibrator.
+    `signals`: name -> value of each source that took part. `confidence_cost`: nano-dollars of `cost` that were not for
+    the answer. `confidence_error`: why the confidence is unknown, where something went wrong.
     """
 
     rung: int
@@ -63,6 +68,10 @@ class Attempt:
     status: str = OK
     result: Any = field(default=None, compare=False, repr=False)
     error: BaseException | None = field(default=None, compare=False, repr=False)
+    raw: float = field(default=math.nan, compare=False)
+    signals: Mapping[str, float] = field(default_factory=dict, compare=False)
+    confidence_cost: int = field(default=0, compare=False)
+    confidence_error: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -74,8 +83,8 @@ class View:
     """What a policy may look at. It never holds anything that production would not know at that moment.
 
     `key`: identifies the question, for seeded randomness. `features`: facts about the question, known before any
-    attempt (`prompt_chars` is always there). `rungs`: the ladder, cheapest first. `prices`: expected price of each
-    rung for this question, nano-dollars, None where unknown. `ceilings`: upper bound of each, None where unknown.
+    attempt (`prompt_chars` is always there, live also `text`). `rungs`: the ladder, cheapest first. `prices`: expected
+    price of each rung for this question, nano-dollars, None where unknown. `ceilings`: upper bounds, None if unknown.
     `attempts`: so far, in order. `budget_left`: nano-dollars, None without a limit. `time_left`: seconds, inf without
     a deadline. `braked`: the ledger asks to stop spending on escalation (95 % of a budget is gone).
     """
@@ -143,10 +152,17 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One decision and what came of it; `attempt` is None for the last step, which stops."""
+    """One decision and what came of it; `attempt` is None for the last step, which stops.
+
+    What was known then: `budget_left`, nano-dollars, None without a limit; `next`, the rung that was tried, or would
+    have been next, None if none is left; `price`, what it was expected to cost, nano-dollars, None where unknown.
+    """
 
     decision: Decision
     attempt: Attempt | None
+    budget_left: int | None = None
+    next: int | None = None
+    price: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +196,37 @@ class Climb:
 
 
 def _told(step: Step, rungs: Sequence[Rung]) -> str:
-    attempt = step.attempt
+    attempt, at = step.attempt, step.next
+    next_ = "" if at is None else rungs[at].name if rungs else f"rung {at}"
+    left = "no limit" if step.budget_left is None else f"{usd(step.budget_left)} left"
     if attempt is None:
-        return f"stop: {step.decision.why}"
-    name = rungs[attempt.rung].name if rungs else f"rung {attempt.rung}"
+        ahead = f"next is {next_} at {usd(step.price)}" if next_ else "no rung is left"
+        return f"stop: {step.decision.why} [{left}, {ahead}]"
+    gave = said_of(attempt) if attempt.ok else attempt.status
+    return f"{next_}: {step.decision.why} [{left}, expected {usd(step.price)}] -> {gave}, {_paid(attempt)}"
+
+
+def said_of(attempt: Attempt) -> str:
+    """How sure an attempt is, and by what: "confidence 0.71 (samples 0.80)"."""
     known = "confidence unknown" if math.isnan(attempt.confidence) else f"confidence {attempt.confidence:.2f}"
-    gave = known if attempt.ok else attempt.status
-    return f"{name}: {step.decision.why} -> {gave}, {Money(attempt.cost)}"
+    made = {n: v for n, v in attempt.signals.items() if not _same(v, attempt.confidence)}
+    if attempt.confidence_error is not None:
+        return f"{known} ({type(attempt.confidence_error).__name__}: {attempt.confidence_error})"
+    return f"{known} ({', '.join(f'{n} {v:.2f}' for n, v in made.items())})" if made else known
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def _paid(attempt: Attempt) -> str:
+    extra = f", {Money(attempt.confidence_cost)} of it for confidence" if attempt.confidence_cost else ""
+    return f"{Money(attempt.cost)}{extra}"
+
+
+def usd(nanos: int | None) -> str:
+    """A price for people: 3 significant digits, never in powers of ten. Not for sums."""
+    return "unknown price" if nanos is None else f"${format(Decimal(f'{nanos / NANO:.3g}'), 'f')}"
 
 
 Climbing = Generator[int, Attempt, Climb]
@@ -209,7 +249,7 @@ def climbing(policy: Policy, view: View | Callable[[tuple[Attempt, ...]], View])
         if not now.fits(decision.rung):
             return _stopped(now, steps, _not_affordable(now, decision), decision.rung)
         attempt = yield decision.rung
-        steps.append(Step(decision, attempt))
+        steps.append(Step(decision, attempt, now.budget_left, decision.rung, now.prices[decision.rung]))
         now = look((*now.attempts, attempt))
 
 
@@ -276,7 +316,11 @@ def _next(steps: Climbing, attempt: Attempt) -> int | Climb:
 
 def _stopped(view: View, steps: list[Step], stop: Stop, held_back: int | None) -> Climb:
     chosen = view.attempts[stop.attempt] if view.attempts else None
-    return Climb(chosen, (*steps, Step(stop, None)), held_back)
+    tried = {attempt.rung for attempt in view.attempts}
+    left = (rung for rung in range(len(view.rungs)) if rung not in tried)
+    next_ = next(left, None) if held_back is None else held_back
+    price = None if next_ is None else view.prices[next_]
+    return Climb(chosen, (*steps, Step(stop, None, view.budget_left, next_, price)), held_back)
 
 
 def _not_affordable(view: View, wanted: Try) -> Stop:

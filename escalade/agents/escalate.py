@@ -19,45 +19,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError, LMError
 
 from escalade import events
-from escalade.agents import policies
-from escalade.agents._estimate import estimate
-from escalade.agents.climb import (
-    FAILED,
-    OK,
-    REFUSED,
-    TRUNCATED,
-    WRONG_FORMAT,
-    Attempt,
-    Climb,
-    Decision,
-    Policy,
-    Rung,
-    Try,
-    View,
-    climb,
-    climb_sync,
-)
-from escalade.agents.confidence import Confidence
+from escalade.agents import _saving, policies
+from escalade.agents._attempts import Bench
+from escalade.agents._estimate import Bill, bill_of, estimate, helper_bill
+from escalade.agents._features import Features, Maker, makers_of
+from escalade.agents._rungs import Believed, RungLike, program_of, rung_of, sources_of
+from escalade.agents.calibration import Calibrator
+from escalade.agents.climb import Attempt, Climb, Decision, Policy, Rung, Try, View, climb, climb_sync
+from escalade.agents.confidence.said import Confidence
+from escalade.agents.confidence.source import Helper, Source, rung_signature
 from escalade.agents.gateway import Gateway, find_gateway
-from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NodeTimeout, Refused, UnknownName, UnknownPrice
+from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, UnknownName, UnknownPrice
 from escalade.money import Money
-from escalade.scopes import Entered, Scope, require
+from escalade.scopes import Scope, require
 
-RungLike = Rung | tuple[Any, str] | tuple[Any, str, str] | str
-"""`Rung`, `(strategy, model)`, `(strategy, model, price bound)`, or just a model, which means `Predict`.
+_S = TypeVar("_S", bound=_saving.Saved)
 
-A strategy is a name, a class or a module. A price bound (dollars per question) is needed, under a budget, for any
-program but a `Predict` and a `ChainOfThought`, whose prompts bound it.
-"""
+__all__ = ["Escalate", "Escalated", "RungLike"]
 
 
 class Escalated(dspy.Prediction):
@@ -76,15 +61,19 @@ class Escalated(dspy.Prediction):
     @property
     def rung(self) -> Rung:
         """The rung that answered."""
-        chosen = self.climb.chosen
-        if chosen is None:
-            raise BadInput("this climb has no answer")
-        return self._rungs[chosen.rung]
+        return self._rungs[self.attempt.rung]
 
     @property
     def cost(self) -> Money:
         """What all attempts together cost."""
         return Money(self.climb.cost)
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt that answered: its confidence, the signals that it was made from, what it cost."""
+        if self.climb.chosen is None:
+            raise BadInput("this climb has no answer")
+        return self.climb.chosen
 
     @property
     def escalated(self) -> bool:
@@ -100,9 +89,14 @@ class Escalate(dspy.Module):
     """Answers on the cheapest rung that the policy finds good enough, within budget and deadline.
 
     `signature`: as for `dspy.Predict`. `rungs`: cheapest first. `policy`: which rung next. `gateway`: where models are
-    found, the one named "default" if None. `confidence`: add a verbalised confidence output to every rung. `answer`:
-    prediction -> what "the same answer" means; by default the outputs, strings stripped and case-folded.
-    Raises BadInput, UnknownName.
+    found, the one named "default" if None. `confidence`: where an attempt's confidence comes from: True has each rung
+    say it in an output of its own, False adds nothing; or a source, like `Samples(5)`; or a dict of these by index or
+    name of a rung. `answer`: prediction -> what "the same answer" means; by default the outputs, strings stripped and
+    case-folded. `features`: one or several functions, inputs -> dict of facts that policies may look at; each runs once
+    per question, when a fact of it is asked for.
+
+    `calibrators`: name of a rung -> what is applied to its confidence. They are saved with the program, as the policy
+    and the settings of the sources are. Raises BadInput, UnknownName.
     """
 
     def __init__(
@@ -112,8 +106,9 @@ class Escalate(dspy.Module):
         rungs: Sequence[RungLike],
         policy: Policy,
         gateway: Gateway | None = None,
-        confidence: bool = True,
+        confidence: Believed | Mapping[Any, Believed] = True,
         answer: Callable[[dspy.Prediction], Any] | None = None,
+        features: Maker | Iterable[Maker] | None = None,
     ) -> None:
         super().__init__()
         if not rungs:
@@ -122,31 +117,68 @@ class Escalate(dspy.Module):
             raise BadInput(f"expected a policy, like Threshold(0.8), got {policy!r}")
         self.signature = dspy.ensure_signature(signature)
         self.policy = policy
-        gateway = find_gateway("default") if gateway is None else gateway
-        asked = _with_confidence(self.signature) if confidence else self.signature
-        built = [_built(rung, asked, gateway) for rung in rungs]
-        self.rungs: tuple[Rung, ...] = tuple(rung for rung, _ in built)
-        self.programs: list[dspy.Module] = [program for _, program in built]
-        self._lms = _Shared(gateway.lm(rung.model or "") for rung in self.rungs)
-        self._gateway, self._outputs = gateway, tuple(self.signature.output_fields)
+        self.calibrators: dict[str, Calibrator] = {}
+        self.features = makers_of(features)
+        self._gateway = find_gateway("default") if gateway is None else gateway
+        self._outputs = tuple(name for name in self.signature.output_fields if name != "confidence")
         self._answer = answer or self._usual_answer
+        built = [rung_of(rung, self._gateway) for rung in rungs]
+        self.rungs: tuple[Rung, ...] = tuple(rung for rung, _ in built)
         if len({rung.name for rung in self.rungs}) < len(self.rungs):
             raise BadInput(f"rungs need different names, got {[rung.name for rung in self.rungs]}")
+        self.programs: list[dspy.Module] = []
+        self._strategies = _Shared(None if isinstance(strategy, dspy.Module) else strategy for _, strategy in built)
+        self._believe(sources_of(confidence, self.rungs), [strategy for _, strategy in built])
+
+    def _believe(self, sources: tuple[Source | None, ...], strategies: Sequence[Any]) -> None:
+        """Build what depends on the sources: what the rungs are asked, their LMs, and the sources' own programs."""
+        self.sources = sources
+        self.programs = [
+            program_of(strategy, rung_signature(self.signature, source))
+            for strategy, source in zip(strategies, sources, strict=True)
+        ]
+        self._lms = _Shared(
+            self._gateway.lm(rung.model or "", **({} if source is None else source.settings()))
+            for rung, source in zip(self.rungs, sources, strict=True)
+        )
+        distinct = list(dict.fromkeys(source for source in sources if source is not None))
+        helpers = {source: source.helpers(self.signature, program_of) for source in distinct}
+        self.judges: dict[str, dspy.Module] = {}
+        self._helpers = _Shared(self._placed(source, helpers, distinct) for source in sources)
+
+    def _placed(
+        self, source: Source | None, helpers: Mapping[Source, Mapping[str, Helper]], distinct: list[Source]
+    ) -> _Shared:
+        """(name of the helper, its key in `judges`, LM, model, bytes of outputs shown) of each helper of a source.
+
+        Rungs that share a source share its programs, so that an optimiser improves one judge and not one for each rung.
+        """
+        if source is None:
+            return _Shared()
+        same = [other for other in distinct if other.name == source.name]
+        label = source.name if same[0] == source else f"{source.name}_{same.index(source) + 1}"
+        placed = []
+        for name, helper in helpers[source].items():
+            key = f"{label} {name}"
+            self.judges.setdefault(key, helper.program)
+            model = self._gateway.model(helper.model)
+            placed.append((name, key, self._gateway.lm(helper.model), model, helper.shown))
+        return _Shared(placed)
 
     def forward(self, **inputs: Any) -> Escalated:
         """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
         scope = self._checked(inputs)
-        payer = self._payer(scope)
-        done = climb_sync(self._told(scope), lambda k: self._attempt(k, inputs, payer), self._looker(inputs, scope))
+        bench = self._bench(self._payer(scope))
+        done = climb_sync(self._told(scope), lambda k: bench.attempt(k, inputs), self._looker(inputs, scope))
         return self._answered(done, scope, inputs)
 
     async def aforward(self, **inputs: Any) -> Escalated:
         """Answer. Raises what the last attempt raised when no rung gave an answer."""
         scope = self._checked(inputs)
-        payer = self._payer(scope)
+        bench = self._bench(self._payer(scope))
 
         async def attempt(rung: int) -> Attempt:
-            return await self._aattempt(rung, inputs, payer)
+            return await bench.aattempt(rung, inputs)
 
         return self._answered(await climb(self._told(scope), attempt, self._looker(inputs, scope)), scope, inputs)
 
@@ -156,7 +188,7 @@ class Escalate(dspy.Module):
 
     def attempt_sync(self, rung: int, **inputs: Any) -> Attempt:
         """One rung's attempt on the question, paid by the current scope: for recording outcomes."""
-        return self._attempt(rung, inputs, self._checked(inputs))
+        return self._bench(self._checked(inputs)).attempt(rung, inputs)
 
     def _checked(self, inputs: Mapping[str, Any]) -> Scope:
         """The scope that pays, once the inputs are the signature's: DSPy would only warn, and pay for garbage."""
@@ -168,61 +200,54 @@ class Escalate(dspy.Module):
             raise BadInput(f"Escalate needs {missing}; the call gave {', '.join(inputs) or 'nothing'}")
         return require("Escalate")
 
+    def _bench(self, payer: Scope) -> Bench:
+        return Bench(
+            rungs=self.rungs,
+            programs=self.programs,
+            lms=self._lms,
+            sources=self.sources,
+            judges=[{name: (self.judges[key], lm) for name, key, lm, _, _ in placed} for placed in self._helpers],
+            calibrators=self.calibrators,
+            outputs=self._outputs,
+            same=self._answer,
+            scope=payer,
+        )
+
     def get_lm(self) -> Any:
         """The LM that was set on all predictors, else the first rung's: what BestOfN and Refine vary."""
         return super().get_lm() or self._lms[0]
 
+    # -- saved and loaded
+
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - DSPy's signature
-        """The predictors' state, and the policy under the key `policy`."""
-        return {**super().dump_state(json_mode=json_mode), "policy": policies.dump_policy(self.policy)}
+        """The predictors' state, and the policy, the sources of confidence and the calibrators under these keys."""
+        return {
+            **super().dump_state(json_mode=json_mode),
+            "policy": policies.dump_policy(self.policy),
+            "confidence": [None if source is None else source.dump() for source in self.sources],
+            "calibrators": {name: calibrator.dump() for name, calibrator in self.calibrators.items()},
+        }
 
     def load_state(self, state: dict[str, Any], **options: Any) -> None:
-        """Raises UnknownName for a policy that this version doesn't have."""
+        """Raises UnknownName for a policy, source or calibrator that this version doesn't have, BadInput."""
         if "policy" in state:
             self.policy = policies.load_policy(state["policy"])
-        super().load_state({k: v for k, v in state.items() if k != "policy"}, **options)
+        if "confidence" in state:
+            self._load_sources(state["confidence"])
+        if "calibrators" in state:
+            self.calibrators = {n: _loaded(saved, Calibrator) for n, saved in state["calibrators"].items()}
+        ours = {"policy", "confidence", "calibrators"}
+        super().load_state({k: v for k, v in state.items() if k not in ours}, **options)
 
-    # -- one attempt
+    def _load_sources(self, saved: Sequence[Any]) -> None:
+        if len(saved) != len(self.rungs):
+            raise BadInput(f"the saved program has {len(saved)} rungs, this one {len(self.rungs)}")
+        sources = tuple(None if one is None else _loaded(one, Source) for one in saved)
+        if sources != self.sources:
+            given = zip(self._strategies, self.programs, strict=True)
+            self._believe(sources, [program if strategy is None else strategy for strategy, program in given])
 
-    def _attempt(self, rung: int, inputs: Mapping[str, Any], scope: Scope) -> Attempt:
-        entered, began = self._entered(rung, scope), time.perf_counter()
-        with entered as inner:
-            try:
-                with self._speaking(rung) as options:
-                    result = self.programs[rung](**inputs, **options)
-            except _ANSWERS_BADLY as error:
-                return self._failed(rung, inner, began, error)
-            return self._succeeded(rung, inner, began, result)
-
-    async def _aattempt(self, rung: int, inputs: Mapping[str, Any], scope: Scope) -> Attempt:
-        entered, began = self._entered(rung, scope), time.perf_counter()
-        async with entered as inner:
-            try:
-                with self._speaking(rung) as options:
-                    result = await self.programs[rung].acall(**inputs, **options)
-            except _ANSWERS_BADLY as error:
-                return self._failed(rung, inner, began, error)
-            return self._succeeded(rung, inner, began, result)
-
-    @contextmanager
-    def _speaking(self, rung: int) -> Iterator[dict[str, Any]]:
-        """The rung's own model for its program, whatever `set_lm` put on the predictors.
-
-        BestOfN, Refine and some optimisers set one LM on every predictor they find, to sample with another `rollout_id`
-        and temperature. Those two are taken over; the model is not, or all rungs would be one.
-        """
-        program, lm = self.programs[rung], self._lms[rung]
-        given = next((p.lm for _, p in program.named_predictors() if p.lm is not None), None)
-        if given is not None:
-            lm = _sampling_like(lm, given)
-        plain = type(program) in (dspy.Predict, dspy.ChainOfThought)
-        if given is not None and not plain and given.model != lm.model:
-            raise BadInput(
-                f"set_lm put model {given.model!r} on rung {self.rungs[rung].name!r}; a program of your own can't be "
-                f"sampled through set_lm, since its model would be replaced"
-            )
-        with dspy.context(lm=lm):
-            yield {"lm": lm} if plain else {}
+    # -- around the climb
 
     def _payer(self, scope: Scope) -> Scope:
         """What pays the attempts. A policy's budget per request is hard here, not only in its decisions.
@@ -233,57 +258,13 @@ class Escalate(dspy.Module):
         limit = getattr(self.policy, "per_request", None)
         return scope if limit is None else scope.narrow(name="request", budget=limit, optional=True)
 
-    def _entered(self, rung: int, scope: Scope) -> Entered:
-        """A scope of its own for the attempt: it counts the attempt's cost, and a refusal in it stays in it.
-
-        Escalation is a wish. When the run can't pay for it the climb ends with what it has; a first attempt that is
-        refused leaves no answer, and its error is raised.
-        """
-        name = self.rungs[rung].name
-        return Entered(lambda: scope.narrow(name=name, optional=True), check=False)
-
-    def _succeeded(self, rung: int, inner: Scope, began: float, result: dspy.Prediction) -> Attempt:
-        swallowed = inner.purse.exhausted
-        if swallowed is not None:
-            return self._failed(rung, inner, began, swallowed.again())
-        said = result.get("confidence") if "confidence" in result else None
-        attempt = Attempt(
-            rung=rung,
-            answer=self._answer(result),
-            confidence=float(Confidence(said)),
-            cost=inner.purse.spent,
-            latency=time.perf_counter() - began,
-            status=OK,
-            result=result,
-        )
-        self._tell(inner, attempt)
-        return attempt
-
-    def _failed(self, rung: int, inner: Scope, began: float, error: BaseException) -> Attempt:
-        if isinstance(error, Refused):
-            status = REFUSED
-        elif isinstance(error, AdapterParseError):
-            status = TRUNCATED if inner.truncated else WRONG_FORMAT
-        else:
-            status = FAILED
-        spent, latency = inner.purse.spent, time.perf_counter() - began
-        attempt = Attempt(rung=rung, cost=spent, latency=latency, status=status, error=error)
-        self._tell(inner, attempt)
-        return attempt
-
-    def _tell(self, scope: Scope, attempt: Attempt) -> None:
-        name, why = self.rungs[attempt.rung].name, "" if attempt.ok else attempt.status
-        events.emit(scope, events.RungTried, rung=name, confidence=attempt.confidence, cost=attempt.cost, why=why)
-
-    # -- around the climb
-
     def _told(self, scope: Scope) -> Policy:
         """The policy, announcing escalations as they happen where somebody listens."""
         return _Announced(self.policy, scope) if scope.listeners else self.policy
 
     def _looker(self, inputs: Mapping[str, Any], scope: Scope) -> Callable[[tuple[Attempt, ...]], View]:
         prices, ceilings = zip(*(self._estimate(k, inputs) for k in range(len(self.rungs))), strict=True)
-        key, features = _key(inputs), {"prompt_chars": sum(len(str(v)) for v in inputs.values())}
+        key, features = _key(inputs), Features(inputs, self.features)
 
         def look(attempts: tuple[Attempt, ...]) -> View:
             return View(
@@ -300,13 +281,17 @@ class Escalate(dspy.Module):
 
         return look
 
-    def _estimate(self, k: int, inputs: Mapping[str, Any]) -> tuple[int | None, int | None]:
-        rung = self.rungs[k]
+    def _estimate(self, k: int, inputs: Mapping[str, Any]) -> Bill:
+        """The bill of a rung for this question: its answer, and all that its source of confidence may spend."""
+        rung, source = self.rungs[k], self.sources[k]
         price, ceiling = estimate(self.programs[k], self._gateway.model(rung.model or ""), inputs)
-        return price, ceiling if rung.ceiling is None else int(rung.ceiling)
+        answer = price, ceiling if rung.ceiling is None else int(rung.ceiling)
+        helpers = [helper_bill(self.judges[key], model, inputs, shown) for _, key, _, model, shown in self._helpers[k]]
+        return bill_of(answer, None if source is None else source.draws(), helpers)
 
     def _answered(self, done: Climb, scope: Scope, inputs: Mapping[str, Any]) -> Escalated:
         chosen = done.chosen
+        self._tell(done, scope)
         if chosen is None or not chosen.ok:
             reason = self._reason(done, scope, inputs)
             if isinstance(reason, BudgetExceeded):
@@ -316,8 +301,24 @@ class Escalate(dspy.Module):
         answer = Escalated(**dict(chosen.result.items()))
         answer.set_lm_usage(chosen.result.get_lm_usage())
         answer._completions = chosen.result._completions
+        if self.sources[chosen.rung] is not None and "confidence" not in self.signature.output_fields:
+            answer.confidence = Confidence(chosen.confidence)
         answer._climb, answer._rungs = done, self.rungs
         return answer
+
+    def _tell(self, done: Climb, scope: Scope) -> None:
+        chosen, last = done.chosen, done.steps[-1]
+        events.emit(
+            scope,
+            events.ClimbStopped,
+            rung=self.rungs[chosen.rung].name if chosen is not None and chosen.ok else "",
+            confidence=math.nan if chosen is None else chosen.confidence,
+            cost=done.cost,
+            why=last.decision.why,
+            budget_left=last.budget_left,
+            next_rung="" if last.next is None else self.rungs[last.next].name,
+            price=last.price,
+        )
 
     def _reason(self, done: Climb, scope: Scope, inputs: Mapping[str, Any]) -> BaseException:
         """Why there is no answer: the last error, else why not even the first rung could be tried."""
@@ -336,17 +337,8 @@ class Escalate(dspy.Module):
         return BudgetExceeded(why)
 
     def _usual_answer(self, result: dspy.Prediction) -> Any:
-        values = [result.get(name) for name in self._outputs if name in result and name != "confidence"]
+        values = [result.get(name) for name in self._outputs if name in result]
         return tuple(_plain(v) for v in values) if len(values) != 1 else _plain(values[0])
-
-
-_ANSWERS_BADLY = (Refused, LMError, AdapterParseError, NodeTimeout)
-"""What makes a failed attempt. Anything else is a mistake in the program or in its use, and is raised."""
-
-
-def _sampling_like(lm: Any, given: Any) -> Any:
-    options = {k: given.kwargs[k] for k in ("rollout_id", "temperature") if given.kwargs.get(k) is not None}
-    return lm.copy(**options) if options else lm
 
 
 class _Announced:
@@ -362,13 +354,22 @@ class _Announced:
     def decide(self, view: View) -> Decision:
         decision = self._policy.decide(view)
         if isinstance(decision, Try) and view.attempts and view.fits(decision.rung):
-            names = view.rungs[view.attempts[-1].rung].name, view.rungs[decision.rung].name
-            events.emit(self._scope, events.Escalated, from_rung=names[0], to_rung=names[1], why=decision.why)
+            last = view.attempts[-1]
+            events.emit(
+                self._scope,
+                events.Escalated,
+                from_rung=view.rungs[last.rung].name,
+                to_rung=view.rungs[decision.rung].name,
+                why=decision.why,
+                confidence=last.confidence,
+                budget_left=view.budget_left,
+                price=view.prices[decision.rung],
+            )
         return decision
 
 
 class _Shared(tuple[Any, ...]):
-    """LMs that copies of the module share: what they cost is the gateway's business, not the copy's."""
+    """What copies of the module share, like LMs: what they cost is the gateway's business, not the copy's."""
 
     __slots__ = ()
 
@@ -376,38 +377,11 @@ class _Shared(tuple[Any, ...]):
         return self
 
 
-def _built(like: RungLike, signature: Any, gateway: Gateway) -> tuple[Rung, dspy.Module]:
-    if isinstance(like, Rung):
-        gateway.model(like.model or "")
-        return like, _program(like.strategy or "Predict", signature)
-    strategy, model, *bound = ("Predict", like) if isinstance(like, str) else like
-    if not isinstance(model, str):
-        raise BadInput(f"rung {like!r}: expected the alias of a model on the gateway, got {model!r}")
-    program = _program(strategy, signature)
-    label = strategy if isinstance(strategy, str) else type(program).__name__
-    ceiling = Money.of(bound[0]) if bound else None
-    return Rung(f"{label}/{gateway.model(model).name}", label, model, ceiling), program
-
-
-def _program(strategy: Any, signature: Any) -> dspy.Module:
-    if isinstance(strategy, dspy.Module):
-        return strategy
-    if isinstance(strategy, str):
-        known = {"Predict": dspy.Predict, "ChainOfThought": dspy.ChainOfThought}
-        if strategy not in known:
-            raise BadInput(f"unknown strategy {strategy!r}; write 'Predict', 'ChainOfThought', a class or a module")
-        strategy = known[strategy]
-    program = strategy(signature)
-    if not isinstance(program, dspy.Module):
-        raise BadInput(f"strategy {strategy!r} did not make a dspy.Module but {type(program).__name__}")
-    return program
-
-
-def _with_confidence(signature: Any) -> Any:
-    if "confidence" in signature.output_fields:
-        return signature
-    field = dspy.OutputField(desc="probability from 0 to 1 that the other outputs are right")
-    return signature.append("confidence", field, type_=Confidence)
+def _loaded(saved: Mapping[str, Any], base: type[_S]) -> _S:
+    loaded = _saving.load_saved(saved, base.noun)
+    if not isinstance(loaded, base):
+        raise BadInput(f"{type(loaded).__qualname__} is registered as a {base.noun}, but isn't one")
+    return loaded
 
 
 def _key(inputs: Mapping[str, Any]) -> str:

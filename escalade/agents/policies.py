@@ -23,9 +23,9 @@ from hashlib import blake2b
 from typing import ClassVar
 
 from escalade.agents._saving import Saved, dump_policy, load_policy, register_policy
-from escalade.agents.climb import Decision, Policy, Rung, Stop, Try, View, best_attempt
+from escalade.agents.climb import Decision, Policy, Rung, Stop, Try, View, best_attempt, usd
 from escalade.errors import BadInput, UnknownName
-from escalade.money import NANO, Money
+from escalade.money import Money
 
 __all__ = [
     "Agreement",
@@ -280,11 +280,6 @@ class Budgeted(Saved):
         return Try(rung, f"{name} doesn't fit {_left(view)}: the dearest that does, at {usd(price)}")
 
 
-def usd(nanos: int | None) -> str:
-    """A price for people: 3 significant digits, never in powers of ten. Not for sums."""
-    return "unknown price" if nanos is None else f"${format(Decimal(f'{nanos / NANO:.3g}'), 'f')}"
-
-
 def _pick(view: View, rung: int, why: str) -> Decision:
     for i, attempt in enumerate(view.attempts):
         if attempt.rung == rung:
@@ -300,7 +295,7 @@ def _escalate(view: View, rung: int | None, signal: str, best: int) -> Decision:
         return Stop(best, f"{signal}; the budget is nearly used up")
     if not view.fits(rung):
         return Stop(best, f"{signal}; {view.rungs[rung].name} doesn't fit {_left(view)}", wanted=rung)
-    return Try(rung, f"{signal}; expected at {usd(view.prices[rung])}")
+    return Try(rung, signal)
 
 
 def _largest_group(view: View, members: list[int]) -> tuple[int, int]:

@@ -308,7 +308,7 @@ def test_events_tell_each_rung_and_each_escalation():
     with scope(budget="0.10", listen=heard.append):
         ask(qa)
     kinds = [type(e).__name__ for e in heard if not isinstance(e, events.Settled)]
-    assert kinds == ["RungTried", "Escalated", "RungTried"]
+    assert kinds == ["RungTried", "Escalated", "RungTried", "ClimbStopped"]
     climbed = next(e for e in heard if isinstance(e, events.Escalated))
     assert (climbed.from_rung, climbed.to_rung) == ("Predict/small", "ChainOfThought/small")
     assert "0.30 < 0.80" in climbed.why

