@@ -8,6 +8,7 @@ would have been. The cache that is built in is in memory and never pickled; one 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -15,14 +16,57 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from escalade.registry.canonical import digest
+from escalade.registry.privacy.outlets import error_line
 from escalade.scopes import Scope
+
+logger = logging.getLogger(__name__)
 
 
 class Cache(Protocol):
-    """Where results are kept, by digest."""
+    """Where results are kept, by digest. Its methods may raise: see `Forgiving`."""
 
-    def get(self, key: str) -> bytes | None: ...
-    def set(self, key: str, value: bytes, seconds: float) -> None: ...
+    def get(self, key: str) -> bytes | None:
+        """The value, None when there is none or its time is up."""
+        ...
+
+    def set(self, key: str, value: bytes, seconds: float, tag: str = "") -> None:
+        """Keep it for so long, or until others push it out."""
+        ...
+
+    def clear(self, tag: str | None = None) -> None:
+        """Forget what was kept under this tag (the name of a tool), or everything."""
+        ...
+
+
+class Forgiving:
+    """A cache whose failures are misses. `failed`: told of each; one line of log in `quiet` seconds."""
+
+    def __init__(self, cache: Cache, failed: Callable[[], None], quiet: float = 10.0) -> None:
+        self.cache, self._failed, self._quiet = cache, failed, quiet
+        self._loud = -quiet
+
+    def get(self, key: str) -> bytes | None:
+        """The value, None when there is none to be had."""
+        try:
+            return self.cache.get(key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the tool can be asked
+            self.note(error)
+            return None
+
+    def set(self, key: str, value: bytes, seconds: float, tag: str = "") -> None:
+        """Keep it, if possible."""
+        try:
+            self.cache.set(key, value, seconds, tag)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.note(error)
+
+    def note(self, error: Exception) -> None:
+        """It failed."""
+        self._failed()
+        now = time.monotonic()
+        if now - self._loud >= self._quiet:
+            self._loud = now
+            logger.warning("the cache of tool results failed, which counts as a miss: %s", error_line(error))
 
 
 class MemoryCache:
@@ -31,7 +75,7 @@ class MemoryCache:
     def __init__(self, size: int = 4096, now: Callable[[], float] = time.monotonic) -> None:
         self._size, self._now = size, now
         self._lock = threading.RLock()  # re-entrant: finalizers may call tools
-        self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, bytes, str]] = OrderedDict()
 
     def get(self, key: str) -> bytes | None:
         """The value, None when there is none or its time is up."""
@@ -43,13 +87,19 @@ class MemoryCache:
             self._kept.move_to_end(key)
             return found[1]
 
-    def set(self, key: str, value: bytes, seconds: float) -> None:
+    def set(self, key: str, value: bytes, seconds: float, tag: str = "") -> None:
         """Keep it for so long, or until others push it out."""
         with self._lock:
-            self._kept[key] = (self._now() + seconds, value)
+            self._kept[key] = (self._now() + seconds, value, tag)
             self._kept.move_to_end(key)
             while len(self._kept) > self._size:
                 self._kept.popitem(last=False)
+
+    def clear(self, tag: str | None = None) -> None:
+        """Forget what was kept under this tag, or everything."""
+        with self._lock:
+            for key in [key for key, kept in self._kept.items() if tag in (None, kept[2])]:
+                del self._kept[key]
 
 
 def cache_key(label: str, scope: Scope, rule: str, args: str, per: str) -> str:

@@ -6,6 +6,7 @@ under the guard all the same: roles and arguments are checked and the call is re
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,10 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from escalade.errors import DeadlineExceeded, ModeForbids, OutcomeUnknown, Refused, StoreUnavailable, ToolTimeout
-from escalade.registry.cache import Cache, cache_key
+from escalade.registry.cache import Cache, Forgiving, cache_key
 from escalade.registry.canonical import digest
 from escalade.registry.guard import Admission
-from escalade.registry.idempotency import Flights, InFlight, call_key, copied, flights_of
+from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
 from escalade.registry.results import Results
@@ -30,13 +31,21 @@ from escalade.scopes import Entry, Scope
 logger = logging.getLogger(__name__)
 
 _HARMLESS = frozenset({"none", "read"})
+_NO_RUN = frozenset({"replay", "dry-run"})
 
 
 class Manner:
-    """How the calls of one version of a tool are handled: what they share."""
+    """How the calls of one version of a tool are handled: what they share. `failed`: told when the cache fails."""
 
-    def __init__(self, definition: ToolDefinition, cache: Cache, claims: Claims | None = None) -> None:
-        self.definition, self.spec, self.cache, self.claims = definition, definition.spec, cache, claims
+    def __init__(
+        self,
+        definition: ToolDefinition,
+        cache: Cache,
+        claims: Claims | None = None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.definition, self.spec, self.claims = definition, definition.spec, claims
+        self.cache, self.misses = Forgiving(cache, failed), Flights(optional=True)
         self.defaults = {
             name: parameter.default
             for name, parameter in definition.inputs.signature.parameters.items()
@@ -56,16 +65,18 @@ class Manner:
 
 class Call:
     """One call. `values`: its arguments, once they were accepted. `source`: where its answer came from, "" if the tool
-    runs.
+    runs. `loop`: the event loop that awaits it. `joined`: the call of somebody else that it has waited for.
     """
 
-    def __init__(self, manner: Manner) -> None:
-        self._manner = manner
+    def __init__(
+        self, manner: Manner, loop: asyncio.AbstractEventLoop | None = None, joined: Flight | None = None
+    ) -> None:
+        self._manner, self._loop, self._joined = manner, loop, joined
         self.values: dict[str, Any] = {}
         self.source = ""
         self._answer: Callable[[], Any] = lambda: None
-        self._flights: Flights | None = None
-        self._flight = self._cached = ""
+        self._lead: Lead | None = None
+        self._cached = ""
         self._claimed = False
         self._tab: Tab | None = None
         self._result: Any = None
@@ -90,15 +101,16 @@ class Call:
 
     def abandon(self) -> None:
         """It was refused after all: nothing ran."""
-        if self._flights is not None:
-            self._flights.crash(self._flight, None)
-            self._flights = None
+        lead, self._lead = self._lead, None
+        if lead is not None:
             if self._claimed:
-                self._claim_ended(lambda claims: claims.drop(self._flight))
+                self._claim_ended(lambda claims: claims.drop(lead.key))
+            lead.ended(lambda key: lead.flights.crash(key, None))
 
     def answer(self) -> Any:
         """The answer that was there. Raises ToolError for a recorded failure."""
-        return self._answer()
+        self._result = self._answer()
+        return self._result
 
     @contextmanager
     def running(self, admission: Admission) -> Iterator[None]:
@@ -146,24 +158,49 @@ class Call:
         spec, manner = self._manner.spec, self._manner
         if spec.cache and entry.policy_digest:
             self._cached = cache_key(spec.label, scope, entry.rule, self._args, spec.cache_per)
-            kept = manner.cache.get(self._cached)
-            if kept is not None:
-                self._answer = lambda: manner.results.load(kept)
-                return "cache"
+            return self._from_cache(self._cached)
         flights = flights_of(scope) if spec.once else None
         if flights is not None:
             key = call_key(spec.label, scope, self._args)
-            flight = flights.board(key)
+            flight = flights.board(key, self._loop)
             if flight is not None:
                 self._answer = lambda: copied(flight.landed.result())
                 return "once"
-            self._flights, self._flight = flights, key
-            return "" if manner.claims is None else self._claim(manner.claims, flights)
+            self._lead = Lead(flights, key)
+            return "" if manner.claims is None else self._claim(manner.claims, self._lead)
         return ""
 
-    def _claim(self, claims: Claims, flights: Flights) -> str:
+    def _from_cache(self, key: str) -> str:
+        """Of several that miss at once, one makes the call; the others wait for what it puts into the cache."""
+        if self._kept_before(key):
+            return "cache"
+        joined = self._joined
+        if joined is not None and joined.key == key and not joined.landed.cancelled():
+            kept = joined.landed.result() if joined.landed.done() else None
+            return "cache" if kept is not None and self._loaded(kept) else ""  # what can't be shared, each one makes
+        self._manner.misses.board(key, self._loop)
+        self._lead = Lead(self._manner.misses, key)
+        if self._kept_before(key):  # by one that ended between the two looks
+            self.abandon()
+            return "cache"
+        return ""
+
+    def _kept_before(self, key: str) -> bool:
+        kept = self._manner.cache.get(key)
+        return kept is not None and self._loaded(kept)
+
+    def _loaded(self, kept: bytes) -> bool:
+        try:
+            result = self._manner.results.load(kept)
+        except ValueError as error:
+            self._manner.cache.note(error)
+            return False
+        self._answer = lambda: result
+        return True
+
+    def _claim(self, claims: Claims, lead: Lead) -> str:
         """The same among processes."""
-        state, kept = claims.claim(self._flight, again=self._manner.spec.repeatable)
+        state, kept = claims.claim(lead.key, again=self._manner.spec.repeatable)
         self._claimed = state == "mine"
         if self._claimed:
             return ""
@@ -172,8 +209,8 @@ class Call:
         if state == "unknown" or kept is None:
             raise OutcomeUnknown("this call was made before, and what came of it is not known; look before you go on")
         result = self._manner.results.load(kept)
-        flights.land(self._flight, result)
-        self._flights = None
+        lead.ended(lambda key: lead.flights.land(key, result))
+        self._lead = None
         self._answer = lambda: result
         return "once"
 
@@ -199,42 +236,58 @@ class Call:
 
     def _ended(self, admission: Admission, error: BaseException | None) -> None:
         if self.source:
+            if error is None and self.source not in _NO_RUN:  # who replays it won't have our caches
+                self._record(admission.scope, None)
             return
         cut_off = isinstance(error, ToolTimeout | DeadlineExceeded) or not isinstance(error, Exception | None)
         if self._tab is not None:
             charged = self._tab.close()
             if not cut_off:  # otherwise it may go on spending, and its whole reservation counts
                 admission.cost = charged
-        if self._flights is not None:
-            self._land(self._flights, error, cut_off=cut_off)
-        if not cut_off:
-            self._keep(admission.scope, error)
+        if self._cached and error is None and self._dumped is not None:
+            spec = self._manner.spec
+            self._manner.cache.set(self._cached, self._dumped, spec.cache or 0.0, spec.name)
+        if self._lead is not None:
+            self._land(self._lead, error, cut_off=cut_off)
+        if not cut_off or isinstance(error, ToolTimeout):
+            self._record(admission.scope, error)
 
-    def _land(self, flights: Flights, error: BaseException | None, *, cut_off: bool) -> None:
+    @cached_property
+    def _dumped(self) -> bytes | None:
+        """The result as JSON, None for one that isn't."""
+        return self._manner.results.dump(self._result)
+
+    def _land(self, lead: Lead, error: BaseException | None, *, cut_off: bool) -> None:
+        flights = lead.flights
+        if self._cached:
+            if error is None:
+                lead.ended(lambda key: flights.deliver(key, self._dumped))
+            else:
+                mine = not isinstance(error, Exception) or isinstance(error, Refused)
+                lead.ended(lambda key: flights.crash(key, None if mine else error))
+            return
         lost = cut_off and not self._manner.spec.repeatable
         if self._claimed:  # first, so that no other process makes it meanwhile
             if error is None:
-                self._claim_ended(lambda claims: claims.done(self._flight, self._manner.results.dump(self._result)))
+                self._claim_ended(lambda claims: claims.done(lead.key, self._dumped))
             else:
-                self._claim_ended(lambda claims: (claims.lose if lost else claims.drop)(self._flight))
+                self._claim_ended(lambda claims: (claims.lose if lost else claims.drop)(lead.key))
         if error is None:
-            flights.land(self._flight, self._result)
+            lead.ended(lambda key: flights.land(key, self._result))
         elif lost:
-            flights.lose(self._flight)
+            lead.ended(flights.lose)
         else:
-            flights.crash(self._flight, error)
+            lead.ended(lambda key: flights.crash(key, error))
 
-    def _keep(self, scope: Scope, error: BaseException | None) -> None:
-        spec, results = self._manner.spec, self._manner.results
-        if scope.mode == "record" and isinstance(scope.cassette, Cassette):
-            kept = None if error is not None else results.dump(self._result)
-            if kept is not None:
-                scope.cassette.record(spec.label, self._args, self._given, {"result": results.plain(kept)})
-            elif isinstance(error, Exception) and not isinstance(error, Refused):
+    def _record(self, scope: Scope, error: BaseException | None) -> None:
+        spec = self._manner.spec
+        if scope.mode != "record" or not isinstance(scope.cassette, Cassette):
+            return
+        if error is not None:
+            if isinstance(error, Exception) and not isinstance(error, Refused):
                 scope.cassette.record(spec.label, self._args, self._given, failure(error))
-            else:
-                logger.warning("a call of %s could not be recorded: its result isn't JSON", spec.label)
-        if self._cached and error is None and spec.cache:
-            kept = results.dump(self._result)
-            if kept is not None:
-                self._manner.cache.set(self._cached, kept, spec.cache)
+        elif self._dumped is not None:
+            plain = self._manner.results.plain(self._dumped)
+            scope.cassette.record(spec.label, self._args, self._given, {"result": plain})
+        else:
+            logger.warning("a call of %s could not be recorded: its result isn't JSON", spec.label)

@@ -15,7 +15,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from escalade.registry.dspy_errors import for_model
 from escalade.registry.entrance import Entrance
 from escalade.registry.guard import Admission, Resource, aadmit, admit
 from escalade.registry.idempotency import Flight, InFlight
+from escalade.registry.joining import alanded, landed
 from escalade.registry.lifecycle import Status
 from escalade.registry.limits import Limiter
 from escalade.registry.privacy.vault import masked, raw_arguments
@@ -42,9 +42,6 @@ from escalade.scopes import Scope, current
 if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
 
-
-_POLL = 0.05
-"""Seconds between looks at a call that another process makes."""
 
 Beside = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 """Told of the arguments and the result of each call that worked."""
@@ -84,7 +81,7 @@ class Registered:
         self.beside: Beside | None = None
         self.turn: Turn | None = None
         self._function = definition._function
-        self._manner = Manner(definition, registry.cache, registry.claims)
+        self._manner = Manner(definition, registry.cache, registry.claims, self.meter.cache_failed)
         self._entrance = Entrance(self.resource, wait=spec.wait, places=spec.max_concurrent, patience=spec.timeout)
         self._retries = Retries(spec.retries, random.Random())
 
@@ -138,14 +135,15 @@ class Registered:
 
     def _attempt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self._entrance.place() as full:
+            joined: Flight | None = None
             while True:
                 try:
-                    admission, call = patient(
-                        lambda: self._entrance.admitted(lambda: self._admitted(args, kwargs, full))
-                    )
+                    admitted = partial(self._admitted, args, kwargs, full, joined)
+                    admission, call = patient(partial(self._entrance.admitted, admitted))
                     break
                 except InFlight as busy:
-                    self._landed(busy.flight, _time_left())
+                    joined = busy.flight
+                landed(joined, _time_left(), self.spec.label)
             with admission, call.running(admission):
                 if call.source:
                     return call.answer()
@@ -153,23 +151,24 @@ class Registered:
 
     async def _aattempt(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         async with self._entrance.aplace() as full:
+            joined: Flight | None = None
             while True:
                 try:
-                    admission, call = await apatient(
-                        lambda: self._entrance.aadmitted(lambda: self._aadmitted(args, kwargs, full))
-                    )
+                    aadmitted = partial(self._aadmitted, args, kwargs, full, joined)
+                    admission, call = await apatient(partial(self._entrance.aadmitted, aadmitted))
                     break
                 except InFlight as busy:
-                    await self._alanded(busy.flight, _time_left())
+                    joined = busy.flight
+                await alanded(joined, _time_left(), self.spec.label)
             with admission, call.running(admission):
                 if call.source:
                     return call.answer()
                 return call.done(await self._awaited(call.values, self._time(admission.scope), admission.scope))
 
     def _admitted(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None, joined: Flight | None
     ) -> tuple[Admission, Call]:
-        call = Call(self._manner)
+        call = Call(self._manner, joined=joined)
         check = partial(self._accepted, call, args, kwargs, full)
         try:
             return admit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
@@ -181,9 +180,9 @@ class Registered:
             raise
 
     async def _aadmitted(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], full: Overloaded | None, joined: Flight | None
     ) -> tuple[Admission, Call]:
-        call = Call(self._manner)
+        call = Call(self._manner, asyncio.get_running_loop(), joined)
         check = partial(self._accepted, call, args, kwargs, full)
         try:
             return await aadmit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
@@ -215,30 +214,6 @@ class Registered:
             return self._finished(self._function(**values))
         job = workers.shared.submit(lambda: self._function(**values))
         return self._finished(self._waited(job, limit, scope))
-
-    def _landed(self, flight: Flight | None, limit: float) -> None:
-        """Wait for somebody else who makes this very call. Raises what he got, if he failed."""
-        if flight is None:
-            time.sleep(max(0.0, min(_POLL, limit)))
-            return
-        done, _ = futures.wait([flight.landed], None if limit == math.inf else max(0.0, limit))
-        self._take_over(flight, done=bool(done))
-
-    async def _alanded(self, flight: Flight | None, limit: float) -> None:
-        if flight is None:
-            await asyncio.sleep(max(0.0, min(_POLL, limit)))
-            return
-        waiter = asyncio.wrap_future(flight.landed)
-        done, _ = await asyncio.wait([asyncio.shield(waiter)], timeout=None if limit == math.inf else max(0.0, limit))
-        self._take_over(flight, done=bool(done))
-
-    def _take_over(self, flight: Flight, *, done: bool) -> None:
-        if not done:
-            raise for_model(DeadlineExceeded(f"the deadline passed while the same call of {self.spec.label} ran"))
-        if not flight.landed.cancelled():
-            error = flight.landed.exception()
-            if error is not None:
-                raise error
 
     def _time(self, scope: Scope) -> float:
         """Seconds that this call may take."""

@@ -13,9 +13,10 @@ Processes that share a run share this by `Registry(claims=...)`, see `registry/s
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -41,29 +42,43 @@ class InFlight(Exception):
 
 
 class Flight:
-    """One call that is made once. `landed`: done when it has ended, with its result or failure."""
+    """One call that is made once. `landed`: done when it has ended, with its result or failure; cancelled when somebody
+    else may make it. `loop`: the event loop that it ends on, None for a thread. `optional`: who can't wait for it may
+    make the call himself.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str, loop: asyncio.AbstractEventLoop | None, *, optional: bool) -> None:
         self.landed: Future[Any] = Future()
+        self.key, self.loop, self.optional = key, loop, optional
         self.unknown = False
+
+    def drop(self) -> None:
+        """It ends without a result."""
+        self.landed.cancel()
+        self.landed.set_running_or_notify_cancel()
 
 
 class Flights:
-    """The calls of a run that are made once."""
+    """Calls that are made once at a time: by a run, where their results stay, or with a cache, which keeps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, optional: bool = False) -> None:
+        self._optional = optional
         self._lock = threading.RLock()  # re-entrant: a finalizer may end a call while its thread is in here
         self._flights: dict[str, Flight] = {}
 
-    def board(self, key: str) -> Flight | None:
-        """None: make the call (then `land`, `crash` or `lose` it). A flight that has landed: use its result.
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def board(self, key: str, loop: asyncio.AbstractEventLoop | None = None) -> Flight | None:
+        """None: make the call (then `land`, `deliver`, `crash` or `lose` it), on `loop`. A flight that has landed: use
+        its result.
 
         Raises InFlight while somebody makes it, OutcomeUnknown when nobody knows whether it was made.
         """
         with self._lock:
             flight = self._flights.get(key)
             if flight is None:
-                self._flights[key] = Flight()
+                self._flights[key] = Flight(key, loop, optional=self._optional)
                 return None
         if flight.unknown:
             raise OutcomeUnknown("this call was cut off before: it may have been done; look before you go on")
@@ -72,16 +87,18 @@ class Flights:
         return flight
 
     def land(self, key: str, result: Any) -> None:
-        """It worked."""
+        """It worked, and later calls get the result, too."""
         self._flights[key].landed.set_result(result)
+
+    def deliver(self, key: str, result: Any) -> None:
+        """It worked, and those who wait get the result; later calls find it in a cache, or are made."""
+        self._gone(key).landed.set_result(result)
 
     def crash(self, key: str, error: BaseException | None) -> None:
         """It failed, or (None) was not made after all: it may be made again."""
-        with self._lock:
-            flight = self._flights.pop(key)
+        flight = self._gone(key)
         if error is None:
-            flight.landed.cancel()
-            flight.landed.set_running_or_notify_cancel()
+            flight.drop()
         else:
             flight.landed.set_exception(error)
 
@@ -89,8 +106,28 @@ class Flights:
         """It was cut off: nobody knows."""
         flight = self._flights[key]
         flight.unknown = True
-        flight.landed.cancel()
-        flight.landed.set_running_or_notify_cancel()
+        flight.drop()
+
+    def _gone(self, key: str) -> Flight:
+        with self._lock:
+            return self._flights.pop(key)
+
+
+class Lead:
+    """A call that its holder has to make, and to end, by one of the ways of `Flights`. Lost before (Ctrl-C came
+    between), it was not made.
+    """
+
+    def __init__(self, flights: Flights, key: str) -> None:
+        self.flights, self.key, self.over = flights, key, False
+
+    def ended(self, way: Callable[[str], None]) -> None:
+        self.over = True
+        way(self.key)
+
+    def __del__(self) -> None:
+        if not self.over:
+            self.flights.crash(self.key, None)
 
 
 def flights_of(scope: Scope) -> Flights | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +20,8 @@ class Results:
     def dump(self, result: Any) -> bytes | None:
         """As JSON; None for what isn't JSON or would not come back as it was."""
         try:
+            if _lazy(result):  # writing it would use it up
+                return None
             kept = json.dumps(to_jsonable_python(result), separators=(",", ":"), allow_nan=False).encode()
             return kept if self.load(kept) == result else None
         except (PydanticSerializationError, ValueError, TypeError, RecursionError):
@@ -26,7 +29,11 @@ class Results:
 
     def load(self, kept: bytes) -> Any:
         """The result, a new one each time. Raises ValueError for what is none."""
-        return self.read(json.loads(kept))
+        try:
+            plain = json.loads(kept)
+        except RecursionError:
+            raise ValueError("a kept result is nested too deeply") from None
+        return self.read(plain)
 
     def read(self, plain: Any) -> Any:
         """The result that this JSON value stands for. Raises ValueError for what is none."""
@@ -41,6 +48,17 @@ class Results:
     def plain(kept: bytes) -> Any:
         """As a JSON value."""
         return json.loads(kept)
+
+
+def _lazy(result: Any) -> bool:
+    """Is it, or is there in it, something that can be read only once?"""
+    if isinstance(result, str | bytes | int | float | None):
+        return False
+    if isinstance(result, dict):
+        return any(map(_lazy, result.values()))
+    if isinstance(result, list | tuple | set | frozenset):
+        return any(map(_lazy, result))
+    return isinstance(result, Iterator)
 
 
 def _adapter(output: Any) -> TypeAdapter[Any] | None:

@@ -30,7 +30,8 @@ class ToolUsage:
     their arguments, by argument. `p50`, `p95`: seconds, over the newest 1,000 calls; None before the first one.
     `seconds`: of all calls together. `cost`: of all calls with a known price. `unpriced`: calls whose price is unknown,
     and so not in `cost`. `tokens`: as far as they were reported. `answered`: calls that did not run since their answer
-    was there, by where it came from (cache, once, replay, dry-run).
+    was there, by where it came from (cache, once, replay, dry-run). `unchecked`: calls that ran although a gate could
+    not be asked, by gate (limits). `cache_failures`: how often the cache failed, which counts as a miss.
     """
 
     name: str
@@ -48,6 +49,8 @@ class ToolUsage:
     invalid: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
     answered: Mapping[str, int] = field(default_factory=dict)
+    unchecked: Mapping[str, int] = field(default_factory=dict)
+    cache_failures: int = 0
 
     @property
     def successes(self) -> int:
@@ -72,6 +75,8 @@ class Meter:
         self._invalid: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._answered: Counter[str] = Counter()
+        self._unchecked: Counter[str] = Counter()
+        self._cache_failures = 0
 
     def observe(self, entry: Entry) -> None:
         """A use ended, or was refused."""
@@ -79,6 +84,9 @@ class Meter:
             with self._lock:
                 self._answered[entry.source] += 1
         elif entry.outcome in {"ok", "failed", "cancelled"}:
+            if entry.unchecked:
+                with self._lock:
+                    self._unchecked[entry.unchecked] += 1
             self.add(entry.outcome, entry.seconds, entry.cost if entry.priced else None)
         else:
             with self._lock:
@@ -103,6 +111,11 @@ class Meter:
         with self._lock:
             self._invalid.update(tuple(arguments) or (UNKNOWN_ARGUMENT,))
 
+    def cache_failed(self) -> None:
+        """The cache could not be read or written, or what it had was none of ours."""
+        with self._lock:
+            self._cache_failures += 1
+
     def usage(self) -> ToolUsage:
         """The figures so far."""
         with self._lock:
@@ -123,6 +136,8 @@ class Meter:
                 invalid=dict(sorted(self._invalid.items())),
                 refusals=dict(sorted(self._refused.items())),
                 answered=dict(sorted(self._answered.items())),
+                unchecked=dict(sorted(self._unchecked.items())),
+                cache_failures=self._cache_failures,
             )
 
 
