@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
     from escalade.registry.access.simulate import Changes
@@ -45,7 +45,7 @@ def explain(
     Parameters
     ----------
     tool
-        Its name, or a permission like crm.search:call.
+        Its name, or a permission like crm.search:call. With --tools, a name that stands there.
     policy
         A YAML, JSON or TOML file.
     user
@@ -71,6 +71,8 @@ def explain(
     who = _principal(user, tenant, role or [])
     rules.check_roles(who.roles)
     known = {} if tools is None else {one.name: one for one in read_tools(tools)}
+    if tools is not None and tool not in known and ":" not in tool:
+        raise UnknownName("tool", tool, list(known))
     asked = known.get(tool) or asked_for(tool)
     if effect is not None:
         asked = Asked(asked.name, asked.permission, effect, asked.schema)
@@ -268,7 +270,6 @@ def _desk(store: str, policy: str | None) -> Approvals:
 
 
 def _known(name: str, file: str, tenant: str | None) -> Principal:
-    from escalade.errors import UnknownName
     from escalade.registry.access.simulate import read_principals
 
     people = read_principals(file)

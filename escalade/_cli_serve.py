@@ -90,6 +90,8 @@ def serve(
         raise BadInput("say how to serve: --stdio, or --http 127.0.0.1:8000")
     if (principals is None) == (user is None):
         raise BadInput("say who the clients are: --principals FILE, or --user NAME --role ROLE for one that all are")
+    from escalade.registry.serving.transports import check_address
+
     where = None if http is None else _address(http)
     import_from_here()
     allow(allow_stdio)
@@ -104,6 +106,7 @@ def serve(
         if where is None:
             server.run_stdio()
         else:
+            check_address(where[0], tokens=principals is not None)
             sys.stderr.write(f"serving tools at http://{where[0]}:{where[1]}/mcp; Ctrl-C ends it\n")
             server.run_http(*where)
     return OK

@@ -122,6 +122,8 @@ def search(query: str, asking: Asking, *, limit: int = 10, json: Flag = False) -
     json
         A JSON list instead of a table.
     """
+    if limit < 1:
+        raise BadInput(f"--limit: expected 1 or more, got {limit}")
     registry = asking.registry()
     with asking.scope():
         found = registry.search(query, limit=limit)
@@ -166,7 +168,9 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
 
 
 @app.command(sort_key=5)
-def lock(manifest: str, *wanted: str, out: str = "escalade.lock", allow_stdio: Commands = None) -> int:
+def lock(
+    manifest: str, *wanted: str, out: str = "escalade.lock", allow_stdio: Commands = None, json: Flag = False
+) -> int:
     """Write down which versions are meant, with their digests.
 
     Parameters
@@ -179,13 +183,18 @@ def lock(manifest: str, *wanted: str, out: str = "escalade.lock", allow_stdio: C
         The file to write.
     allow_stdio
         A command that the manifest may start as an MCP server, with its arguments. Can be repeated.
+    json
+        One JSON object instead of a line.
     """
     from escalade.registry.catalogue import Registry
 
     import_from_here()
     allow(allow_stdio)
     written = Registry.load(manifest).write_lock(out, wanted or None)
-    _view.print_(f"{len(written.tools)} tools locked in {_view.safe(out)}")
+    if json:
+        _view.print_json({"file": out, "tools": [one.label for one in written.tools]})
+    else:
+        _view.print_(f"{len(written.tools)} tools locked in {_view.safe(out)}")
     return OK
 
 

@@ -26,9 +26,9 @@ app = App(
 )
 
 app.command(_cli_tools.app)
-_cli_tools.app.command(_cli_serve.serve)
-_cli_tools.app.command(_cli_sources.sources)
-_cli_tools.app.command(_cli_sources.accept)
+_cli_tools.app.command(_cli_serve.serve, sort_key=11)
+_cli_tools.app.command(_cli_sources.sources, sort_key=9)
+_cli_tools.app.command(_cli_sources.accept, sort_key=10)
 app.command(_cli_access.access)
 app.command(_cli_access.approvals)
 app.command(_cli_audit.app)

@@ -98,6 +98,7 @@ def test_why(printed: Any) -> None:
         (["access", "explain", "x", "--policy", POLICY_FILE, "--role", "suport"], "did you mean 'support'?"),
         (["access", "explain", "x", "--policy", POLICY_FILE, "--args", "["], "--args: is not JSON"),
         (["access", "explain", "x", "--policy", POLICY_FILE, "--args", "[]"], "--args: expected a JSON object"),
+        (["access", "explain", "crm.serch", "--policy", POLICY_FILE, "--tools", TOOLS], "did you mean 'crm.search'?"),
         (["access", "explain", "x"], "--policy"),
         ([*SIMULATE[:4], "--principals", TOOLS, "--tools", TOOLS], "expected a list of mappings under 'principals'"),
         (["approvals", "list", "--store", "none.db"], "none.db: there is no such store of approvals"),

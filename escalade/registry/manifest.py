@@ -227,7 +227,8 @@ class _Manifest:
         """Tools of another server, as they were pinned."""
         place = ("imports", name)
         try:
-            source = Declared.model_validate(said).open(registry, name, self.file.parent, pins)
+            declared = Declared.model_validate(said)
+            source = declared.open(registry, name, self.file.parent, pins)
         except ValidationError as error:
             self._wrong(place, error)
         except EscaladeError as error:
@@ -236,7 +237,7 @@ class _Manifest:
             accept = f"look at it and accept it: escalade tools accept {name}{{}} --manifest {self.file}"
             for tool in source.unaccepted:
                 self._say((*place, "tools"), f"{tool!r} is not accepted yet; {accept.format(f'/{tool}')}")
-            if not source.tools and not source.unaccepted:
+            if declared.tools == "*" and not source.tools:
                 self._say((*place, "tools"), f"nothing of it is accepted yet; {accept.format('')}")
 
     def _wrong(self, place: Place, error: ValidationError) -> None:

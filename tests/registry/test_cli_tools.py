@@ -139,6 +139,8 @@ def test_search(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found[0]["score"] >= found[1]["score"] > 0
     assert run("search", "card", "--manifest", "tools.yaml", *SELLER) == 0
     assert capsys.readouterr().out == "no tools\n"
+    assert run("search", "card", "--manifest", "tools.yaml", "--limit", "0") == 2
+    assert "--limit: expected 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_check(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +176,8 @@ def test_lock_and_drift(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A lock is written, holds, and tells what has changed since."""
     assert run("lock", "tools.yaml", "crm.search@^1", "pay.charge", "--out", "x.lock") == 0
     assert capsys.readouterr().out == "2 tools locked in x.lock\n"
+    assert run("lock", "tools.yaml", "pay.charge", "--out", "y.lock", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"file": "y.lock", "tools": ["pay.charge@1.0.0"]}
     assert run("check", "tools.yaml", "--lock", "x.lock") == 0
     path = shop / "tools.yaml"
     path.write_text(path.read_text().replace('cost: "0.002"', 'cost: "0.003"'))

@@ -7,6 +7,7 @@ import inspect
 import ipaddress
 import json
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,19 @@ def run_http(server: ToolServer, host: str, port: int, path: str) -> None:
     app = server.app(path=path, host=host)
     import uvicorn
 
-    logger.info("serving tools at http://%s:%d%s", host, port, path)
-    uvicorn.run(app, host=host, port=port, log_level="warning", ws="none", server_header=False)
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", ws="none", server_header=False)
+    with _bound(host, port) as listening:
+        logger.info("serving tools at http://%s:%d%s", host, port, path)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Listening there; uvicorn itself would end the process where it can't."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise BadInput(f"{host}:{port} can't be served: {error.strerror or error}") from None
 
 
 def run_stdio(server: ToolServer) -> None:

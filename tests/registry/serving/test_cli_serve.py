@@ -153,3 +153,26 @@ def test_what_is_wrong_is_said(
     files = {"manifest": str(shop / "tools.yaml"), "policy": str(shop / "policy.yaml")}
     with pytest.raises(BadInput, match=reason):
         serve(**{**files, **options})
+
+
+def test_a_port_that_is_taken(shop: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is said in one line, and the process isn't ended from within."""
+    monkeypatch.syspath_prepend(str(shop))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(BadInput, match=rf"^{where} can't be served: Address already in use"):
+            serve(manifest=str(shop / "tools.yaml"), policy=str(shop / "policy.yaml"), http=where, user="a", role=[])
+
+
+def test_the_manifest_may_start_a_server(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a command that was allowed here; the tools of others are served as our own are."""
+    from escalade.registry.sources import _clients
+
+    monkeypatch.syspath_prepend(str(shop))
+    monkeypatch.setattr(_clients, "_allowed", set())
+    (shop / "tools.yaml").write_text(f"imports: {{files: {{command: ['{sys.executable}', '-V'], tools: '*'}}}}\n")
+    files = {"manifest": str(shop / "tools.yaml"), "policy": str(shop / "policy.yaml"), "http": "127.0.0.1:1"}
+    with pytest.raises(BadInput, match="is not allowed as an MCP server"):
+        serve(**files, user="a", role=["reader"])
+    with pytest.raises(BadInput, match="nothing of it is accepted"):
+        serve(**files, user="a", role=["reader"], allow_stdio=[f"{sys.executable} -V"])
