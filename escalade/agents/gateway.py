@@ -18,15 +18,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from escalade.agents._allowed import Regions, check_allowed, regions_of
 from escalade.agents._bounds import check_bounded
+from escalade.agents._chains import crossing
 from escalade.agents._route import Retry, Route, billed, blames, timed_out
-from escalade.agents.models import Model
+from escalade.agents._tokens import Turn
+from escalade.agents.models import TIERS, Model
+from escalade.agents.transports import preload
 from escalade.errors import BadInput, BudgetExceeded, NoScope, UnknownName
 from escalade.registry.dspy_errors import for_dspy
 from escalade.registry.guard import Admission, aadmit, admit
@@ -47,10 +52,22 @@ _lock = threading.Lock()
 
 
 class Gateway:
-    """Models by alias, and the LMs that reach them. `name` finds it again after pickling; the newest of a name wins."""
+    """Models by alias, and the LMs that reach them. `name` finds it again after pickling; the newest of a name wins.
 
-    def __init__(self, models: Iterable[Model], *, name: str = "default", retry: Retry | None = None) -> None:
+    `regions`: who may use models of certain regions only, such as {"tenant:acme": "eu"}; see `_allowed.py`. A library
+    that takes seconds to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[Model],
+        *,
+        name: str = "default",
+        retry: Retry | None = None,
+        regions: Mapping[str, str | Iterable[str]] | None = None,
+    ) -> None:
         self.name, self.retry = name, retry or Retry()
+        self.regions = regions_of(regions)
         self._models: dict[str, Model] = {}
         for model in models:
             if model.name in self._models:
@@ -59,6 +76,10 @@ class Gateway:
         if not self._models:
             raise BadInput("a gateway needs at least one model")
         self._routes = {name: self._with_fallbacks(name) for name in self._models}
+        for route in self._routes.values():
+            if wrong := crossing(route):
+                raise BadInput(f"model {route[0].name!r}: {wrong}")
+        preload(model.transport for model in self._models.values())
         with _lock:
             _gateways[name] = self
 
@@ -82,6 +103,24 @@ class Gateway:
         if found is None:
             raise UnknownName("model", name.removeprefix(PREFIX), list(self._models))
         return found
+
+    def tier(self, tier: int) -> tuple[Model, ...]:
+        """The models of a tier, 1 to 4, in the order in which they were given; may be none. Raises BadInput."""
+        if tier not in TIERS:
+            raise BadInput(f"expected a tier from 1 to 4, got {tier!r}")
+        return tuple(model for model in self._models.values() if model.tier == tier)
+
+    @classmethod
+    def from_file(cls, *paths: str | PathLike[str], name: str = "default", **options: Any) -> Gateway:
+        """The gateway that `models.yaml` describes; see `models_file.py`. Of several files, later ones override.
+
+        `options`: `transport=` carries all models instead of what the files say; the others as for `Gateway`. Raises
+        BadInput: `FILE:LINE: KEY: what is wrong`.
+        """
+        from escalade.agents.models_file import load_models
+
+        models, settings = load_models(*paths, transport=options.pop("transport", None))
+        return cls(models, name=name, **{**settings, **options})
 
     def lm(self, name: str, **options: Any) -> dspy.LM:
         """A `dspy.LM` on the model; `options` are its generation settings, like `temperature`. Raises UnknownName.
@@ -177,9 +216,9 @@ class Engine(_Engine):
         route, scope = self._gateway.route(request)
         for model in route:
             try:
-                sent = _sent(request, model)
-                with _booked(admit(model.resource, **_terms(sent, model, scope))) as use:
-                    return _finished(model, use, model.transport.complete(sent), route)
+                asked = _asked(request, model, scope, self._gateway.regions)
+                with asked.turn, _booked(admit(model.resource, **asked.terms), asked.turn) as use:
+                    return _finished(model, use, model.transport.complete(asked.sent), route, asked.turn)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             _sleep(wait)
@@ -191,9 +230,9 @@ class Engine(_Engine):
         for model in route:
             begun = False
             try:
-                sent = _sent(request, model)
-                with _metered(admit(model.resource, **_terms(sent, model, scope)), model, sent) as meter:
-                    for event in model.transport.stream(sent):
+                asked = _asked(request, model, scope, self._gateway.regions)
+                with asked.turn, _metered(admit(model.resource, **asked.terms), model, asked) as meter:
+                    for event in model.transport.stream(asked.sent):
                         for shown in meter.saw(event):
                             begun = True
                             yield shown
@@ -212,9 +251,9 @@ class AsyncEngine(_Engine):
         route, scope = self._gateway.route(request)
         for model in route:
             try:
-                sent = _sent(request, model)
-                with _booked(await aadmit(model.resource, **_terms(sent, model, scope))) as use:
-                    return _finished(model, use, await _in_time(model, scope, sent), route)
+                asked = _asked(request, model, scope, self._gateway.regions)
+                with asked.turn, _booked(await aadmit(model.resource, **asked.terms), asked.turn) as use:
+                    return _finished(model, use, await _in_time(model, scope, asked.sent), route, asked.turn)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             if wait > 0:
@@ -227,9 +266,9 @@ class AsyncEngine(_Engine):
         for model in route:
             begun = False
             try:
-                sent = _sent(request, model)
-                with _metered(await aadmit(model.resource, **_terms(sent, model, scope)), model, sent) as meter:
-                    async for event in _events_in_time(model, scope, sent):
+                asked = _asked(request, model, scope, self._gateway.regions)
+                with asked.turn, _metered(await aadmit(model.resource, **asked.terms), model, asked) as meter:
+                    async for event in _events_in_time(model, scope, asked.sent):
                         for shown in meter.saw(event):
                             begun = True
                             yield shown
@@ -240,33 +279,53 @@ class AsyncEngine(_Engine):
                 await asyncio.sleep(wait)
 
 
-def _terms(sent: Request, model: Model, scope: Scope) -> dict[str, Any]:
-    """What one attempt asks of the guard."""
-    ceiling = model.most(sent)
-    check = partial(check_bounded, sent, model, scope) if ceiling is None else None
-    return {"ceiling": ceiling, "scope": scope, "check": check}
+class _Asked(NamedTuple):
+    """One attempt before it is made: the request as sent, its tokens per minute, what it asks of the guard."""
+
+    sent: Request
+    turn: Turn
+    terms: dict[str, Any]
+
+
+def _asked(request: Request, model: Model, scope: Scope, regions: Regions) -> _Asked:
+    sent = _sent(request, model)
+    turn, ceiling = model.turn(sent), model.most(sent)
+    told = model.roles or regions or model.context or model.tpm or ceiling is None
+    check = partial(_check, sent, model, scope, turn, regions) if told else None
+    return _Asked(sent, turn, {"ceiling": ceiling, "scope": scope, "check": check})
+
+
+def _check(sent: Request, model: Model, scope: Scope, turn: Turn, regions: Regions) -> None:
+    """What is asked of a request beyond what the guard asks of every use."""
+    check_allowed(model, scope, regions)
+    check_bounded(sent, model, scope)
+    model.check_fits(sent)
+    turn.begin(f"model {model.name!r}")
 
 
 @contextmanager
-def _booked(admission: Admission) -> Iterator[Admission]:
+def _booked(admission: Admission, turn: Turn) -> Iterator[Admission]:
     """One attempt behind the guard; books what a failure costs and whom it blames."""
     with admission as use:
+        turn.sent()
         try:
             yield use
         except BaseException as error:
             if use.cost is None:
                 use.cost = billed(error, use.held)
+            if use.cost == 0:
+                turn.used(0)
             use.blame = blames(error)
             raise
 
 
 @contextmanager
-def _metered(admission: Admission, model: Model, sent: Request) -> Iterator[_Meter]:
+def _metered(admission: Admission, model: Model, asked: _Asked) -> Iterator[_Meter]:
     """`_booked` for a stream: what was seen of it is what it costs, however it ends."""
-    with _booked(admission) as use:
-        meter = _Meter(model, use, sent)
+    with _booked(admission, asked.turn) as use:
+        meter = _Meter(model, use, asked.sent)
         yield meter
-        meter.ended()
+        meter.ended(asked.turn)
 
 
 def _broke_off(error: BaseException, route: Route, *, begun: bool) -> float:
@@ -313,9 +372,10 @@ async def _events_in_time(model: Model, scope: Scope, sent: Request) -> AsyncIte
             yield event
 
 
-def _finished(model: Model, use: Admission, answer: Response, route: Route) -> Response:
+def _finished(model: Model, use: Admission, answer: Response, route: Route, turn: Turn) -> Response:
     """Settle by the provider's count (the reservation where it gave none) and write the bill on the answer."""
     use.cost = _bill(model, use, answer)
+    turn.counted(answer.usage)
     if answer.finish_reason == "length":
         use.scope.note_truncated()
     bill = {"model": model.name, "cost": use.cost, "attempts": route.attempts + 1}
@@ -367,8 +427,9 @@ class _Meter:
         shown, self._waiting = (*self._waiting, event), ()
         return shown
 
-    def ended(self) -> None:
+    def ended(self, turn: Turn) -> None:
         """The stream came to its end: the provider's count, where it gave one."""
+        turn.counted(self._usage)
         bill = self._model.bill(self._usage)
         if bill is not None:
             self._use.cost = bill

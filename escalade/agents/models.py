@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from escalade.agents._bounds import media, open_ended, thinking
+from escalade.agents._tokens import TokenRate, Turn
 from escalade.errors import BadInput
 from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 
 Bound = Callable[[int], int]
 """UTF-8 bytes of a prompt -> an upper bound of its tokens."""
+
+TIERS = (1, 2, 3, 4)
+"""Fast, balanced, advanced, premium."""
+
+FallbackTiers = Literal["same", "up", "down", "any"]
+
+_MOST_BYTES = 16
+"""Of one token, over a whole prompt: English has 4.5, indented code with runs of blanks up to 12."""
 
 
 def hard_bound(size: int) -> int:
@@ -40,9 +49,14 @@ class Model:
     it is reached. `price`: None looks it up in the frozen table; it may stay unknown. `max_output`: tokens that one
     answer may have; a request for more is clamped, since the reservation counts on it. `timeout`: seconds for one
     attempt, for a stream between two events. `fallbacks`: aliases to try when this one fails. `limits`: rate limits, as
-    in "60/min". `permission`: what a role must grant. `expected_output`: tokens of a usual answer, for the expected
-    price. `bound`: how many tokens a prompt can have. `media_tokens`: how many an image, recording or document can
-    have; None is unknown, and they are then refused under a budget.
+    for tools: "60/min", {"user": "5/min"}. `permission`: what a role must grant. `expected_output`: tokens of a usual
+    answer, for the expected price. `bound`: how many tokens a prompt can have. `media_tokens`: how many an image,
+    recording or document can have; None is unknown, and they are then refused under a budget.
+
+    `tier`: 1 (fast) to 4 (premium). `fallback_tiers`: the tiers that may stand in for it, if it has one: its own, also
+    dearer ("up") or cheaper ones ("down"), or "any". `context`: tokens that prompt and answer may have together; a
+    prompt that can't fit is not sent, and the next model is tried. `tpm`: tokens per minute. `region`: where it runs.
+    `roles`: who may use it, of those whom the policy lets; empty is all of them.
     """
 
     name: str
@@ -52,13 +66,20 @@ class Model:
     max_output: int = 1024
     timeout: float = 60.0
     fallbacks: tuple[str, ...] = ()
-    limits: str | tuple[RateLimit, ...] | None = None
+    limits: str | Mapping[str, str] | tuple[RateLimit, ...] | None = None
     permission: str = ""
     expected_output: int = 200
     bound: Bound = hard_bound
     media_tokens: int | None = None
+    tier: int | None = None
+    fallback_tiers: FallbackTiers = "same"
+    context: int | None = None
+    tpm: int | None = None
+    region: str = ""
+    roles: tuple[str, ...] = ()
     breaker: Breaker = field(default_factory=Breaker)
     resource: Resource = field(init=False, repr=False)
+    rate: TokenRate | None = field(init=False, repr=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self  # copies of a program share its limits and its breaker
@@ -66,15 +87,23 @@ class Model:
     def __post_init__(self) -> None:
         if not self.name or self.max_output < 1 or self.timeout <= 0:
             raise BadInput(f"model {self.name!r}: expected a name, max_output >= 1 and timeout > 0")
+        if self.tier is not None and self.tier not in TIERS:
+            raise BadInput(f"model {self.name!r}: expected a tier from 1 to 4, got {self.tier!r}")
+        if self.context is not None and self.context <= self.max_output:
+            raise BadInput(
+                f"model {self.name!r}: a context of {self.context} has no room beside {self.max_output} of output"
+            )
         if self.price is None:
             self.price = frozen_prices().get(self.id)
         self.fallbacks = (self.fallbacks,) if isinstance(self.fallbacks, str) else tuple(self.fallbacks)
+        self.roles = (self.roles,) if isinstance(self.roles, str) else tuple(self.roles)
+        self.rate = None if self.tpm is None else TokenRate(self.tpm)
         self.resource = Resource(
             name=self.name,
             version="",
             kind="model",
             permission=self.permission or f"model.{self.name}:call",
-            limits=parse_limits(self.limits),
+            limits=parse_limits(dict(self.limits) if isinstance(self.limits, Mapping) else self.limits),
             breaker=self.breaker,
         )
 
@@ -95,6 +124,24 @@ class Model:
         """How many tokens the provider may count as input."""
         tokens = self.bound(prompt_size(request))
         return tokens + media(request) * self.media_tokens if self.media_tokens else tokens
+
+    def turn(self, request: Request) -> Turn:
+        """What a request as it is sent is expected to use at most of the tokens per minute."""
+        if self.rate is None:
+            return Turn(None, 0)
+        return Turn(
+            self.rate, -(-prompt_size(request) // 4) + self.clamp(request.config.max_tokens) + thinking(request)
+        )
+
+    def check_fits(self, request: Request) -> None:
+        """Raises `lm15.ContextLengthError` for a prompt that is longer than the context by any tokenizer of use."""
+        if self.context is not None and prompt_size(request) > self.context * _MOST_BYTES:
+            from dspy import lm15
+
+            raise lm15.ContextLengthError(
+                f"a prompt of {prompt_size(request):,} bytes doesn't fit the {self.context:,} tokens "
+                f"of model {self.name!r}"
+            )
 
     def expected(self, size: int) -> int | None:
         """Expected price of one call, nano-dollars: four bytes per token, a usual answer; None when unpriced."""

@@ -1,7 +1,7 @@
 """A loopback server that speaks OpenAI's chat API and fails on demand. The model's name says how:
 
     ok                  answers
-    e401 e500 e503      that status
+    e401 e404 e500 e503 that status
     e429, e429:7        rate limited, without and with Retry-After (seconds)
     e429quota           the quota is used up
     ctx                 the prompt is too long
@@ -21,6 +21,7 @@ prefix answers, too.
     with FaultServer() as server:
         server.base            # http://127.0.0.1:<port>/v1
         server.calls["ok"]     # 3
+        server.connections     # 1: that were opened
         server.tokens["ok"]    # (120, 30): input, output, of answers that were complete
 """
 
@@ -36,6 +37,7 @@ from typing import Any
 
 ERRORS = {
     "e401": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided"),
+    "e404": (404, "invalid_request_error", "model_not_found", "The model `e404` does not exist"),
     "e429": (429, "rate_limit_error", "rate_limit_exceeded", "Rate limit reached"),
     "e429quota": (429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota"),
     "e500": (500, "server_error", None, "boom"),
@@ -56,6 +58,7 @@ class FaultServer:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.connections = 0
         self.calls: Counter[str] = Counter()
         self.tokens: dict[str, tuple[int, int]] = {}
         self.requests: list[dict[str, Any]] = []
@@ -107,6 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # or head and body of an answer are 40 ms apart
     fault_server: FaultServer
+
+    def setup(self) -> None:
+        with self.fault_server.lock:
+            self.fault_server.connections += 1
+        super().setup()
 
     def log_message(self, *args: Any) -> None:
         """Be quiet."""

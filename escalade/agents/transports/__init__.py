@@ -12,7 +12,7 @@ The classes are imported on first use, so that this package costs nothing and li
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Collection, Generator
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from escalade.errors import BadInput
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from escalade.agents.transports.recorded import Recorded
     from escalade.agents.transports.simulated import Simulated
 
-__all__ = ["CHAT_PARAMS", "LM15", "LiteLLM", "Recorded", "Simulated", "Transport", "resolve_secret", "revealed_key"]
+__all__ = [
+    "CHAT_PARAMS",
+    "LM15",
+    "LiteLLM",
+    "Recorded",
+    "Simulated",
+    "Transport",
+    "preload",
+    "resolve_secret",
+    "revealed_key",
+]
 
 CHAT_PARAMS = frozenset(
     {
@@ -109,6 +119,13 @@ def revealed_key(secret: Secret | None) -> str | None:
 
         scheme, _, name = (secret.reference if secret else "").partition(":")
         raise lm15.NotConfiguredError(str(missing), env_keys=(name,) if scheme == "env" else ()) from None
+
+
+def preload(transports: Iterable[Any]) -> None:
+    """Begin, in threads, to import what transports need and what would hold up an event loop for seconds."""
+    for kind in {type(transport) for transport in transports}:
+        if hasattr(kind, "preload"):
+            kind.preload()
 
 
 _HOME = {"LiteLLM": "litellm", "LM15": "lm15", "Recorded": "recorded", "Simulated": "simulated"}

@@ -10,6 +10,9 @@ This is the only file that uses private helpers of DSPy's litellm engine. A cont
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
@@ -81,10 +84,11 @@ class LiteLLM:
 
     @staticmethod
     def preload() -> threading.Thread:
-        """Import litellm in a thread, to have it when the first call comes; `join()` the thread to wait for it."""
-        thread = threading.Thread(target=_load, name="escalade-litellm-preload", daemon=True)
-        thread.start()
-        return thread
+        """Import litellm in a thread, to have it when the first call comes; `join()` the thread to wait for it.
+
+        A gateway does so when it is made. Asked again, it gives the same thread.
+        """
+        return _preloading()
 
     def complete(self, request: Request) -> Response:
         """One answer."""
@@ -161,10 +165,27 @@ class LiteLLM:
         return arguments
 
 
+@functools.cache
+def _preloading() -> threading.Thread:
+    thread = threading.Thread(target=_preload, name="escalade-litellm-preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _preload() -> None:
+    # The process may end meanwhile, and no import works then. What can't be imported, the first call tells.
+    with contextlib.suppress(Exception):
+        _load()
+
+
 def _load() -> Any:
     # Or the import fetches a price map from GitHub, and waits for it. Prices are the registry's, and frozen.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    return get_litellm(feature="the litellm transport")
+    module = get_litellm(feature="the litellm transport")
+    with contextlib.suppress(ImportError):
+        # litellm imports it in its first call to most providers: 480 modules that would stall the loop for 0.3 s.
+        importlib.import_module("openai.resources")
+    return module
 
 
 def _end(codec: Any, source: Any, litellm: Any) -> Any:

@@ -6,9 +6,7 @@ Model strings are DSPy's, `provider/model` as for `dspy.LM`. What lm15 has no ro
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
@@ -19,6 +17,7 @@ from dspy.clients.engines.lm15_engine import AsyncLM15Engine, LM15Engine
 from dspy.lm15 import RouterConfig, Timeouts
 
 from escalade.agents.transports import CHAT_PARAMS, revealed_key
+from escalade.agents.transports._loops import PerLoop
 from escalade.registry.secrets import Secret
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class LM15:
     provider's own variable. `api_base`: the URL of the API. `timeout`: seconds to wait for a
     connection, and for each next piece of the answer.
 
-    Sync calls share one connection pool; each event loop has one of its own, which dies with the loop.
+    Sync calls share one connection pool; each event loop has one of its own, which is closed with the loop.
     """
 
     name = "lm15"
@@ -51,7 +50,7 @@ class LM15:
         self._api_base, self._timeout = api_base, timeout
         self._lock = threading.Lock()
         self._sync: dict[str, Any] = {}
-        self._async: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+        self._async: PerLoop[dict[str, Any]] = PerLoop(dict, _closed)
 
     def __repr__(self) -> str:
         return f"LM15(api_base={self._api_base!r}, timeout={self._timeout:g})"
@@ -64,7 +63,7 @@ class LM15:
 
     async def acomplete(self, request: Request) -> Response:
         """One answer."""
-        engine, provider = self._async_engine(request.model)
+        engine, provider = await self._async_engine(request.model)
         with _timeouts():
             return _normalised(await engine.complete(request), provider)
 
@@ -77,7 +76,7 @@ class LM15:
 
     async def astream(self, request: Request) -> AsyncGenerator[Any, None]:
         """The events of one answer."""
-        engine, provider = self._async_engine(request.model)
+        engine, provider = await self._async_engine(request.model)
         async with aclosing(engine.stream(request)) as events:
             with _timeouts():
                 async for event in events:
@@ -94,11 +93,11 @@ class LM15:
         with self._lock:
             return self._made(self._sync, LM15Engine, model)
 
-    def _async_engine(self, model: str) -> tuple[Any, str]:
+    async def _async_engine(self, model: str) -> tuple[Any, str]:
         """lm15's async connections belong to the loop that opened them: an engine per loop."""
-        loop = asyncio.get_running_loop()
+        engines = await self._async.get()
         with self._lock:
-            return self._made(self._async.setdefault(loop, {}), AsyncLM15Engine, model)
+            return self._made(engines, AsyncLM15Engine, model)
 
     def _made(self, engines: dict[str, Any], kind: Any, model: str) -> tuple[Any, str]:
         """The engine for the model's provider: keys and URLs are settings of a provider in lm15."""
@@ -114,6 +113,11 @@ class LM15:
             engines[head] = kind(config)
             engines[head].escalade_provider = provider
         return engines[head], engines[head].escalade_provider
+
+
+async def _closed(engines: dict[str, Any]) -> None:
+    for engine in engines.values():
+        await engine.aclose()
 
 
 def _provider(model: str) -> str:
