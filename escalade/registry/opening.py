@@ -17,7 +17,7 @@ from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
 from escalade.registry.lock import Lock, locked
 from escalade.registry.modes import Mode, moded
-from escalade.scopes import Access, Desk, Entered, Principal, Recorder, Scope, current, set_default
+from escalade.scopes import NOBODY, Access, Desk, Entered, Entry, Principal, Recorder, Scope, current, set_default
 
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
 """Who runs a script without saying who: may use everything, in his own name."""
@@ -118,20 +118,14 @@ def _root(
     approvals: Desk | None = None,
     run_id: str | None = None,
 ) -> Scope:
-    if principal is not None and access is None:
-        raise NoPolicy(
-            "a principal needs an access policy that says what his roles may do: "
-            'escalade.scope(principal=..., access=Roles({"analyst": ["crm.*:call", "model.*:call"]}))'
-        )
+    run_id = new_run_id() if run_id is None else run_id
+    _check_policy(access, principal, recorder, name, run_id)
     if access is None:
         access, principal = everything_allowed(), OWNER
-    elif getattr(access, "empty", False):
-        raise NoPolicy("the access policy grants nothing to anybody; load one with Roles.load(...)")
     if principal is not None:
         access.check_roles(principal.roles)
     book = Ledger() if ledger is None else ledger
     until = float("inf") if deadline is None else time.monotonic() + deadline
-    run_id = new_run_id() if run_id is None else run_id
     return Scope(
         principals=() if principal is None else (principal,),
         purse=book.purse(principal, limit=limit, name=name, run=run_id),
@@ -142,6 +136,27 @@ def _root(
         listeners=listeners,
         approvals=approvals,
     )
+
+
+def _check_policy(
+    access: Access | None, principal: Principal | None, recorder: Recorder | None, name: str, run_id: str
+) -> None:
+    """Raises NoPolicy. No scope opens then, but who asked for one is in the record, as for any refusal."""
+    if principal is not None and access is None:
+        why = (
+            "a principal needs an access policy that says what his roles may do: "
+            'escalade.scope(principal=..., access=Roles({"analyst": ["crm.*:call", "model.*:call"]}))'
+        )
+    elif getattr(access, "empty", False):
+        why = "the access policy grants nothing to anybody; load one with Roles.load(...)"
+    else:
+        return
+    if recorder is not None:
+        who = NOBODY if principal is None else principal
+        refused = Entry(new_run_id(), run_id, who, name, "", "scope", started=time.time(), principals=(who,))
+        refused.outcome, refused.error = "NoPolicy", why
+        recorder.denied(refused)
+    raise NoPolicy(why)
 
 
 def _wall() -> None:
