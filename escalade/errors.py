@@ -50,8 +50,11 @@ from typing import Any
 class EscaladeError(Exception):
     """Root of everything that escalade raises on purpose.
 
-    Errors survive pickle and copy with message and fields, whatever their `__init__` asks for: they cross processes.
+    `path`: of the pipeline node that it came out of, such as "views/facts"; "" outside of pipelines. Errors survive
+    pickle and copy with message and fields, whatever their `__init__` asks for: they cross processes.
     """
+
+    path: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.args), self.__dict__.copy()

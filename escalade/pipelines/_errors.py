@@ -6,7 +6,7 @@ catch what they name, and so do DSPy's optimisers, which look for `AdapterParseE
 pipeline: the first failure is the one that cancelled the others, so it is the one that is raised.
 
 Refusals of the guard (`Refused`), `ScopeError`, cancellation and everything that is no `Exception` pass by identity; a
-refusal gets the path as a note, which a traceback prints.
+refusal gets the path as its `path`, and as a note, which a traceback prints.
 """
 
 from __future__ import annotations
@@ -74,15 +74,15 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _note(error: BaseException, path: str) -> None:
-    """Refusals keep their identity; the note says where. Each level puts its node in front."""
-    mark = "in node "
+def _note(error: EscaladeError, path: str) -> None:
+    """Refusals keep their identity; the path says where. Each level puts its node in front."""
+    mark, inner = "in node ", error.path
+    error.path = join(path, inner)
     notes = getattr(error, "__notes__", [])
-    for index, note in enumerate(notes):
-        if note.startswith(mark):
-            notes[index] = mark + join(path, note.removeprefix(mark))
-            return
-    error.add_note(mark + path)
+    if mark + inner in notes:
+        notes[notes.index(mark + inner)] = mark + error.path
+    else:
+        error.add_note(mark + error.path)
 
 
 def _build(path: str, reason: str, error: Exception) -> Failure:

@@ -36,10 +36,11 @@ class Frame:
     `place`: call number and path, (0, "") while nobody listens. `trace`: the list that an optimiser records into, None
     while none does. DSPy appends to one shared list from all branches, in the order in which they happen to finish; so
     each branch records into its own, and they are put together in the order of the branches. DSPy's global list, which
-    nobody reads in order, is left alone. `step`: that of the node that this pipeline is, None for none.
+    nobody reads in order, is left alone. `step`: that of the node that this pipeline is, None for none. `failed`: a
+    node has, which cancels the others: one that was to begin in the same turn of the event loop must not begin.
     """
 
-    __slots__ = ("listeners", "place", "root", "run_id", "scope", "step", "trace")
+    __slots__ = ("failed", "listeners", "place", "root", "run_id", "scope", "step", "trace")
 
     def __init__(self) -> None:
         self.scope = scope = scopes.current()
@@ -48,7 +49,7 @@ class Frame:
         else:
             scope.check_open()
             self.run_id, self.listeners = scope.run_id, scope.listeners
-        self.place, self.root = events.NOWHERE, False
+        self.place, self.root, self.failed = events.NOWHERE, False, False
         if self.listeners:
             self.place = events.here()
             if self.place == events.NOWHERE:
@@ -124,11 +125,16 @@ async def _until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame,
         raise
 
 
-async def plain(prepared: Prepared, fields: dict[str, Any], step: Step) -> Any:
+async def plain(prepared: Prepared, fields: dict[str, Any], step: Step, frame: Frame) -> Any:
     """One node, the short way."""
+    if frame.failed:
+        raise asyncio.CancelledError
     before = _overrides.set({**_overrides.get(), STEP: step})
     try:
         return await prepared.call(fields)
+    except Exception:
+        frame.failed = True
+        raise
     finally:
         _overrides.reset(before)
 
@@ -144,6 +150,8 @@ async def supervise(
     """One node, the long way. `path`: its segment; `item`: its number in a map. `trace`: where an optimiser's records
     of it go.
     """
+    if frame.failed:
+        raise asyncio.CancelledError
     with contextlib.ExitStack() as stack:
         scope = _narrowed(prepared, frame, path)
         if scope is not None:
@@ -162,6 +170,9 @@ async def supervise(
             frame.tell(events.NodeStarted, path)
             kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
             return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds)
+        except Exception:
+            frame.failed = True
+            raise
         finally:
             _overrides.reset(before)
 
@@ -169,7 +180,7 @@ async def supervise(
 async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: list[Any] | None = None) -> Any:
     """One node, the short way where possible. Raises what the node raises, without its path."""
     if frame.direct(prepared):
-        return await plain(prepared, fields, (frame.step, prepared.name))
+        return await plain(prepared, fields, (frame.step, prepared.name), frame)
     return await supervise(prepared, fields, frame, prepared.name, trace)
 
 

@@ -30,7 +30,8 @@ class FanOut(Pipeline):
     parameter, a dict of them all), and its result is the pipeline's; a language model reads a branch's Prediction as
     its text.
 
-    The first branch that fails cancels the others and is raised with its path; when that is out, no branch is alive.
+    The first branch that fails cancels the others and is raised with its path; when that is out, no branch is alive,
+    and a branch that had not begun by then never began.
 
     `branches`: a dict, or keywords. `concurrency`: how many run at once (default: all; those that block a thread: 64).
     `timeout`, `timeouts`: seconds, for each branch or by name (`join` too). `budgets`: by name, what a branch may
@@ -139,7 +140,7 @@ def _starts(
         fields = _fields(branch, inputs)
         gated = gate is not None and branch.threaded
         if not gated and direct(branch):
-            yield plain(branch, fields, (outer, branch.name))
+            yield plain(branch, fields, (outer, branch.name), frame)
             continue
         start = functools.partial(_run.node, branch, fields, frame, traces[index] if traces else None)
         yield _gated(gate, start) if gate is not None and gated else start()

@@ -93,7 +93,7 @@ class Map(Pipeline):
 
         def start(index: int, item: Any) -> Coroutine[Any, Any, Any]:
             if direct:
-                return _run.plain(worker, fields(item), (frame.step, index))
+                return _run.plain(worker, fields(item), (frame.step, index), frame)
             if frame.trace is not None:
                 traces.append([])
             trace = traces[index] if traces else None

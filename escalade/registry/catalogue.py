@@ -244,6 +244,7 @@ class Registry:
 
         These are tools to build with: whether they may be called is decided at each call.
         """
+        wanted = _names(wanted)
         found = [self.resolve(one) for one in wanted]
         seen: dict[str | None, str] = {}
         for tool in found:
@@ -374,7 +375,7 @@ class Registry:
 
     def _meant(self, wanted: Iterable[str] | None) -> list[Locked]:
         if wanted is not None:
-            asked = [(name, range_ or None) for name, _, range_ in (one.partition("@") for one in wanted)]
+            asked = [(name, range_ or None) for name, _, range_ in (one.partition("@") for one in _names(wanted))]
             meant = {(name, range_): self._shelf.find(name, range_) for name, range_ in asked}
         else:
             names = [name for name in sorted(self._shelf.tools) if any(map(is_stable, self._shelf.tools[name]))]
@@ -384,6 +385,13 @@ class Registry:
             ranges.setdefault(one.spec.label, []).append(range_ or "")
         specs = {one.spec.label: one.spec for one in meant.values()}
         return [Locked.of(spec, ranges[label]) for label, spec in specs.items()]
+
+
+def _names(wanted: Iterable[str]) -> list[str]:
+    """A text is a list of letters, too, and never meant as one."""
+    if isinstance(wanted, str):
+        raise BadInput(f"expected a list of names: [{wanted!r}]")
+    return list(wanted)
 
 
 def _sees(scope: Scope, registered: Registered, principal: Principal | None) -> bool:

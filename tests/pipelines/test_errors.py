@@ -110,6 +110,7 @@ def test_refusals_pass_by_identity_with_the_path_as_a_note(original: Exception) 
     """The guard's word stays its word; a traceback shows where it was."""
     error = caught(_deep(original))
     assert error is original
+    assert error.path == "a/b"
     assert error.__notes__ == ["in node a/b"]
     assert "in node a/b" in "".join(traceback.format_exception(error))
 

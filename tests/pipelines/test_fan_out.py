@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escalade.errors import BadInput, NodeError
+from escalade.errors import BadInput, NodeError, PermissionDenied
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from tests.pipelines.offline import Gauge, offline_lm
@@ -161,3 +161,22 @@ def test_a_module_that_takes_a_branchs_place_is_used() -> None:
     assert fan(text="x").a == 1
     fan.branches["b"] = upper
     assert list(fan(text="x").keys()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("more", [{}, {"timeout": 5.0}, {"concurrency": 3}])
+async def test_what_has_not_begun_when_a_branch_fails_never_begins(more: dict[str, Any]) -> None:
+    """A branch that fails at once, such as one that may not use its tool, keeps those after it from being paid."""
+    began: list[str] = []
+
+    async def denied() -> None:
+        raise PermissionDenied("no")
+
+    async def paid() -> None:
+        began.append("paid")
+
+    with pytest.raises(PermissionDenied) as caught:
+        await FanOut(denied=denied, paid=paid, later=paid, **more).acall()
+    assert began == []
+    assert caught.value.path == "denied"
+    await FanOut(paid=paid).acall()
+    assert began == ["paid"], "one call's failure is its own"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -236,3 +237,11 @@ def test_registering_from_many_threads() -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(register, range(16))) == 1
+
+
+def test_a_name_is_no_list_of_names(tmp_path: Path) -> None:
+    """`registry.tools("crm.search")` means the tool, and not ten letters: it says how to write it."""
+    registry = versions(*CRM)
+    for call in (registry.tools, lambda wanted: registry.write_lock(tmp_path / "x.lock", wanted)):
+        with pytest.raises(BadInput, match=r"^expected a list of names: \['crm.search'\]$"):
+            call("crm.search")
