@@ -102,6 +102,8 @@ if TYPE_CHECKING:
     from escalade.registry.sources.openapi import import_openapi
     from escalade.registry.sources.pins import Pins
     from escalade.registry.stores.claims import RedisClaims, SqliteClaims
+    from escalade.registry.stores.disk_cache import DiskCache
+    from escalade.registry.stores.redis_cache import RedisCache
     from escalade.registry.stores.redis_ledger import RedisLedger
     from escalade.registry.stores.redis_limits import RedisLimiter
     from escalade.registry.stores.sqlite_ledger import SqliteLedger
@@ -136,6 +138,7 @@ __all__ = [
     "Constant",
     "DataError",
     "DeadlineExceeded",
+    "DiskCache",
     "DuplicateVersion",
     "EscaladeError",
     "Escalate",
@@ -177,6 +180,7 @@ __all__ = [
     "RateLimited",
     "Recorded",
     "Redactor",
+    "RedisCache",
     "RedisClaims",
     "RedisLedger",
     "RedisLimiter",
@@ -280,6 +284,8 @@ _MODULES = {
     "registry.sources.openapi": ("import_openapi",),
     "registry.sources.pins": ("Pins",),
     "registry.stores.claims": ("RedisClaims", "SqliteClaims"),
+    "registry.stores.disk_cache": ("DiskCache",),
+    "registry.stores.redis_cache": ("RedisCache",),
     "registry.stores.redis_ledger": ("RedisLedger",),
     "registry.stores.redis_limits": ("RedisLimiter",),
     "registry.stores.sqlite_ledger": ("SqliteLedger",),

@@ -21,6 +21,9 @@ from escalade.scopes import Scope
 
 logger = logging.getLogger(__name__)
 
+_FORMAT = "result/1"
+"""What the values are: a later format must not find those of an earlier one."""
+
 
 class Cache(Protocol):
     """Where results are kept, by digest. Its methods may raise: see `Forgiving`."""
@@ -103,7 +106,7 @@ class MemoryCache:
 
 
 def cache_key(label: str, scope: Scope, rule: str, args: str, per: str) -> str:
-    """`args`: their digest. `per`: "user" or "tenant"."""
+    """`args`: their digest. `per`: "user" or "tenant". The policy must have a digest."""
     whose = [[p.tenant, p.user if per == "user" else "", sorted(p.roles)] for p in scope.principals]
-    policy: Any = getattr(scope.access, "digest", "") or f"{id(scope.access):x}"
-    return digest([label, whose, policy, rule, args])
+    policy: Any = scope.access
+    return digest([_FORMAT, label, whose, policy.digest, rule, args])

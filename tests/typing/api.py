@@ -318,5 +318,7 @@ def stores() -> None:
         Registry([], limiter=escalade.RedisLimiter("redis://localhost:6379/0"))
         Registry([], claims=escalade.SqliteClaims("calls.db"))
         Registry([], claims=escalade.RedisClaims("redis://localhost:6379/0"))
+        Registry([], cache=escalade.DiskCache("cache", size_limit=1 << 20))
+        Registry([], cache=escalade.RedisCache("redis://localhost:6379/1")).cache.clear("crm.search")
     with escalade.scope(ledger=ledger, mode="replay", cassette="calls.jsonl"), escalade.step("one"):
         escalade.charge("0.003")
