@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from escalade.errors import DeadlineExceeded, ModeForbids, OutcomeUnknown, Refused, StoreUnavailable, ToolTimeout
+from escalade.registry.admission import Admission
 from escalade.registry.cache import Cache, Forgiving, cache_key
 from escalade.registry.canonical import digest
-from escalade.registry.guard import Admission
+from escalade.registry.elsewhere import elsewhere
 from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
@@ -115,8 +116,7 @@ class Call:
     @contextmanager
     def running(self, admission: Admission) -> Iterator[None]:
         """Around its execution, within the admission: charges, and what is kept of how it ends."""
-        if self._manner.spec.metered and not self.source:
-            self._tab = Tab(self._manner.spec.label, admission.held if admission.entry.priced else None)
+        self._begun(admission)
         try:
             with metered(self._tab):
                 yield
@@ -124,6 +124,22 @@ class Call:
             self._ended(admission, error)
             raise
         self._ended(admission, None)
+
+    @asynccontextmanager
+    async def arunning(self, admission: Admission) -> AsyncIterator[None]:
+        """`running`, without blocking the event loop where other processes are told how it ended."""
+        if not self._claimed:
+            with self.running(admission):
+                yield
+            return
+        self._begun(admission)
+        try:
+            with metered(self._tab):
+                yield
+        except BaseException as error:
+            await elsewhere(partial(self._ended, admission, error))
+            raise
+        await elsewhere(partial(self._ended, admission, None))
 
     def done(self, result: Any) -> Any:
         """It worked; the result again."""
@@ -233,6 +249,10 @@ class Call:
         return given
 
     # -- after
+
+    def _begun(self, admission: Admission) -> None:
+        if self._manner.spec.metered and not self.source:
+            self._tab = Tab(self._manner.spec.label, admission.held if admission.entry.priced else None)
 
     def _ended(self, admission: Admission, error: BaseException | None) -> None:
         if self.source:

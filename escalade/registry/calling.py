@@ -76,6 +76,7 @@ class Registered:
             once=spec.once,
             schema=spec.input_schema,
             schema_digest=digest(spec.input_schema),
+            remote=spec.once and registry.claims is not None,
         )
         self.status = Status()
         self.beside: Beside | None = None
@@ -160,7 +161,7 @@ class Registered:
                 except InFlight as busy:
                     joined = busy.flight
                 await alanded(joined, _time_left(), self.spec.label)
-            with admission, call.running(admission):
+            async with admission, call.arunning(admission):
                 if call.source:
                     return call.answer()
                 return call.done(await self._awaited(call.values, self._time(admission.scope), admission.scope))

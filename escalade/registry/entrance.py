@@ -12,9 +12,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from escalade.errors import Overloaded, RateLimited, StoreUnavailable
+from escalade.registry.elsewhere import elsewhere
 from escalade.registry.guard import Resource
 from escalade.registry.queues import Queues
 from escalade.scopes import Scope, current
@@ -83,7 +85,10 @@ class Entrance:
             return await attempt()
         async with self._lines.aturn(self._line(scope), scope.time_left()):
             while True:
-                wait = self._wait(scope)
+                if self._resource.remote:
+                    wait = await elsewhere(partial(self._wait, scope))
+                else:
+                    wait = self._wait(scope)
                 if wait is not None:
                     await asyncio.sleep(wait)
                 try:

@@ -13,17 +13,20 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import dspy
 from dspy.utils.callback import with_callbacks
 from pydantic import PrivateAttr
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, EscaladeError
 from escalade.registry import code_act
 from escalade.registry.calling import Registered
+from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.messages import shown
 from escalade.registry.tools import ToolSpec
+from escalade.scopes import current
 
 _DESCRIBES = frozenset({"desc", "args", "arg_desc"})
 """What may be changed: it is shown to models and decides nothing."""
@@ -87,7 +90,7 @@ class GovernedTool(dspy.Tool):
         try:
             return await self._registered.now(self._floats).acall((), kwargs)
         except Exception as error:
-            raise shown(error, self.spec) from error
+            raise await _shown(error, self.spec) from error
 
     def format_as_litellm_function_call(self) -> dict[str, Any]:
         """For native function calling, with the whole schema: DSPy's own drops `required`, definitions and
@@ -151,7 +154,7 @@ def door(registered: Registered, floats: str | None = None) -> Callable[..., Any
         try:
             return await registered.now(floats).acall(args, kwargs)
         except Exception as error:
-            raise shown(error, registered.spec) from error
+            raise await _shown(error, registered.spec) from error
 
     function: Any = agoverned if registered.definition.is_async else governed
     inputs = registered.definition.inputs
@@ -161,6 +164,14 @@ def door(registered: Registered, floats: str | None = None) -> Callable[..., Any
     function.__annotations__ = dict(inputs.hints)
     setattr(function, code_act.GOVERNED, registered.spec.label)
     return cast("Callable[..., Any]", function)
+
+
+async def _shown(error: Exception, spec: ToolSpec) -> EscaladeError:
+    """`shown`, which says what the budget has left, without blocking the event loop where a store is asked for that."""
+    scope = current()
+    if scope is not None and is_remote(scope.purse):
+        return await elsewhere(partial(shown, error, spec))
+    return shown(error, spec)
 
 
 code_act.refuse()

@@ -151,10 +151,11 @@ class Reservation:
 class LedgerPurse:
     """An account with the accounts above it; a `Purse`."""
 
-    __slots__ = ("_has_limit", "ledger", "path", "run")
+    __slots__ = ("_has_limit", "ledger", "path", "remote", "run")
 
     def __init__(self, ledger: Ledger, path: tuple[Account, ...], run: str = "") -> None:
         self.ledger, self.path, self.run = ledger, path, run
+        self.remote = ledger.remote and any(not account.sticky for account in path)
         self._has_limit = any(a.limit is not None for a in path)
 
     def reserve(self, amount: int, what: str = "") -> Reservation:
@@ -214,6 +215,9 @@ class Ledger:
     raises is logged and changes nothing.
     `now`: wall clock in seconds, for periods.
     """
+
+    remote = False
+    """Is a store asked that processes share? Then coroutines ask it in a thread."""
 
     def __init__(
         self,

@@ -53,6 +53,8 @@ class RedisLimiter:
     clock. Raises StoreUnavailable.
     """
 
+    remote = True
+
     def __init__(
         self,
         url: str,

@@ -118,6 +118,8 @@ class SharedLedger(Ledger):
     when it is). `on_death`: see the module. Raises StoreUnavailable.
     """
 
+    remote = True
+
     def __init__(
         self,
         store: Store,

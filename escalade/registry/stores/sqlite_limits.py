@@ -29,6 +29,8 @@ class SqliteLimiter:
     writers; `rest`: seconds for which a file that failed is left alone. Raises StoreUnavailable.
     """
 
+    remote = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
