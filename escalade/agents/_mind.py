@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents import _author
+from escalade.agents._evidence import evidence, proposed, verdict
 from escalade.agents._prompt import RAW, Prompt, read_prompt, read_tools, render, size_of
 from escalade.agents._questions import Question
 from escalade.agents._sampling import Schema, fill, fit, logistic, logit, normal, number, unit
+from escalade.agents.confidence.logprob import field_span
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response
@@ -43,13 +45,15 @@ _PROPER = re.compile(r"(?<!^)\b[A-Z]\w{2,}")
 class Thought:
     """What a model came to: the question, what it takes for its answer, how sure it is, the seed of everything else.
 
-    `known`: None for a question that the world doesn't know.
+    `known`: None for a question that the world doesn't know. `felt`: how likely its own words seem to it, which is what
+    log probabilities show. Where it judges an answer, `answer` is "true" or "false".
     """
 
     asked: str
     known: Question | None
     answer: str | None
     confidence: float
+    felt: float
     seed: int
 
     def reasoning(self) -> str:
@@ -86,7 +90,7 @@ class Mind:
             message=Message.assistant([call or TextPart(text)]),
             finish_reason=finish,
             usage=Usage(input_tokens=-(-size_of(request) // 4), output_tokens=max(1, -(-made // 4))),
-            logprobs=_logprobs(text, thought, request.config.logprobs),
+            logprobs=_logprobs(text, thought, request.config.logprobs, _spoken(prompt)),
         )
 
     # -- what it thinks
@@ -102,14 +106,21 @@ class Mind:
         p = world.chance(sim, hard, reasoning=reasons, demos=prompt.demos, hints=hints)
         p = max(p, SHOWN_BY_TOOL) if shown else p
         draw = (world.seed, model, asked, sample)
+        seed = number("fill", world.seed, asked)
+        claim = _claim(prompt)
+        if claim is not None:
+            true = known is not None and world.right(known, claim)
+            sure = verdict(p if known else 0.0, sim.shift, *draw, claim, right=true)
+            return Thought(asked, known, "true" if sure >= 0.5 else "false", sure, sure, seed)
         right = unit("right", *draw) < p
-        x = normal("inkling", *draw) + (INKLING / 2 if right else -INKLING / 2)
-        sure = logistic(logit(p) + INKLING * x + sim.shift)
+        lean = INKLING / 2 if right else -INKLING / 2
+        sure = logistic(logit(p) + INKLING * (normal("inkling", *draw) + lean) + sim.shift)
+        felt = logistic(logit(p) + INKLING * (normal("felt", *draw) + lean))
         answer = None
         if known is not None:
             slips = known.wrong or (f"not {known.answer}",)
             answer = known.answer if right else slips[number("slip", *draw) % len(slips)]
-        return Thought(asked, known, answer, round(min(max(sure, 0.01), 0.99), 2), number("fill", world.seed, asked))
+        return Thought(asked, known, answer, round(_within(sure), 2), _within(felt), seed)
 
     def _asked(self, prompt: Prompt) -> tuple[str, Question | None]:
         """What is asked, and what the world knows about it: the first input that is a question of its own."""
@@ -158,6 +169,9 @@ class Mind:
             return self._arguments(tool, _as_object(prompt.form.tools.get(tool, {})), thought)
         if prompt.form.annotations.get(name) == "ToolCalls":
             return self._text_calls(prompt, thought)
+        weighed = evidence(schema, defs, thought.confidence, answer)
+        if weighed is not None:
+            return weighed
         if is_confidence(name, prompt.form.annotations.get(name, "")):
             stated = fit(str(thought.confidence), schema, defs)
             return thought.confidence if stated is None else stated
@@ -258,6 +272,23 @@ def _answer_field(outputs: Mapping[str, Schema], annotations: Mapping[str, str])
     return None
 
 
+def _claim(prompt: Prompt) -> str | None:
+    """The answer that it is to judge, None where it is to give one."""
+    form = prompt.form
+    inputs = {name: prompt.inputs[name] for name in form.inputs if name in prompt.inputs}
+    verdicts = {n for n in form.outputs if n in _REASONING or is_confidence(n, form.annotations.get(n, ""))}
+    return proposed(inputs, form.outputs, verdicts)
+
+
+def _spoken(prompt: Prompt) -> str | None:
+    """The output that its answer goes to; None for a prompt without fields, which it answers as it is."""
+    return _answer_field(prompt.form.outputs, prompt.form.annotations)
+
+
+def _within(p: float) -> float:
+    return min(max(p, 0.01), 0.99)
+
+
 def _argument(name: str, thought: Thought) -> str:
     if name in {"expression", "formula", "calculation"} and thought.known is not None:
         return thought.known.expression
@@ -288,22 +319,26 @@ def _stopped(text: str, finish: str, stop: tuple[str, ...]) -> tuple[str, str]:
     return (text[: min(cuts)], "stop") if cuts else (text, finish)
 
 
-def _logprobs(text: str, thought: Thought, asked: int | None) -> Any:
-    """The answer's tokens multiply to the confidence; all others are certain to 99 %."""
+def _logprobs(text: str, thought: Thought, asked: int | None, field: str | None) -> Any:
+    """The answer's tokens multiply to what the model feels; all others are certain to 99 %."""
     if asked is None or not text:
         return None
     from dspy.lm15 import TokenLogprob, TopLogprob
 
     tokens = _TOKEN.findall(text)
-    hot = set((thought.answer or "").split())
-    share = math.log(thought.confidence) / max(1, sum(t.strip() in hot for t in tokens))
+    begin, end = (0, len(text)) if field is None else field_span(text, field) or (0, 0)
+    starts = list(itertools.accumulate((len(token) for token in tokens), initial=0))
+    hot = [
+        at < end and at + len(token) > begin and token.strip() != "" for at, token in zip(starts, tokens, strict=False)
+    ]
+    share = math.log(thought.felt) / max(1, sum(hot))
     return tuple(
         TokenLogprob(
             token=token,
-            logprob=share if token.strip() in hot else math.log(0.99),
+            logprob=share if is_hot else math.log(0.99),
             top=tuple(TopLogprob(token=f"<{k}>", logprob=math.log(0.01 / (k + 1))) for k in range(asked)),
         )
-        for token in tokens
+        for token, is_hot in zip(tokens, hot, strict=True)
     )
 
 

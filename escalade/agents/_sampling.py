@@ -52,7 +52,7 @@ def fit(answer: str, schema: Schema, defs: Schema | None = None) -> Any:
 
     A list holds the answer as its only item. What is inside of objects is up to `fill`.
     """
-    schema, defs = _resolved(schema, defs)
+    schema, defs = resolved(schema, defs)
     if "enum" in schema or "const" in schema:
         options = schema.get("enum", [schema.get("const")])
         return next((o for o in options if str(o).casefold() == answer.strip().casefold()), None)
@@ -84,7 +84,7 @@ def fill(
 
     Recursion through `$ref` ends where a property is optional, an item of a list, or may be null.
     """
-    return _Filler(seed, text, answer).value(*_resolved(schema, defs), name, 0)
+    return _Filler(seed, text, answer).value(*resolved(schema, defs), name, 0)
 
 
 class _Filler:
@@ -121,7 +121,7 @@ class _Filler:
     def _inner(self, schema: Schema, defs: Schema, name: str, depth: int) -> Any:
         if depth > 1 and {"type": "null"} in schema.get("anyOf", ()):
             return None  # a person's boss's boss need not have one
-        return self.value(*_resolved(schema, defs), name, depth + 1)
+        return self.value(*resolved(schema, defs), name, depth + 1)
 
     def _scalar(self, kind: Any, schema: Schema, name: str) -> Any:
         low, high = schema.get("minimum", schema.get("exclusiveMinimum", 0)), schema.get("maximum")
@@ -133,7 +133,7 @@ class _Filler:
         return {"boolean": self._seed % 2 == 0, "null": None}[kind] if kind in {"boolean", "null"} else self._text(name)
 
 
-def _resolved(schema: Schema, defs: Schema | None) -> tuple[Schema, Schema]:
+def resolved(schema: Schema, defs: Schema | None) -> tuple[Schema, Schema]:
     """Without `$ref` and unions: the first alternative that isn't null. With all definitions known so far."""
     known = {**(defs or {}), **schema.get("$defs", {})} if "$defs" in schema else (defs or {})
     for _ in range(8):

@@ -18,7 +18,9 @@ in the instructions (`hints`, what optimisers can discover). Where a tool has sh
 
 **How sure it says it is.** It has an inkling x of whether it is right, normal around +0.75 or -0.75. An honest model
 says logistic(logit(p) + 1.5 x), which is exactly the posterior: calibrated by construction. `calibration` moves that by
-+1.5 logits ("overconfident"), -1.5 ("underconfident") or any number.
++1.5 logits ("overconfident"), -1.5 ("underconfident") or any number. The log probabilities of its answer multiply to
+the same of a second inkling, which nothing moves: independent of the first, given whether it is right. Shown somebody's
+answer to judge, it says how likely that is right (`_evidence.py` has the formula).
 
 **Samples.** At temperature 0, or None, the same question gets the same draw. At temperature t each further identical
 request is, with probability min(t, 1), a fresh draw; a `seed` in the request picks the draw by number instead.
@@ -189,6 +191,10 @@ class World:
         lesson = f" It helps to {hint}." if hint else ""
         told = "Right." if score else f"Wrong: the answer is {example.answer}.{how}{lesson}"
         return dspy.Prediction(score=score, feedback=told)
+
+    def right(self, known: Question, said: str) -> bool:
+        """Is this the answer to the question?"""
+        return same_answer(known.answer, said)
 
     def probability(
         self, model: str, question: str, *, reasoning: bool = False, demos: int = 0, instructions: str = ""

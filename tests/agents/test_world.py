@@ -649,7 +649,7 @@ class TestTransport:
 
     @pytest.mark.parametrize("alternatives", [0, 2])
     def test_logprobs(self, alternatives):
-        """Log probabilities cover the text; the answer's own multiply to the stated confidence."""
+        """Log probabilities cover the text; the answer's own multiply to what the model feels, all others are sure."""
         world = World({"m": SimModel()})
         prompt = _bare_prompt(world.task(1)[0].question)
         request = Request(
@@ -657,9 +657,10 @@ class TestTransport:
         )
         response = Simulated(world).complete(request)
         assert "".join(t.token for t in response.logprobs) == response.text
-        answer, confidence = (part.split("\n")[1] for part in response.text.split("\n\n")[:2])
-        told = [t.logprob for t in response.logprobs if t.token.strip() == answer]
-        assert math.exp(sum(told)) == pytest.approx(float(confidence))
+        answer = response.text.split("\n")[1]
+        told = {t.token.strip(): math.exp(t.logprob) for t in response.logprobs}
+        assert told.pop(answer) == pytest.approx(0.9858, abs=1e-4)
+        assert set(told.values()) == {0.99}
         assert all(len(t.top) == alternatives for t in response.logprobs)
 
     def test_logprobs_under_dspy(self):

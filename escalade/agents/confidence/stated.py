@@ -42,10 +42,10 @@ class Verbalised(Source):
 class Decision(Source):
     """The model says it as one of DSPy's decision types.
 
-    `ask`: "noul" adds an output `confidence` that is a `dspy.Noul` (is the answer right?) and reads its probability,
-    never its `confidence`, which is a distance from the threshold; "score" adds a `dspy.Score` with the five `LEVELS`
+    `ask`: "noul" adds an output `confidence` that is a `Noul` (is the answer right?) and reads its probability,
+    never its `confidence`, which is a distance from the threshold; "score" adds a `Score` with the five `LEVELS`
     and reads where it lies between them. `field`: adds nothing, but reads how likely the value of that output is that
-    the model chose; it must be a `dspy.Noul` or a `dspy.Choice` of the signature. Raises BadInput.
+    the model chose; it must be a `Noul` or a `Choice` of the signature. Raises BadInput.
     """
 
     kind: ClassVar[str] = "decision"
@@ -58,13 +58,13 @@ class Decision(Source):
             raise BadInput(f"a decision is asked for as 'noul' or 'score', not as {self.ask!r}")
 
     def extend(self, signature: Any) -> Any:
-        import dspy
+        from dspy.experimental import Noul, Score
 
         if self.field is not None:
             if self.field not in signature.output_fields:
                 raise BadInput(f"no output {self.field!r} to read a decision from: {list(signature.output_fields)}")
             return signature
-        wanted = dspy.Noul if self.ask == "noul" else dspy.Score[LEVELS]
+        wanted = Noul if self.ask == "noul" else Score[LEVELS]
         return _with_output(signature, wanted, "are the other outputs right?")
 
     def weigh(self, answered: Answered) -> Weighing:
@@ -87,16 +87,16 @@ def probability(said: Any) -> float:
 
 def decided(said: Any, *, chosen: bool = False) -> float:
     """Probability in a decision value: that it is true, or with `chosen` that its value is the right one."""
-    import dspy
+    from dspy.experimental import Choice, Noul, Score
 
-    if isinstance(said, dspy.Noul):
+    if isinstance(said, Noul):
         p = said.probability
         if p is None:
             return math.nan
         return float(1 - p if chosen and not said.value else p)
-    if isinstance(said, dspy.Choice):
+    if isinstance(said, Choice):
         return float((said.probabilities or {}).get(str(said.value), math.nan))
-    if isinstance(said, dspy.Score):
+    if isinstance(said, Score):
         top = len(said.criteria()) - 1
         return float(said.value) / top
     return math.nan
