@@ -1,8 +1,14 @@
-"""What the codes in the columns of `Outcomes` stand for."""
+"""What the codes in the columns of `Outcomes` stand for, and what facts about questions are kept in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 STATUSES = (OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED)
 """Codes of the `status` column are indices into this."""
@@ -12,3 +18,10 @@ UNKNOWN = -1
 
 NO_ANSWER = -1
 """Stands for "no answer" in the `answer` column."""
+
+
+def fact_column(facts: Sequence[Any]) -> NDArray[Any]:
+    """Facts of one name, one for each question; texts as Python's, since numpy's are all as long as the longest."""
+    import numpy as np
+
+    return np.array(facts, dtype=object if any(isinstance(fact, str) for fact in facts) else None)

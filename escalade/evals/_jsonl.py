@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escalade.agents.climb import Rung
 from escalade.errors import DataError
+from escalade.evals._codes import fact_column
 from escalade.evals._draft import CHARS_PER_TOKEN, Draft, tokens_of
 from escalade.evals._files import read_text, stem
 from escalade.evals.outcomes import STATUSES
@@ -180,7 +181,7 @@ def _with_prompts(draft: Draft, questions: list[Question]) -> Draft:
         "regraded": regraded if questions and not np.isnan(regraded).all() else None,
         "contaminated": np.array([q.contaminated for q in questions], dtype=bool),
         "category": None if all(c is None for c in categories) else [c or "" for c in categories],
-        "features": {name: np.array([q.features[name] for q in questions]) for name in _shared(questions)},
+        "features": {name: fact_column([q.features[name] for q in questions]) for name in _shared(questions)},
     }
     return Draft(**{**vars(draft), **changed})
 

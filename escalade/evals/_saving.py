@@ -1,6 +1,7 @@
 """Outcomes to JSON lines that `_jsonl` reads again: the same table, figure by figure.
 
-Answers are codes, as they are in `Outcomes`: nothing that was said is in the file. Amounts are exact decimal dollars.
+Answers are codes, as they are in `Outcomes`: nothing that was said is in the file, nor what was asked unless that is
+wanted. Amounts are exact decimal dollars.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from escalade.evals.prices import Listed
 
 
-def save(outcomes: Outcomes, path: Path) -> Path:
+def save(outcomes: Outcomes, path: Path, *, texts: bool = False) -> Path:
     """Write the file and return its path. Raises DataError for a name that isn't one of JSON lines."""
     if not {".jsonl", ".ndjson"} & set(path.suffixes):
         raise DataError(f"{path}: outcomes are saved as JSON lines; call the file something.jsonl, or .jsonl.gz")
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in _rows(outcomes))
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in _rows(outcomes, texts=texts))
     raw = text.encode("utf-8")
     try:
         path.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
@@ -35,7 +36,7 @@ def save(outcomes: Outcomes, path: Path) -> Path:
     return path
 
 
-def _rows(outcomes: Outcomes) -> Iterator[dict[str, Any]]:
+def _rows(outcomes: Outcomes, *, texts: bool) -> Iterator[dict[str, Any]]:
     yield {
         "escalade": "outcomes/1",
         "name": outcomes.name,
@@ -46,7 +47,7 @@ def _rows(outcomes: Outcomes) -> Iterator[dict[str, Any]]:
     }
     recorded = outcomes.gradings.get("recorded", outcomes.quality)
     for i, key in enumerate(outcomes.keys):
-        features = {name: column[i].item() for name, column in outcomes.features.items()}
+        features = {name: fact for name, fact in outcomes.facts(i).items() if texts or name != "text"}
         row: dict[str, Any] = {"key": key}
         if "prompt_chars" in features:
             row["prompt_chars"] = features.pop("prompt_chars")

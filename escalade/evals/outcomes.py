@@ -1,7 +1,8 @@
 """Outcomes: what each rung really gave for each question, as columns of numbers.
 
-The one input of every replay. Shapes are `(n questions, k rungs)`, rungs cheapest first. Nothing in it is text of a
-question or of an answer: answers are codes that only mean "same" or "different" within one question.
+The one input of every replay. Shapes are `(n questions, k rungs)`, rungs cheapest first. Nothing in it is text of an
+answer: answers are codes that only mean "same" or "different" within one question. The text of a question is there
+where it was recorded live (the feature `text`), for policies that look at it; it isn't saved unless that is asked for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ __all__ = ["COLUMNS", "NO_ANSWER", "STATUSES", "UNKNOWN", "Outcomes", "rungs_nam
 
 COLUMNS = ("quality", "answer", "confidence", "cost", "price", "ceiling", "latency", "status")
 """The columns of shape (n, k)."""
+
+TEXT = "text"
+"""The feature that holds the question itself."""
 
 
 def rungs_named(known: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -96,9 +100,11 @@ class Outcomes:
         """16 hex digits that change when any figure, key or rung does: which data a result was found on."""
         found = blake2b(digest_size=8)
         found.update(repr(([rung.name for rung in self.rungs], self.keys, self.labels)).encode())
-        columns = {name: getattr(self, name) for name in COLUMNS} | {f"={f}": c for f, c in self.features.items()}
-        for name, column in columns.items():
-            found.update(name.encode() + column.tobytes())
+        facts = {f"={f}": c for f, c in self.features.items() if f != TEXT}  # the keys stand for the texts
+        for name, column in ({name: getattr(self, name) for name in COLUMNS} | facts).items():
+            found.update(
+                name.encode() + (repr(column.tolist()).encode() if column.dtype == object else column.tobytes())
+            )
         return found.hexdigest()
 
     def only_rungs(self, names: Sequence[str]) -> Outcomes:
@@ -116,11 +122,14 @@ class Outcomes:
             **columns,
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Write them as JSON lines, gzipped if the name ends with ".gz"; `load_outcomes(path)` gives the same again."""
+    def save(self, path: str | Path, *, texts: bool = False) -> Path:
+        """Write them as JSON lines, gzipped if the name ends with ".gz"; `load_outcomes(path)` gives the same again.
+
+        `texts`: write the texts of the questions, too, where they are known.
+        """
         from escalade.evals._saving import save
 
-        return save(self, Path(path))
+        return save(self, Path(path), texts=texts)
 
     def graded(self, labels: str) -> Outcomes:
         """The same outcomes by another grading. Raises UnknownName."""
@@ -128,11 +137,15 @@ class Outcomes:
             raise UnknownName("labels", labels, list(self.gradings))
         return replace(self, labels=labels, quality=self.gradings[labels])
 
+    def facts(self, i: int) -> dict[str, Any]:
+        """What is known about question i before any attempt, by name."""
+        return {name: _scalar(column[i]) for name, column in self.features.items()}
+
     def view(self, i: int, *, budget_left: int | None = None) -> View:
         """The first View on question i, exactly as a live climb would see it."""
         return View(
             key=self.keys[i],
-            features={name: column[i].item() for name, column in self.features.items()},
+            features=self.facts(i),
             rungs=self.rungs,
             prices=tuple(_known(p) for p in self.price[i].tolist()),
             ceilings=tuple(_known(c) for c in self.ceiling[i].tolist()),
@@ -153,6 +166,11 @@ class Outcomes:
             latency=float(self.latency[i, rung]),
             status=STATUSES[int(self.status[i, rung])],
         )
+
+
+def _scalar(value: Any) -> Any:
+    """A plain Python value; texts are kept as such already."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _known(nanos: int) -> int | None:

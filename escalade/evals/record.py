@@ -16,6 +16,7 @@ import numpy as np
 
 from escalade.agents.climb import REFUSED, Attempt, View
 from escalade.errors import BudgetExceeded, DataError
+from escalade.evals._codes import fact_column
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: 
         name=name,
         rungs=program.rungs,
         keys=tuple(view.key for view in views),
-        features={f: np.array([view.features[f] for view in views]) for f in views[0].features},
+        features={f: _column(f, [view.features[f] for view in views]) for f in views[0].features},
         quality=np.array(quality, dtype=np.float64),
         answer=np.array([_codes([a.answer if a.ok else None for a in row]) for row in table], dtype=np.int64),
         confidence=np.array([[a.confidence for a in row] for row in table], dtype=np.float64),
@@ -55,6 +56,14 @@ def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: 
         status=np.array([[STATUSES.index(a.status) for a in row] for row in table], dtype=np.int8),
         labels="metric",
     )
+
+
+def _column(name: str, facts: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Facts of one name, one for each question. Raises DataError for lists and the like."""
+    wrong = next((fact for fact in facts if not isinstance(fact, str | int | float | bool | np.generic)), None)
+    if wrong is not None:
+        raise DataError(f"the feature {name!r} is {wrong!r} somewhere; recorded are numbers, texts and truth values")
+    return fact_column(facts)
 
 
 def _tried(program: Escalate, rung: int, inputs: dict[str, Any]) -> Attempt:

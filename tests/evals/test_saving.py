@@ -84,7 +84,7 @@ def test_record_now_compare_later(tmp_path, capsys) -> None:
     )
     with escalade.scope(budget="1"):
         found = escalade.record(qa, world.task(12, seed=1), world.metric)
-    path = found.save(tmp_path / "mine.jsonl")
+    path = found.save(tmp_path / "mine.jsonl", texts=True)
     loaded = load_outcomes(path)
     assert same(loaded, found)
     assert compare(loaded).rows == compare(found).rows
