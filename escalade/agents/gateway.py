@@ -217,7 +217,7 @@ class Engine(_Engine):
         for model in route:
             try:
                 asked = _asked(request, model, scope, self._gateway.regions)
-                with asked.turn, _booked(admit(model.resource, **asked.terms), asked.turn) as use:
+                with asked.turn, admit(model.resource, **asked.terms) as use, _booked(use, asked.turn):
                     return _finished(model, use, model.transport.complete(asked.sent), route, asked.turn)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
@@ -231,7 +231,7 @@ class Engine(_Engine):
             begun = False
             try:
                 asked = _asked(request, model, scope, self._gateway.regions)
-                with asked.turn, _metered(admit(model.resource, **asked.terms), model, asked) as meter:
+                with asked.turn, admit(model.resource, **asked.terms) as use, _metered(use, model, asked) as meter:
                     for event in model.transport.stream(asked.sent):
                         for shown in meter.saw(event):
                             begun = True
@@ -252,8 +252,10 @@ class AsyncEngine(_Engine):
         for model in route:
             try:
                 asked = _asked(request, model, scope, self._gateway.regions)
-                with asked.turn, _booked(await aadmit(model.resource, **asked.terms), asked.turn) as use:
-                    return _finished(model, use, await _in_time(model, scope, asked.sent), route, asked.turn)
+                with asked.turn:
+                    async with await aadmit(model.resource, **asked.terms) as use:
+                        with _booked(use, asked.turn):
+                            return _finished(model, use, await _in_time(model, scope, asked.sent), route, asked.turn)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             if wait > 0:
@@ -267,12 +269,14 @@ class AsyncEngine(_Engine):
             begun = False
             try:
                 asked = _asked(request, model, scope, self._gateway.regions)
-                with asked.turn, _metered(await aadmit(model.resource, **asked.terms), model, asked) as meter:
-                    async for event in _events_in_time(model, scope, asked.sent):
-                        for shown in meter.saw(event):
-                            begun = True
-                            yield shown
-                    return
+                with asked.turn:
+                    async with await aadmit(model.resource, **asked.terms) as use:
+                        with _metered(use, model, asked) as meter:
+                            async for event in _events_in_time(model, scope, asked.sent):
+                                for shown in meter.saw(event):
+                                    begun = True
+                                    yield shown
+                            return
             except BaseException as error:  # noqa: BLE001 - `_broke_off` raises what no other attempt can help
                 wait = _broke_off(error, route, begun=begun)
             if wait > 0:
@@ -304,25 +308,24 @@ def _check(sent: Request, model: Model, scope: Scope, turn: Turn, regions: Regio
 
 
 @contextmanager
-def _booked(admission: Admission, turn: Turn) -> Iterator[Admission]:
-    """One attempt behind the guard; books what a failure costs and whom it blames."""
-    with admission as use:
-        turn.sent()
-        try:
-            yield use
-        except BaseException as error:
-            if use.cost is None:
-                use.cost = billed(error, use.held)
-            if use.cost == 0:
-                turn.used(0)
-            use.blame = blames(error)
-            raise
+def _booked(use: Admission, turn: Turn) -> Iterator[None]:
+    """Around one attempt, within its admission; books what a failure costs and whom it blames."""
+    turn.sent()
+    try:
+        yield
+    except BaseException as error:
+        if use.cost is None:
+            use.cost = billed(error, use.held)
+        if use.cost == 0:
+            turn.used(0)
+        use.blame = blames(error)
+        raise
 
 
 @contextmanager
-def _metered(admission: Admission, model: Model, asked: _Asked) -> Iterator[_Meter]:
+def _metered(use: Admission, model: Model, asked: _Asked) -> Iterator[_Meter]:
     """`_booked` for a stream: what was seen of it is what it costs, however it ends."""
-    with _booked(admission, asked.turn) as use:
+    with _booked(use, asked.turn):
         meter = _Meter(model, use, asked.sent)
         yield meter
         meter.ended(asked.turn)
