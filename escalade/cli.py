@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import escalade
-from escalade import _cli_access, _cli_audit, _cli_serve, _cli_sources, _cli_tools
+from escalade import _cli_access, _cli_audit, _cli_models, _cli_serve, _cli_sources, _cli_tools
 from escalade.errors import BadInput, EscaladeError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ app = App(
 )
 
 app.command(_cli_tools.app)
+app.command(_cli_models.app)
 _cli_tools.app.command(_cli_serve.serve, sort_key=11)
 _cli_tools.app.command(_cli_sources.sources, sort_key=9)
 _cli_tools.app.command(_cli_sources.accept, sort_key=10)

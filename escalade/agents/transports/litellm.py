@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,18 @@ _LOST = frozenset(
 _TIMED_OUT = frozenset({"ReadTimeout", "WriteTimeout", "PoolTimeout", "APITimeoutError", "ServerTimeoutError"})
 _UNREADABLE = frozenset({"JSONDecodeError", "APIResponseValidationError"})
 """What the HTTP clients below litellm (httpx, openai, aiohttp) call it, anywhere in the chain of causes."""
+
+_BELOW: tuple[tuple[frozenset[str], Any], ...] = (
+    (_NOT_SENT, lm15.TransportError),
+    (_TIMED_OUT, lm15.TimeoutError),
+    (_LOST, lm15.TransportError),
+    (_UNREADABLE, lm15.ProviderError),
+)
+
+_NO_KEY = re.compile(r"missing\b[\w -]{0,40}(?:credentials|api[ _-]key)", re.IGNORECASE)
+_ENV_KEY = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:KEY|TOKEN)\b")
+_NO_PROVIDER, _HEAD = "LLM Provider NOT provided", 500
+"""What litellm says where there is no key (as an error 500, 401, or of the connection), or no such provider."""
 
 
 class LiteLLM:
@@ -217,14 +230,15 @@ def _mapped(error: Exception, model: str) -> Any:
     chain = list(_causes(error))
     names = {type(e).__name__ for e in chain}
     provider, said = getattr(error, "llm_provider", None), str(getattr(error, "message", None) or error)
-    if names & _NOT_SENT:
-        return lm15.TransportError(said, provider=provider)
-    if names & _TIMED_OUT:
-        return lm15.TimeoutError(said, provider=provider)
-    if names & _LOST:
-        return lm15.TransportError(said, provider=provider)
-    if names & _UNREADABLE:
-        return lm15.ProviderError(said, provider=provider)
+    if _NO_KEY.search(said[:_HEAD]):
+        return lm15.NotConfiguredError(said, env_keys=tuple(dict.fromkeys(_ENV_KEY.findall(said[:_HEAD]))))
+    if _NO_PROVIDER in said[:_HEAD]:
+        return lm15.UnknownModelError(
+            f"litellm knows no provider of {model!r}; its name goes first, as in openai/{model}"
+        )
+    for below, kind in _BELOW:
+        if names & below:
+            return kind(said, provider=provider)
     mapped = to_lm15_error(error, model=model, provider=provider)
     if isinstance(mapped, lm15.LM15Error) and mapped.retry_after is None:
         mapped.retry_after = _retry_after(chain)
