@@ -300,14 +300,19 @@ class Call:
             lead.ended(lambda key: flights.crash(key, error))
 
     def _record(self, scope: Scope, error: BaseException | None) -> None:
-        spec = self._manner.spec
         if scope.mode != "record" or not isinstance(scope.cassette, Cassette):
             return
+        label, results = self._manner.spec.label, self._manner.results
         if error is not None:
-            if isinstance(error, Exception) and not isinstance(error, Refused):
-                scope.cassette.record(spec.label, self._args, self._given, failure(error))
+            if not isinstance(error, Exception) or isinstance(error, Refused):
+                return
+            answer = failure(error)
         elif self._dumped is not None:
-            plain = self._manner.results.plain(self._dumped)
-            scope.cassette.record(spec.label, self._args, self._given, {"result": plain})
+            answer = {"result": results.plain(self._dumped)}
         else:
-            logger.warning("a call of %s could not be recorded: its result isn't JSON", spec.label)
+            logger.warning("a call of %s could not be recorded: its result isn't JSON", label)
+            return
+        try:
+            scope.cassette.record(label, self._args, self._given, answer)
+        except OSError as failed:  # it was made, and whoever made it has its answer
+            logger.warning("a call of %s could not be recorded: %s", label, failed.strerror)

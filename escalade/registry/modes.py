@@ -6,11 +6,13 @@
     dry-run          none runs; each says what it was declared to say dry, or is refused
     replay           none runs; each says what the cassette has for this very call, or is refused: never a guess
 
-In every mode the roles decide first, and each call is recorded. A nested scope is never more live than the outer one.
+In every mode the roles decide first, and each call is recorded. A nested scope is never more live than the outer one,
+and none than that of `escalade.configure(mode=...)`.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import threading
@@ -19,10 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from escalade.errors import BadInput, NotRecorded, ToolError
+from escalade import errors
+from escalade.errors import BadInput, NotRecorded, ToolFailed
+from escalade.registry.canonical import digest
+from escalade.registry.idempotency import step_path
 from escalade.registry.privacy.outlets import safe_line
 from escalade.registry.privacy.redactor import redact_value
 from escalade.scopes import Scope
+
+Recorded = dict[tuple[str, str], list[tuple[str, dict[str, Any]]]]
+"""By tool@version and digest of the arguments: step, and result or error."""
 
 Mode = Literal["live", "record", "live-read-only", "dry-run", "replay"]
 
@@ -54,8 +62,11 @@ class Cassette:
     Look through it before you pass it on. Arguments and messages of failures are kept redacted: replays know arguments
     by their digest.
 
-    Keyed by tool@version and arguments. A call that was recorded with one answer always gets that one; with several,
-    each replaying scope gets them in their order, and nothing after the last.
+    Keyed by tool@version and arguments. A call that was recorded with one answer always gets that one. With several, a
+    replay gets those of its own step (a node of a pipeline, an item of a `Map`, or what `step(...)` says), in their
+    order, and nothing after the last. The order is that in which the calls ended: of equal calls that run at once in
+    one step, each replay gives the first answer to whoever asks first. An answer out of a cache is recorded like any
+    other; so are failures and timeouts, but not what was refused or cancelled, which the tool had no part in.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -65,17 +76,17 @@ class Cassette:
 
     def record(self, label: str, args: str, given: Any, answer: dict[str, Any]) -> None:
         """Write one call. `args`: digest of the arguments; `given`: the arguments, for people, redacted."""
-        shown = redact_value(given)
-        line = json.dumps({"tool": label, "args": args, "given": shown, **answer}, separators=(",", ":"))
+        call = {"tool": label, "args": args, "step": _step(), "given": redact_value(given), **answer}
+        line = json.dumps(call, separators=(",", ":"))
         with self._lock:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.write(self._file, f"{line}\n".encode())
 
-    def load(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    def load(self) -> Recorded:
         """All calls. Raises BadInput, which names file and line."""
-        calls: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        calls: Recorded = defaultdict(list)
         try:
             lines = self.path.read_text("utf-8").splitlines()
         except OSError as error:
@@ -87,7 +98,8 @@ class Cassette:
                 assert "result" in call or "error" in call  # noqa: S101 - as a missing key
             except (ValueError, TypeError, KeyError, AssertionError):
                 raise BadInput(f"cassette {self.path.name!r}, line {number}: not a recorded call") from None
-            calls[key].append({name: call[name] for name in ("result", "error") if name in call})
+            answer = {name: call[name] for name in ("result", "error") if name in call}
+            calls[key].append((call.get("step", ""), answer))
         return calls
 
     def close(self) -> None:
@@ -102,29 +114,42 @@ class Cassette:
 
 
 class Player:
-    """A cassette as one scope replays it."""
+    """A cassette as one run replays it. `calls`: what is on it, once it was read."""
 
-    def __init__(self, cassette: Cassette) -> None:
-        self._name, self._calls = cassette.path.name, cassette.load()
+    def __init__(self, cassette: Cassette, calls: Recorded | None = None) -> None:
+        self._cassette, self._name = cassette, cassette.path.name
+        self._calls = cassette.load() if calls is None else calls
         self._lock = threading.Lock()
-        self._next: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._next: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+
+    def rewound(self) -> Player:
+        """From the beginning, for another run."""
+        return Player(self._cassette, self._calls)
 
     def answer(self, label: str, args: str) -> dict[str, Any]:
         """What was recorded for this very call. Raises NotRecorded."""
         recorded = self._calls.get((label, args))
         if not recorded:
             raise NotRecorded(f"cassette {self._name!r} has no call of {label} with these arguments")
-        if all(one == recorded[0] for one in recorded):
-            return recorded[0]
+        if all(answer == recorded[0][1] for _, answer in recorded):
+            return recorded[0][1]
+        step = _step()
+        mine = [answer for where, answer in recorded if where == step]
         with self._lock:
-            at = self._next[label, args]
-            self._next[label, args] += 1
-        if at >= len(recorded):
+            at = self._next[label, args, step]
+            self._next[label, args, step] += 1
+        if at >= len(mine):
             raise NotRecorded(
-                f"cassette {self._name!r} has {len(recorded)} answers of {label} with these arguments, and this is "
-                f"call {at + 1}"
+                f"cassette {self._name!r} has {len(recorded)} answers of {label} with these arguments, {len(mine)} of "
+                f"them in this step, and this is its call {at + 1}"
             )
-        return recorded[at]
+        return mine[at]
+
+
+def _step() -> str:
+    """The step, as a digest: names of steps may be of people."""
+    path = step_path()
+    return digest(path) if path else ""
 
 
 def moded(scope: Scope, mode: Mode | None, path: str | os.PathLike[str] | None) -> Scope:
@@ -137,11 +162,26 @@ def moded(scope: Scope, mode: Mode | None, path: str | os.PathLike[str] | None) 
     return replace(scope, mode=wanted, cassette=Player(cassette) if wanted == "replay" and cassette else cassette)
 
 
+def rewound(scope: Scope) -> Scope:
+    """The scope at the beginning of its cassette."""
+    return replace(scope, cassette=scope.cassette.rewound()) if isinstance(scope.cassette, Player) else scope
+
+
 def failure(error: Exception) -> dict[str, Any]:
     """How a failure is recorded: class and first line, redacted as models see it."""
     return {"error": [type(error).__name__, safe_line(str(error).partition("\n")[0])]}
 
 
-def again(failed: list[str]) -> ToolError:
-    """The recorded failure, to be raised."""
-    return ToolError(f"{failed[0]}: {failed[1]}")
+def again(failed: list[str]) -> Exception:
+    """The recorded failure, to be raised: of the class that it had, where that is Python's or ours."""
+    name, text = failed
+    kind: Any = getattr(errors, name, None) or getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(kind, errors.Refused):
+        return ToolFailed(f"{name}: {text}")
+    made: Any = type(name, (kind,), {"__module__": kind.__module__, "__str__": lambda _: text, "_plain": kind})
+    try:
+        error: Exception = made.__new__(made)
+    except TypeError:  # a class that wants more than a text
+        return ToolFailed(f"{name}: {text}")
+    error.args = (text,)
+    return error

@@ -16,7 +16,7 @@ from escalade.registry.access import everything_allowed
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
 from escalade.registry.lock import Lock, locked
-from escalade.registry.modes import Mode, moded
+from escalade.registry.modes import Mode, moded, rewound
 from escalade.scopes import NOBODY, Access, Desk, Entered, Entry, Principal, Recorder, Scope, current, set_default
 
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
@@ -78,6 +78,8 @@ def scope(
         inner = outer.narrow(
             name=name, budget=limit, deadline=deadline, principal=principal, optional=optional, listeners=listeners
         )
+        if outer.once is None:  # the configured one: this is a run of its own
+            inner = rewound(inner)
         return moded(locked(inner, lock), mode, cassette)
 
     return Entered(make)
@@ -92,16 +94,20 @@ def configure(
     recorder: Recorder | None = None,
     approvals: Desk | None = None,
     listen: Callable[[Any], None] | Iterable[Callable[[Any], None]] = (),
+    mode: Mode | None = None,
+    cassette: str | PathLike[str] | None = None,
 ) -> Scope:
     """Install the scope that holds wherever none was opened; one line for notebooks and applications.
 
     With `access` and without `principal` nobody may do anything until a nested scope says who asks: the shape of a
-    server. Called again, it replaces the former one. Arguments as for `scope`.
+    server. Called again, it replaces the former one. Arguments as for `scope`; each run that is opened within it
+    replays its `cassette` from the beginning.
     """
     _wall()
     limit = money_or_none(budget)
     listeners = (listen,) if callable(listen) else tuple(listen)
     made = _root(limit, principal, None, ledger, access, recorder, listeners, "configured", approvals)
+    made = moded(made, mode, cassette)
     set_default(made)
     return made
 

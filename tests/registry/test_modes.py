@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,17 @@ import pytest
 
 import escalade
 from escalade import Principal, Registry, Roles
-from escalade.errors import BadInput, ModeForbids, NotRecorded, PermissionDenied, ToolError
+from escalade.errors import (
+    BadInput,
+    BudgetExceeded,
+    DeadlineExceeded,
+    ModeForbids,
+    NotRecorded,
+    PermissionDenied,
+    ToolError,
+    ToolFailed,
+    ToolTimeout,
+)
 from escalade.registry.journal import Journal
 from escalade.registry.modes import _WITHIN
 from tests.registry.helpers import react_script, scripted_lm
@@ -239,3 +251,241 @@ def test_recorded_in_one_process_and_replayed_by_many_threads(world: World, tape
         result = dspy.Evaluate(devset=examples, metric=score, num_threads=4, display_progress=False)(Ask())
     assert result.score == 100
     assert world.read == ran
+
+
+# ----------------------------------------------------------------------------------------- what a recording consists of
+
+
+class Strange(Exception):
+    """An error that only this file knows."""
+
+
+class Picky(ValueError):
+    """One that wants to be made in its own way."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
+ERRORS = {
+    "one of Python's": (lambda: LookupError("not there"), LookupError),
+    "one that quotes its text": (lambda: KeyError("colour"), KeyError),
+    "one with a number": (lambda: FileNotFoundError(2, "No such file"), FileNotFoundError),
+    "one that can't be made of a text": (lambda: UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), UnicodeDecodeError),
+    "one of ours": (lambda: ToolFailed("the server said no"), ToolFailed),
+    "one of nobody's": (lambda: Strange("so"), ToolFailed),
+    "one with a constructor of its own": (lambda: Picky(7, "so"), ToolFailed),
+    "one without words": (TypeError, TypeError),
+}
+
+
+@pytest.mark.parametrize(("make", "kind"), ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("effect", ["read", "write"])
+def test_failures_are_replayed_as_they_were(make: Any, kind: Any, effect: Any, tape: Path) -> None:
+    """Of the same class where that is Python's or ours, and a model reads the same line about it."""
+
+    def fail() -> None:
+        raise make()
+
+    tool = Registry([escalade.tool(side_effects=effect)(fail)], name="fail").get_tool("fail")
+    said = []
+    for mode in ("record", "replay"):
+        with escalade.scope(mode=mode, cassette=tape), pytest.raises(kind) as caught:
+            tool()
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_attempts_are_replayed(tape: Path) -> None:
+    """A call that worked at its third attempt does so again."""
+    ran: list[int] = []
+
+    def flaky() -> int:
+        ran.append(1)
+        if len(ran) < 3:
+            raise OSError("busy")
+        return len(ran)
+
+    tool = Registry([escalade.tool(side_effects="read", retries=2)(flaky)], name="flaky").get_tool("flaky")
+    for mode in ("record", "replay"):
+        journal = Journal()
+        with escalade.scope(mode=mode, cassette=tape, recorder=journal):
+            assert tool() == 3
+        assert [entry.outcome for entry in journal.entries()] == ["failed", "failed", "ok"]
+    assert len(ran) == 3
+
+
+def test_a_timeout_is_an_answer_and_a_refusal_is_none(tape: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the tool is to blame for is recorded; deadlines and budgets are the caller's, and are not."""
+
+    @escalade.tool(side_effects="read", timeout=0.1)
+    async def slow(x: int) -> int:
+        await asyncio.sleep(0.5)
+        return x
+
+    @escalade.tool(side_effects="read", cost="0.01")
+    def dear() -> int:
+        raise BudgetExceeded("somebody else's")
+
+    registry = Registry([slow, dear], name="slow")
+    tool = registry.get_tool("slow")
+    with escalade.scope(mode="record", cassette=tape):
+        with pytest.raises(ToolTimeout):
+            tool(x=1)
+        with pytest.raises(DeadlineExceeded), escalade.scope(deadline=0.05):
+            tool(x=2)
+        with pytest.raises(BudgetExceeded):
+            registry.get_tool("dear")()
+    assert "recorded" not in caplog.text
+    with escalade.scope(mode="replay", cassette=tape):
+        began = time.monotonic()
+        with pytest.raises(ToolTimeout, match="did not answer within"):
+            tool(x=1)
+        assert time.monotonic() - began < 0.1
+        for missing in (lambda: tool(x=2), registry.get_tool("dear")):
+            with pytest.raises(NotRecorded):
+                missing()
+
+
+def test_answers_out_of_caches_are_recorded(tape: Path) -> None:
+    """Who replays has none of our caches: what was answered from one, or had been done before, is on the cassette."""
+    ran: list[str] = []
+
+    @escalade.tool(side_effects="read", cache=60)
+    def known(x: int) -> dict[str, dt.date]:
+        ran.append("known")
+        return {"day": dt.date(2026, 1, x)}
+
+    @escalade.tool(once=True)
+    def send(x: int) -> int:
+        ran.append("send")
+        return len(ran)
+
+    registry = Registry([known, send], name="kept")
+    known_tool, send_tool = registry.get_tool("known"), registry.get_tool("send")
+    with escalade.scope():
+        known_tool(x=1)
+        send_tool(x=1)
+        with escalade.scope(mode="record", cassette=tape):
+            first = [known_tool(x=1), send_tool(x=1), send_tool(x=2), send_tool(x=2)]
+    assert ran == ["known", "send", "send"]
+    journal = Journal()
+    with escalade.scope(mode="replay", cassette=tape, recorder=journal):
+        assert [known_tool(x=1), send_tool(x=1), send_tool(x=2), send_tool(x=2)] == first
+    assert {entry.source for entry in journal.entries()} == {"replay"}
+    assert len(ran) == 3
+
+
+async def test_equal_calls_of_nodes_are_told_apart(tape: Path) -> None:
+    """Each node of a pipeline, and each item of a map, is replayed its own answer, however they take turns."""
+    numbers = iter(range(100))
+
+    @escalade.tool(side_effects="read")
+    async def draw(name: str) -> int:
+        number = next(numbers)
+        await asyncio.sleep(0.02 * (number % 3))
+        return number
+
+    tool = Registry([draw], name="draw").get_tool("draw")
+
+    async def one(name: str) -> int:
+        drawn: int = await tool.acall(name=name)
+        return drawn
+
+    async def twice(name: str) -> list[int]:
+        return [await tool.acall(name=name), await tool.acall(name=name)]
+
+    pipeline = escalade.FanOut(a=one, b=one, c=twice, d=escalade.Map(one, over="names", item="name"))
+    inputs = {"name": "x", "names": ["x"] * 4}
+    with escalade.scope(mode="record", cassette=tape):
+        first = (await pipeline.acall(**inputs)).toDict()
+    for _ in range(3):
+        with escalade.scope(mode="replay", cassette=tape):
+            assert (await pipeline.acall(**inputs)).toDict() == first
+            with pytest.raises(NotRecorded, match="8 answers .* 0 of them in this step"):
+                await tool.acall(name="x")
+    assert next(numbers) == 8, "nothing ran in the replays"
+
+
+async def test_equal_calls_of_one_step(tape: Path) -> None:
+    """At once in one step they can't be told apart: the first to ask gets the answer that came first."""
+
+    @escalade.tool(side_effects="read")
+    async def wait(text: str) -> str:
+        order.append(text)
+        mine = len(order)
+        await asyncio.sleep(0.2 / mine)
+        return f"asked as number {mine}"
+
+    order: list[str] = []
+    tool = Registry([wait], name="wait").get_tool("wait")
+    with escalade.scope(mode="record", cassette=tape):
+        await asyncio.gather(*(tool.acall(text="x") for _ in range(3)))
+    with escalade.scope(mode="replay", cassette=tape):
+        got = [await tool.acall(text="x") for _ in range(3)]
+    assert got == ["asked as number 3", "asked as number 2", "asked as number 1"], "in the order in which they ended"
+
+
+def test_a_cassette_that_can_not_be_written(world: World, tape: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The call was made and its caller has the answer; that it is not on the cassette is said."""
+    tape.mkdir()
+    with escalade.scope(mode="record", cassette=tape):
+        assert world.book(city="Rome") == "booked Rome as number 1"
+    assert "could not be recorded" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------ the mode of a process
+
+
+def test_a_process_in_a_mode(world: World, tape: Path) -> None:
+    """`escalade.configure(mode=...)` holds where no scope was opened, and no scope is more live than it."""
+    escalade.configure(mode="dry-run")
+    assert world.book(city="Rome") == "booked (dry)"
+    with escalade.scope():
+        assert world.book(city="Rome") == "booked (dry)"
+    with pytest.raises(BadInput, match="modes only narrow"), escalade.scope(mode="live-read-only"):
+        pass
+    assert world.wrote == 0
+    escalade.configure(mode="live-read-only")
+    assert world.look(city="Rome")
+    with pytest.raises(ModeForbids):
+        world.book(city="Rome")
+    escalade.configure()
+    assert world.book(city="Rome") == "booked Rome as number 1"
+
+
+def test_a_process_that_records_and_one_that_replays(world: World, tape: Path) -> None:
+    """The calls of all runs are on the cassette; each run replays it from the beginning."""
+    escalade.configure(mode="record", cassette=tape)
+    first = [world.book(city="Rome")]
+    with escalade.scope():
+        first.append(world.book(city="Rome"))
+    escalade.configure(mode="replay", cassette=tape)
+    for _ in range(3):
+        with escalade.scope():
+            with escalade.scope():
+                assert world.book(city="Rome") == first[0]
+            assert world.book(city="Rome") == first[1]
+            with pytest.raises(NotRecorded):
+                world.book(city="Rome")
+    assert world.wrote == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"mode": "alive"}, "unknown mode 'alive'"),
+        ({"mode": "replay"}, "needs a cassette"),
+        ({"cassette": "x.jsonl"}, "a cassette is for"),
+        ({"mode": "replay", "cassette": "missing.jsonl"}, "can't read the cassette 'missing.jsonl'"),
+    ],
+)
+def test_modes_that_make_no_sense_for_a_process(
+    world: World, said: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same is said as of scopes, and what was configured before stays."""
+    monkeypatch.chdir(tmp_path)
+    escalade.configure(mode="dry-run")
+    with pytest.raises(BadInput, match=message):
+        escalade.configure(**said)
+    assert world.book(city="Rome") == "booked (dry)"
