@@ -384,4 +384,6 @@ def _entry(event: str, said: dict[str, Any]) -> Entry:
         seconds=said.get("took_us", 0) / 1e6,
         outcome=said.get("outcome", event),
         priced=bool(said.get("priced", True)),
+        source=said.get("source", ""),
+        unchecked=said.get("unchecked", ""),
     )

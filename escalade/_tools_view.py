@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from escalade.registry.catalogue import Registry
     from escalade.registry.tools import ToolSpec
     from escalade.registry.usage import ToolUsage
@@ -120,17 +122,23 @@ def show_usage(rows: list[ToolUsage]) -> None:
     if not rows:
         print_("no calls")
         return
-    table = new_table("tool", "version", "calls", "ok", "failed", "refused", "p50", "p95", "cost", "refusals")
+    table = new_table(
+        "tool", "version", "calls", "ok", "failed", "refused", "p50", "p95", "cost", "refusals", "answered", "unchecked"
+    )
     for column in table.columns[2:9]:
         column.justify = "right"
     for row in rows:
         figures = (row.calls, row.successes, row.failures, row.denied)
         times = ("" if seconds is None else f"{seconds * 1e3:,.1f} ms" for seconds in (row.p50, row.p95))
-        refusals = ", ".join(f"{reason} {count:,}" for reason, count in row.refusals.items())
+        counts = (_counts(counted) for counted in (row.refusals, row.answered, row.unchecked))
         unpriced = f" + {row.unpriced} unpriced" if row.unpriced else ""
-        texts = (*(f"{figure:,}" for figure in figures), *times, f"{row.cost}{unpriced}", refusals)
+        texts = (*(f"{figure:,}" for figure in figures), *times, f"{row.cost}{unpriced}", *counts)
         table.add_row(safe(row.name), safe(row.version), *map(safe, texts))
     print_(table)
+
+
+def _counts(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{what} {count:,}" for what, count in counted.items())
 
 
 def new_table(*columns: str) -> Any:

@@ -32,6 +32,7 @@ COST = "escalade.cost.nanos"
 PRICED = "escalade.cost.known"
 OUTCOME = "escalade.outcome"
 SOURCE = "escalade.source"
+UNCHECKED = "escalade.unchecked"
 RUN_ID = "escalade.run.id"
 CALL_ID = "escalade.call.id"
 
@@ -106,6 +107,8 @@ def ended(spanning: Spanning, entry: Entry) -> None:
     attributes: dict[str, Any] = {OUTCOME: entry.outcome, COST: entry.cost, PRICED: entry.priced}
     if entry.source:
         attributes[SOURCE] = entry.source
+    if entry.unchecked:
+        attributes[UNCHECKED] = entry.unchecked
     spanning.end(attributes, entry.error)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import dspy
 import pytest
@@ -15,6 +17,7 @@ from opentelemetry.trace import StatusCode
 
 import escalade
 from escalade import Principal, Registry, Roles, telemetry, tool
+from escalade.registry.stores.sqlite_limits import SqliteLimiter
 
 SECRET = "canary@example.com"
 
@@ -185,6 +188,22 @@ def test_a_cached_answer(spans: InMemorySpanExporter) -> None:
     assert "escalade.source" not in (first.attributes or {})
     assert (second.attributes or {})["escalade.source"] == "cache"
     assert (second.attributes or {})["escalade.cost.nanos"] == 0
+
+
+def test_a_gate_that_was_not_asked(spans: InMemorySpanExporter, tmp_path: Path) -> None:
+    """A use that ran although the store of its limits was down says so."""
+    limiter = SqliteLimiter(tmp_path / "limits.db", patience=0.05)
+    made = tool(name="crm.search", limits="5/h", when_store_is_down="open")(search)
+    registry = Registry([made], name="shop", limiter=limiter)
+    with escalade.scope():
+        registry.resolve("crm.search")(query="x")
+        other = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        registry.resolve("crm.search")(query="x")
+        other.close()
+    first, second = finished(spans)["execute_tool crm.search"]
+    assert "escalade.unchecked" not in (first.attributes or {})
+    assert (second.attributes or {})["escalade.unchecked"] == "limits"
 
 
 def test_off_by_default(spans: InMemorySpanExporter) -> None:

@@ -1,6 +1,7 @@
 """Usage as Prometheus reads it: the text exposition format 0.0.4.
 
-Labels are bounded: tools, versions and arguments are those that were registered, outcomes and refusals are classes.
+Labels are bounded: tools, versions and arguments are those that were registered; outcomes, refusals, sources of answers
+and gates that were not asked are classes.
 No principal, no run, no payload. Format: https://prometheus.io/docs/instrumenting/exposition_formats.
 """
 
@@ -25,6 +26,13 @@ def usage_metrics(registry: Registry) -> str:
     return "".join(
         [
             _family("escalade_tool_calls_total", "counter", "Calls that ran, by outcome.", _calls(rows)),
+            _family(
+                "escalade_tool_answers_total", "counter", "Calls that were answered without a run.", _answers(rows)
+            ),
+            _family(
+                "escalade_tool_unchecked_total", "counter", "Calls that ran past a gate that was down.", _open(rows)
+            ),
+            _family("escalade_tool_cache_failures_total", "counter", "Times that the cache failed.", _cache(rows)),
             _family("escalade_tool_refusals_total", "counter", "Calls that the guard refused.", _refusals(rows)),
             _family(
                 "escalade_tool_invalid_arguments_total", "counter", "Arguments that did not fit the schema.", _bad(rows)
@@ -41,6 +49,18 @@ def _calls(rows: list[ToolUsage]) -> Samples:
     for row in rows:
         for outcome, count in (("ok", row.successes), ("failed", row.failures), ("cancelled", row.cancelled)):
             yield "", {**_tool(row), "outcome": outcome}, count
+
+
+def _answers(rows: list[ToolUsage]) -> Samples:
+    return (("", {**_tool(row), "source": source}, count) for row in rows for source, count in row.answered.items())
+
+
+def _open(rows: list[ToolUsage]) -> Samples:
+    return (("", {**_tool(row), "gate": gate}, count) for row in rows for gate, count in row.unchecked.items())
+
+
+def _cache(rows: list[ToolUsage]) -> Samples:
+    return (("", _tool(row), row.cache_failures) for row in rows)
 
 
 def _refusals(rows: list[ToolUsage]) -> Samples:

@@ -240,6 +240,13 @@ ROWS = [
         }
         for outcome, cost, ms in (("ok", 10**6, 10), ("ok", 10**6, 30), ("failed", 0, 20))
     ),
+    *(
+        {
+            "event": "outcome",
+            "body": {"resource": "crm.search", "version": "1.0.0", "kind": "tool", "outcome": "ok", **said},
+        }
+        for said in ({"source": "cache"}, {"source": "cache"}, {"source": "once"}, {"unchecked": "limits"})
+    ),
     {
         "event": "denied",
         "body": {"resource": "crm.search", "version": "1.0.0", "kind": "tool", "outcome": "RateLimited"},
@@ -254,11 +261,12 @@ def test_stats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
     assert run("stats", str(path), "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["calls"], row["successes"], row["failures"], row["denied"]) == (3, 2, 1, 1)
-    assert (row["p50"], row["p95"], row["cost"]) == (0.02, 0.03, 2_000_000)
+    assert (row["calls"], row["successes"], row["failures"], row["denied"]) == (4, 3, 1, 1)
+    assert (row["p50"], row["p95"], row["cost"]) == (0.01, 0.03, 2_000_000)
+    assert (row["answered"], row["unchecked"]) == ({"cache": 2, "once": 1}, {"limits": 1})
     assert run("stats", str(path)) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "crm.search 1.0.0 3 2 1 1 20.0 ms 30.0 ms $0.002 RateLimited 1" in out
+    assert "crm.search 1.0.0 4 3 1 1 10.0 ms 30.0 ms $0.002 RateLimited 1 cache 2, once 1 limits 1" in out
     path.write_text("")
     assert run("stats", str(path)) == 0
     assert capsys.readouterr().out == "no calls\n"

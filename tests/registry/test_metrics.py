@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import escalade
 from escalade import Journal, Principal, Registry, Roles, tool
 from escalade.money import Money
 from escalade.registry.metrics import usage_metrics
+from escalade.registry.stores.sqlite_limits import SqliteLimiter
 from escalade.registry.usage import UNKNOWN_ARGUMENT, usage_of
 
 
@@ -90,7 +93,7 @@ def test_prometheus_can_read_it() -> None:
     text = usage_metrics(registry)
     assert text.endswith("\n")
     families = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
-    assert len(families) == len(set(families)) == 7
+    assert len(families) == len(set(families)) == 10
     for line in text.splitlines():
         assert line.startswith("# ") or LINE.fullmatch(line), line
     one = 'tool="crm.search",version="1.0.0"'
@@ -123,4 +126,51 @@ def test_labels_are_bounded() -> None:
 
 def test_an_empty_registry() -> None:
     """Families without samples are well-formed, too."""
-    assert usage_metrics(Registry(name="empty")).count("# HELP") == 7
+    assert usage_metrics(Registry(name="empty")).count("# HELP") == 10
+
+
+def down(tmp_path: Path) -> tuple[SqliteLimiter, sqlite3.Connection]:
+    """A limiter whose file somebody else writes to without end, and that somebody."""
+    limiter = SqliteLimiter(tmp_path / "limits.db", patience=0.05)
+    limiter.wait(())
+    other = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return limiter, other
+
+
+def test_what_did_not_run_and_what_was_not_checked(tmp_path: Path) -> None:
+    """Answers by where they came from, uses past a gate that was down, failures of the cache: counted per tool, and the
+    same out of a record.
+    """
+    limiter, other = down(tmp_path)
+    made = [
+        tool(name="look", side_effects="read", cache=60, dry="dry")(lambda: "looked"),
+        tool(name="send", once=True)(lambda: "sent"),
+        tool(name="open", limits="5/h", when_store_is_down="open")(lambda: "done"),
+    ]
+    registry, journal = Registry(made, name="sources", limiter=limiter), Journal()
+    with escalade.scope(recorder=journal):
+        for _ in range(3):
+            registry.resolve("look")()
+            registry.resolve("send")()
+        registry.resolve("open")()
+        with escalade.scope(mode="dry-run"):
+            registry.resolve("look")()
+    other.close()
+    looked, opened, sent = registry.usage()
+    assert (looked.calls, looked.answered) == (1, {"cache": 2, "dry-run": 1})
+    assert (sent.calls, sent.answered) == (1, {"once": 2})
+    assert (opened.calls, opened.unchecked) == (1, {"limits": 1})
+    text = usage_metrics(registry).splitlines()
+    for expected in (
+        'escalade_tool_answers_total{tool="look",version="1.0.0",source="cache"} 2',
+        'escalade_tool_answers_total{tool="look",version="1.0.0",source="dry-run"} 1',
+        'escalade_tool_answers_total{tool="send",version="1.0.0",source="once"} 2',
+        'escalade_tool_unchecked_total{tool="open",version="1.0.0",gate="limits"} 1',
+        'escalade_tool_cache_failures_total{tool="look",version="1.0.0"} 0',
+        'escalade_tool_calls_total{tool="look",version="1.0.0",outcome="ok"} 1',
+    ):
+        assert expected in text
+    found = {usage.name: usage for usage in usage_of(journal.entries() + journal.denials())}
+    for usage in (looked, opened, sent):
+        assert (found[usage.name].answered, found[usage.name].unchecked) == (usage.answered, usage.unchecked)
