@@ -110,12 +110,17 @@ class Registry:
     # ------------------------------------------------------------------------------------------------- registering
 
     def register(
-        self, tool: ToolDefinition | Callable[..., Any], *, gate: gates.Gate | None = None, share: float | None = None
+        self,
+        tool: ToolDefinition | Callable[..., Any],
+        *,
+        gate: gates.Gate | None = None,
+        share: float | None = None,
+        **settings: Any,
     ) -> ToolDefinition:
         """Add a tool, or a version of one; a plain function becomes a tool as by `@tool`. Works as a decorator.
 
         `gate`: other than the registry's own. `share`: begins a rollout with this share of callers at once, so that
-        nobody else ever gets the new version.
+        nobody else ever gets the new version; `settings`: of that rollout, as of `Rollout` (sticky_by, guardrails).
 
         Raises DuplicateVersion, even for the same function: versions are immutable; IncompatibleVersion; BadInput when
         models couldn't tell the tool from another one.
@@ -133,14 +138,29 @@ class Registry:
             verdict = self.judge(spec) if (self.gate if gate is None else gate) == "refuse" else None
             if verdict is not None:
                 verdict.check()
+            if settings and share is None:
+                raise BadInput(f"tool {spec.label}: {', '.join(settings)} is for a rollout: say which share=")
             if share is not None:
                 self._no_rollout(spec.name)
-            self._model_names[spec.model_name] = spec.name
-            self._shelf.tools.setdefault(spec.name, {})[spec.version] = Registered(self, definition)
+            versions = dict(self._shelf.tools.get(spec.name, {}))
+            self._shelf.tools[spec.name] = {**versions, spec.version: Registered(self, definition)}
             if share is not None:
-                self.rollout(spec.name, spec.version, share=share)
+                self._begin(spec, share, settings, versions)
+            self._model_names[spec.model_name] = spec.name
             self._shelf.changed()
         return definition
+
+    def _begin(self, spec: ToolSpec, share: float, settings: dict[str, Any], before: dict[str, Registered]) -> None:
+        """A rollout of what was just registered, or neither."""
+        try:
+            self.rollout(spec.name, spec.version, share=share, **settings)
+        except (BadInput, TypeError):
+            if before:
+                self._shelf.tools[spec.name] = before
+            else:
+                del self._shelf.tools[spec.name]
+            self._shelf.changed()
+            raise
 
     def judge(self, spec: ToolSpec) -> gates.Verdict | None:
         """What the gate says of a version that might be registered; None where nothing was promised."""

@@ -90,7 +90,7 @@ class Inputs:
         if unknown is not None:
             close = difflib.get_close_matches(unknown, self._names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            takes = f" It takes: {', '.join(self._names)}." if self._names else " It takes none."
+            takes = f" It takes: {', '.join(self._names)}" if self._names else " It takes none"
             return _about(f"{self.tool}: unknown argument {unknown!r}{hint}.{takes}".replace("?.", "?"))
         missing = [name for name in self.schema.get("required", ()) if name not in plain]
         if missing:

@@ -104,6 +104,26 @@ def test_nobody_else_ever_gets_it() -> None:
         assert [one.spec.version for one in registry.tools_for()] == ["1.0.0"], "listing agrees"
 
 
+def test_settings_of_a_rollout_that_begins_with_its_version() -> None:
+    """`register(share=, guardrails=)` says all of it at once; where it can't begin, the version isn't there either."""
+    registry = shop("1.0.0")
+    new = tool(name="a", version="1.1.0", side_effects="read")(said("new"))
+    for wrong, message in (
+        ({"share": 2.0}, "share: expected 0 to 1, got 2.0"),
+        ({"share": 0.1, "sticky_by": "moon"}, "sticky_by: expected 'user' or 'tenant'"),
+        ({"guardrails": Guardrails()}, "guardrails is for a rollout: say which share="),
+    ):
+        with pytest.raises(BadInput, match=message):
+            registry.register(new, **wrong)
+        assert [spec.version for spec in registry.specs()] == ["1.0.0"]
+    with pytest.raises(BadInput, match="there is no other stable version to fall back to"):
+        registry.register(tool(name="b")(said("b")), share=0.1)
+    assert [spec.name for spec in registry.specs()] == ["a"]
+    registry.register(new, share=0.0, guardrails=Guardrails(min_calls=8), sticky_by="tenant")
+    (rollout,) = registry.rollouts()
+    assert (rollout.guardrails.min_calls, rollout.sticky_by) == (8, "tenant")
+
+
 def test_cohorts() -> None:
     """Named groups of users, tenants and roles get it whatever the share is."""
     registry = shop("1.0.0", "1.1.0")

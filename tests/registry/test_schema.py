@@ -142,7 +142,7 @@ def test_positions_and_names() -> None:
 
     assert refusal(two, 1, 2, 3) == "t takes 2 arguments, 3 were given"
     assert refusal(two, 1, a=1) == "t: argument 'a' was given twice"
-    assert refusal(none, x=1) == "t: unknown argument 'x'. It takes none."
+    assert refusal(none, x=1) == "t: unknown argument 'x'. It takes none"
 
 
 def test_a_long_message_is_cut() -> None:
