@@ -42,7 +42,7 @@ _PATH = re.compile(
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a model is told. `retry_after`: seconds, None when unknown or never. `budget_left`: as "$0.95", "" without
-    a budget.
+    a budget, and while nobody knows.
     """
 
     code: str
@@ -84,7 +84,7 @@ _KINDS: tuple[tuple[type[EscaladeError], str, bool, str], ...] = (
     (errors.Refused, "refused", False, ""),
 )
 _GENERIC: dict[type[EscaladeError], str] = {
-    errors.StoreUnavailable: "what budgets and limits are kept in can't be reached",
+    errors.StoreUnavailable: "a store that this call needs can't be reached",
 }
 """Texts in the place of those that say where things are on this machine."""
 
@@ -155,7 +155,10 @@ def _careful(code: str, spec: ToolSpec) -> str:
 
 def _left() -> str:
     scope = current()
-    left = None if scope is None else scope.left
+    try:
+        left = None if scope is None else scope.left
+    except errors.StoreUnavailable:  # what happened is told all the same
+        return ""
     return "" if left is None else str(left)
 
 
