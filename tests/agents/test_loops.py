@@ -137,18 +137,18 @@ print(max(waits))
 def test_first_call_does_not_stall_the_loop(server, joined, limit):
     """A gateway imports litellm in a thread: the first call on a loop waits for it without holding up the loop.
 
-    Measured: 10 ms once the import is through, and 320 ms while it runs, where one module holds the interpreter's lock;
-    4.4 to 6.3 s without.
+    Measured: 3 to 11 ms once the import is through, and 250 to 570 ms while it runs, where single modules hold the
+    interpreter's lock; 4.4 to 6.3 s without.
     """
-    code = FIRST_CALL.format(base=server.base, joined=joined)
-    stalls = []
-    for _ in range(2):  # the machine may be busy: the better of two
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        stalls.append(float(done.stdout))
-    print(f"joined={joined}: worst stalls {[f'{stall * 1e3:.0f} ms' for stall in stalls]}")
+    code, stalls = FIRST_CALL.format(base=server.base, joined=joined), [10.0]
+    for _ in range(2):  # the machine may be busy: one more try
+        if min(stalls) > limit:
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+            stalls.append(float(done.stdout))
+    print(f"joined={joined}: the loop stood still for {min(stalls) * 1e3:.0f} ms")
     assert min(stalls) < limit
 
 

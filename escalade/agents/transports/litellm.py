@@ -68,6 +68,10 @@ _NO_PROVIDER, _HEAD = "LLM Provider NOT provided", 500
 """What litellm says where there is no key (as an error 500, 401, or of the connection), or no such provider."""
 
 
+_LATE = ("openai.resources", "litellm.proxy.openai_files_endpoints.common_utils")
+"""What litellm imports in its first call to most providers: 500 modules, which would stall the loop for 0.3 s."""
+
+
 class LiteLLM:
     """One attempt per call through litellm.
 
@@ -195,9 +199,9 @@ def _load() -> Any:
     # Or the import fetches a price map from GitHub, and waits for it. Prices are the registry's, and frozen.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     module = get_litellm(feature="the litellm transport")
-    with contextlib.suppress(ImportError):
-        # litellm imports it in its first call to most providers: 480 modules that would stall the loop for 0.3 s.
-        importlib.import_module("openai.resources")
+    for late in _LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(late)
     return module
 
 
