@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import escalade
+from escalade.registry.cache import Cache, MemoryCache
 from escalade.registry.ledger import Budget, Ledger
 from escalade.registry.limits import Limiter, parse_limits
+from escalade.registry.stores.disk_cache import DiskCache
 from escalade.registry.stores.sqlite_ledger import SqliteLedger
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
 from escalade.scopes import Principal
 
-PAIR_US, CROWD_US, TAKE_US = 400.0, 2_000.0, 600.0
+PAIR_US, CROWD_US, TAKE_US, SET_US, GET_US = 400.0, 2_000.0, 600.0, 1_000.0, 100.0
 CALLS, PROCESSES, LINE = 1_000, 4, 16
 ANA, BUDGET = Principal("ana", "acme"), Budget("tenant:acme", "1000000", "day")
 
@@ -44,7 +46,7 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
     """Medians of the repeats; Redis only where a server can be started."""
     with tempfile.TemporaryDirectory() as folder:
         alone, crowd = _ledgers(Path(folder), repeats)
-        figures = [alone, crowd, *_limiters(Path(folder), repeats)]
+        figures = [alone, crowd, *_limiters(Path(folder), repeats), *_caches(Path(folder), repeats)]
     return [*figures, asyncio.run(_line(repeats))]
 
 
@@ -114,6 +116,30 @@ def _limiters(folder: Path, repeats: int) -> list[dict[str, Any]]:
             "ratio to memory",
         )
         for name, took in times.items()
+    ]  # fmt: skip
+
+
+def _caches(folder: Path, repeats: int) -> list[dict[str, Any]]:
+    """A result of 2 kB, written and read."""
+    value, number = b'"' + b"x" * 1_998 + b'"', itertools.count()
+    memory, disk = MemoryCache(), DiskCache(folder / "cache")
+    caches: tuple[tuple[str, Cache], ...] = (("memory", memory), ("disk", disk))
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(repeats):
+        for name, cache in caches:
+            begin = next(number) * CALLS
+            keys = {word: iter([f"{begin + n:032x}" for n in range(CALLS)]) for word in ("write", "read")}
+            wrote = _per_call(lambda cache=cache, keys=keys: cache.set(next(keys["write"]), value, 60.0, "t"))
+            read = _per_call(lambda cache=cache, keys=keys: cache.get(next(keys["read"])))
+            times.setdefault((name, "write"), []).append(wrote)
+            times.setdefault((name, "read"), []).append(read)
+    median = {what: statistics.median(took) for what, took in times.items()}
+    return [
+        _figure(
+            f"cache on disk: {word} 2 kB", median["disk", word], limit, median["disk", word] / median["memory", word],
+            "ratio to memory; blocks its thread for so long",
+        )
+        for word, limit in (("write", SET_US), ("read", GET_US))
     ]  # fmt: skip
 
 

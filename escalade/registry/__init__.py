@@ -8,6 +8,8 @@
     rollout, comparison, shadow  new versions for some callers first, and back when they are worse
     metrics                      usage as Prometheus reads it
     calling, workers             from a call to the function, in this thread or one of ours
+    call, idempotency, joining   answers that are there already: made once, or being made
+    cache, modes, results        answers that were kept: in a cache, or on a cassette
     guard                        the one door that every use of a tool or a model goes through
     access, limits, breaker      who may, how often, and when to leave it alone
     ledger, prices, journal      budgets, prices, the record of every use

@@ -3,6 +3,7 @@
     SqliteLedger  RedisLedger     a `Ledger` whose named accounts live in the store
     SqliteLimiter RedisLimiter    a `RateLimiter` whose windows live there
     SqliteClaims  RedisClaims     who made which call of a tool that is used `once`
+    DiskCache     RedisCache      results of tools; one that fails is a miss
 
-A store that can't be reached or written refuses (StoreUnavailable): nothing is spent that nobody counts.
+Any other store that can't be reached or written refuses (StoreUnavailable): nothing is spent that nobody counts.
 """
