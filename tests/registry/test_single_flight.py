@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import escalade
-from escalade import Registry
-from escalade.errors import BadInput, DeadlineExceeded, ToolTimeout
+from escalade import Principal, Registry, Roles
+from escalade.errors import BadInput, DeadlineExceeded, PermissionDenied, ToolTimeout
 from escalade.registry.cache import MemoryCache
 from escalade.registry.idempotency import Flights, Lead
 from escalade.registry.journal import Journal
@@ -193,6 +193,42 @@ async def test_a_cache_that_fails_still_shares() -> None:
         assert await tool.acall() == {"x": 0}
     assert world.ran[0] == 2
     assert registry.usage()[0].cache_failures > 0
+
+
+class Changing:
+    """A policy that is replaced while calls wait."""
+
+    def __init__(self) -> None:
+        self.roles = Roles({"user": ["t:call"]})
+
+    @property
+    def digest(self) -> str:
+        return self.roles.digest
+
+    def decide(self, principal: Principal, permission: str, effect: str = "") -> Any:
+        return self.roles.decide(principal, permission, effect)
+
+    def check_roles(self, roles: frozenset[str]) -> None:
+        """Whatever they are."""
+
+
+@pytest.mark.parametrize(
+    ("later", "ran"), [({"user": ["t:call", "u:call"]}, 2), ({"user": ["u:call"]}, 1)], ids=["changed", "revoked"]
+)
+async def test_a_policy_that_changes_meanwhile(later: dict[str, list[str]], ran: int) -> None:
+    """Who has waited passes the guard as it is then: denied he gets nothing, and under another policy no old answer."""
+    world, access = Body(0.2), Changing()
+    tool = cached(world.ado)
+    with escalade.scope(principal=Principal("ana", roles=frozenset({"user"})), access=access):
+        first = asyncio.create_task(tool.acall(x=1))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(tool.acall(x=1))
+        await asyncio.sleep(0.05)
+        access.roles = Roles(later)
+        got = await asyncio.gather(first, second, return_exceptions=True)
+    assert got[0] == {"x": 1}
+    assert isinstance(got[1], PermissionDenied) if ran == 1 else got[1] == {"x": 1}
+    assert world.ran[1] == ran
 
 
 # ------------------------------------------------------------------------------------------- who waits holds nobody up
