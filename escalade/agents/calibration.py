@@ -88,7 +88,12 @@ class Temperature(Calibrator):
 
     @classmethod
     def fitted(cls, confidences: list[float], right: list[float]) -> Self:
-        """The least log loss, by golden section over T from 0.01 to 100; the loss is convex in 1 / T."""
+        """The least log loss, by golden section over T from 0.01 to 100; the loss is convex in 1 / T.
+
+        Raises DataError for rows that are all right or all wrong: any T would do, the sharpest best.
+        """
+        if min(right) == max(right):
+            raise DataError(f"all {len(right)} rows are {'right' if right[0] else 'wrong'}: no temperature fits them")
         odds = [log_odds(c) for c in confidences]
 
         def loss(beta: float) -> float:
@@ -120,8 +125,11 @@ class Platt(Calibrator):
         good = sum(right)
         high, low = (good + 1) / (good + 2), 1 / (len(right) - good + 2)
         targets = [low + (high - low) * y for y in right]
-        bias, (slope,) = fit_logistic([[log_odds(c)] for c in confidences], targets, ridge=1e-9)
-        return cls(slope, bias) if slope >= 0 else cls(0.0, log_odds(sum(targets) / len(targets)))
+        slope, bias = 0.0, log_odds(sum(targets) / len(targets))
+        if min(right) < max(right):
+            found, (rise,) = fit_logistic([[log_odds(c)] for c in confidences], targets, ridge=1e-9)
+            slope, bias = (rise, found) if rise >= 0 else (slope, bias)
+        return cls(slope, bias)
 
 
 @register

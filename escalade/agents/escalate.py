@@ -201,6 +201,10 @@ class Escalate(dspy.Module):
         return require("Escalate")
 
     def _bench(self, payer: Scope) -> Bench:
+        names = [rung.name for rung in self.rungs]
+        for name in self.calibrators:
+            if name not in names:
+                raise UnknownName("rung with a calibrator", name, names)
         return Bench(
             rungs=self.rungs,
             programs=self.programs,

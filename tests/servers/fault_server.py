@@ -14,6 +14,7 @@
     broken:2            a stream whose connection breaks after 2 pieces (chunked encoding, no last chunk)
     silent              a stream that ends properly and doesn't say what it used
     slowstream:50       50 ms between the pieces of a stream
+    mute                answers without the log probabilities that were asked for
 
 It counts calls and tokens by itself, by model: what it says is what a provider would bill. A name without a known
 prefix answers, too.
@@ -148,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "tool" and body.get("tools"):
             message, finish = _tool_call(body["tools"][0]["function"]), "tool_calls"
         choice = {"index": 0, "message": message, "finish_reason": finish}
+        if body.get("logprobs") and kind != "mute":
+            choice["logprobs"] = {"content": logprobs_of(text)}
         self.fault_server.note_tokens(model, used)
         self._json(200, {**head, "object": "chat.completion", "choices": [choice], "usage": used})
 
@@ -218,6 +221,15 @@ def usage(body: dict[str, Any], text: str) -> dict[str, int]:
     given = -(-sum(len(_content(m)) for m in body["messages"]) // 4)
     made = -(-len(text) // 4)
     return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
+
+
+def logprobs_of(text: str) -> list[dict[str, Any]]:
+    """Log probabilities as this server gives them: tokens of four characters, -0.1 to -0.7 in turn."""
+    tokens = [text[at : at + 4] for at in range(0, len(text), 4)]
+    return [
+        {"token": token, "logprob": -(i % 7 + 1) / 10, "bytes": list(token.encode()), "top_logprobs": []}
+        for i, token in enumerate(tokens)
+    ]
 
 
 def _content(message: dict[str, Any]) -> str:
