@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import doctest
 import importlib
 import inspect
+import io
+import itertools
 import re
 import runpy
 import shlex
@@ -36,31 +39,44 @@ BLOCKED = "import runpy, sys; sys.path.insert(0, {root!r}); from tests import _n
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `skip`: the reason to leave it out, None to run it. `line`: of its first line of text."""
+    """A fenced block. `skip`: the reason to leave it out, None to run it. `line`: of its first line of text. `shows`:
+    the block of `text` that follows it at once, which is what it prints; None for none.
+    """
 
     kind: str
     text: str
     skip: str | None
     line: int
+    shows: str | None = None
 
 
 def blocks(page: Path) -> list[Block]:
     """All fenced blocks of a page."""
     text = page.read_text("utf-8")
+    found = list(FENCE.finditer(text))
     return [
-        Block(m["kind"], m["text"], m["skip"], text.count("\n", 0, m.start("text")) + 1) for m in FENCE.finditer(text)
+        Block(m["kind"], m["text"], m["skip"], text.count("\n", 0, m.start("text")) + 1, _shown(text, m, follower))
+        for m, follower in itertools.zip_longest(found, found[1:])
     ]
 
 
-def commands(page: Path) -> list[str]:
-    """Commands of ours in the shell blocks of a page: lines that begin with `$ `, or all where none does."""
-    found: list[str] = []
+def _shown(text: str, block: re.Match[str], follower: re.Match[str] | None) -> str | None:
+    at_once = follower is not None and follower["kind"] == "text" and not text[block.end() : follower.start()].strip()
+    return follower["text"] if at_once else None
+
+
+def commands(page: Path) -> dict[str, str | None]:
+    """Commands of ours in the shell blocks of a page: lines that begin with `$ `, or all where none does; and what the
+    page says that the only command of a block prints.
+    """
+    found: dict[str, str | None] = {}
     for block in blocks(page):
         if block.kind in SHELLS and block.skip is None:
             lines = [line.strip() for line in block.text.replace("\\\n", "").splitlines()]
             prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-            found += prompted or lines
-    return [line for line in found if line.split()[:1] in (["escalade"], ["scripts/compare"])]
+            shown = block.shows if len(prompted or lines) == 1 else None
+            found |= dict.fromkeys(prompted or lines, shown)
+    return {line: shown for line, shown in found.items() if line.split()[:1] in (["escalade"], ["scripts/compare"])}
 
 
 def docstrings(tree: ast.Module) -> list[str]:
@@ -87,12 +103,16 @@ def execute(block: Block, page: Path, names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block of the page runs, top to bottom, in an empty directory."""
+    """Every Python block of the page runs, top to bottom, in an empty directory, and prints what the page shows."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.kind == "python" and block.skip is None:
-            execute(block, page, names)
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                execute(block, page, names)
+            if block.shows is not None:
+                assert printed.getvalue() == block.shows, f"{page}:{block.line} prints something else"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -102,9 +122,13 @@ def test_skips_have_reasons(page: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", sorted({c for page in PAGES for c in commands(page)}))
-def test_commands_exit_with_zero(command: str, tmp_path: Path) -> None:
-    """`escalade …` and `scripts/compare …` as shown, without the network; pipes and `#` comments are cut off."""
+@pytest.mark.parametrize(
+    ("command", "shown"), sorted({c: s for page in PAGES for c, s in commands(page).items()}.items())
+)
+def test_commands_exit_with_zero(command: str, shown: str | None) -> None:
+    """`escalade …` and `scripts/compare …` as shown, without the network; pipes and `#` comments are cut off. Where the
+    page shows what one prints, it does.
+    """
     words = shlex.split(re.split(r"\s[|#>]", command)[0])
     words = words[1:] if words[0] == "escalade" else ["compare", *words[1:]]
     start = f"sys.argv[1:] = {words!r}; runpy.run_module('escalade', run_name='__main__')"
@@ -113,6 +137,8 @@ def test_commands_exit_with_zero(command: str, tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    if shown is not None:
+        assert [line.rstrip() for line in done.stdout.splitlines()] == shown.splitlines()
 
 
 @pytest.mark.slow
