@@ -291,3 +291,11 @@ def test_an_agent_goes_on_after_a_failure() -> None:
         answer = dspy.ReAct("question -> answer", tools=[made(book)], max_iters=2)(question="?")
     assert answer.answer == "42"
     assert "\nescalade.errors.ToolFailed: tool_failed: OwnError:" in answer.trajectory["observation_0"]
+
+
+def test_the_redactor_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an application finds personal besides is found in messages, too."""
+    from escalade.registry.privacy import Pattern, Redactor, redactor
+
+    monkeypatch.setattr(redactor, "_default", Redactor(patterns=[Pattern("badge", r"\bB-[0-9]{4}\b")]))
+    assert messages.scrubbed("nobody has B-4711 or ana@example.com") == "nobody has <badge> or <email>"

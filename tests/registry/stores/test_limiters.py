@@ -112,6 +112,18 @@ def test_all_windows_or_none(fresh: Fresh) -> None:
     assert limiter.wait(()) == 0.0
 
 
+def test_no_names_are_kept(fresh: Fresh) -> None:
+    """A store has digests of keys, in which users and tenants are named; who is limited is told apart all the same."""
+    limiter = fresh.limiter()
+    one, two = (((f"mail.send|'acme'|'{name}@example.com'", RateLimit(1, 60.0)),) for name in ("ana", "bo"))
+    assert [type(limiter.take_all(windows)) for windows in (one, two, one)] == [Taken, Taken, float]
+    if fresh.kind == "redis":
+        assert "ana" not in str(limiter.server.command("KEYS", "*"))
+    else:
+        limiter.database.close()
+        assert not [path for path in fresh.folder.iterdir() if b"example" in path.read_bytes()]
+
+
 def test_one_thread_too_many(fresh: Fresh) -> None:
     """Of 200 threads at once, exactly as many as the tightest window allows get in."""
     limiter = fresh.limiter()
