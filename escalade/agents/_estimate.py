@@ -15,6 +15,7 @@ from typing import Any
 
 import dspy
 from dspy.adapters.decision import resolve_adapter
+from dspy.adapters.json_adapter import _get_structured_outputs_response_format
 
 from escalade.agents.confidence.source import Draws
 from escalade.agents.models import Model
@@ -102,9 +103,22 @@ def _rendered(adapter: Any, predictor: dspy.Predict, inputs: Mapping[str, Any]) 
     messages = adapter.format(signature, demos, dict(inputs))
     size = sum(len(_content(m).encode()) + _FRAMING for m in messages) + _SAFETY
     if isinstance(adapter, dspy.JSONAdapter):
-        # The response schema travels beside the prompt; its text is about what the instructions say of the outputs.
-        size += 512 * len(predictor.signature.output_fields)
+        size += _schema_size(signature)
     return size
+
+
+def _schema_size(signature: Any) -> int:
+    """The response schema travels beside the prompt; what it refers to may be written out at each place on its way.
+
+    Where there is no schema for these types, 512 bytes for each output.
+    """
+    try:
+        schema = _get_structured_outputs_response_format(signature).model_json_schema()
+    except Exception:  # noqa: BLE001 - whatever it is, DSPy then asks for JSON without a schema
+        return 512 * len(signature.output_fields)
+    text = repr(schema)
+    written_out = (text.count(f"#/$defs/{name}'") * len(repr(part)) for name, part in schema.get("$defs", {}).items())
+    return len(text.encode()) + sum(written_out) + _SAFETY
 
 
 def _translated(adapter: Any, predictor: dspy.Predict) -> tuple[Any, Any]:
