@@ -182,5 +182,6 @@ async def test_steps_of_users_and_of_nodes_nest() -> None:
         assert result.b == [["outer", "b"]]
         mapped = await Map(Deep(), over="xs").acall(xs=[{}, {}])
         assert [one.path for one in mapped.results] == [["outer", 0, "mine"], ["outer", 1, "mine"]]
-        assert step_path() == ["outer"]
+        await Chain(Deep()).aforward()
+        assert step_path() == ["outer"], "also for who calls it past dspy.Module"
     assert step_path() == []
