@@ -61,7 +61,7 @@ def policy() -> Any:
     return escalade.Roles({role: ["crm.*:call", "pay.*:call"] for role in WHO.roles} | {"boss": ["pay.*:approve"]})
 
 
-def registry(received: list[Any], **stores: Any) -> Registry:
+def registry(received: list[Any], name: str = "aviary", **stores: Any) -> Registry:
     """Tools that are given canaries, answer with them, and raise them."""
     register_secret_manager("aviary", {"crm": GIVEN}.get)
 
@@ -69,10 +69,10 @@ def registry(received: list[Any], **stores: Any) -> Registry:
         return f"{TEXT} {Secret('aviary:crm').reveal()} {Secret('env:CANARY_KEY').reveal()}"
 
     @tool(name="crm.find", side_effects="read", cache=60, cost="0.001")
-    def find(name: str, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    def find(to: str, more: dict[str, Any] | None = None) -> dict[str, Any]:
         """Find a customer."""
-        received.append(name)
-        return {"all": everything(), **KINDS, KINDS["email"]: [name, more]}
+        received.append(to)
+        return {"all": everything(), **KINDS, KINDS["email"]: [to, more]}
 
     @tool(name="crm.fail", side_effects="read")
     def fail(to: str) -> str:
@@ -111,7 +111,7 @@ def registry(received: list[Any], **stores: Any) -> Registry:
         """Not for him."""
         return to
 
-    return Registry([find, fail, write, dear, slow, strange, pay, hidden], name="aviary", **stores)
+    return Registry([find, fail, write, dear, slow, strange, pay, hidden], name=name, **stores)
 
 
 def refused(call: Any, *args: Any, **kwargs: Any) -> BaseException:
@@ -137,10 +137,10 @@ def fly(tools: Registry, folder: Path, **options: Any) -> list[BaseException]:
         with scope(principal=WHO, access=policy(), approvals=desk, run_id=RUN, **options):
             find, write = tools.get_tool("crm.find"), tools.get_tool("crm.write")
             for _ in range(2):
-                find(name=TEXT, more={KINDS["email"]: [TEXT], "password": GIVEN})
+                find(to=TEXT, more={KINDS["email"]: [TEXT], "password": GIVEN})
                 with escalade.step(TEXT):
                     write(to=TEXT)
-            raised += [refused(find, **wrong) for wrong in ({"name": 7}, {"name": TEXT, TEXT: TEXT}, {"more": TEXT})]
+            raised += [refused(find, **wrong) for wrong in ({"to": 7}, {"to": TEXT, TEXT: TEXT}, {"more": TEXT})]
             for number in range(6):
                 with contextlib.suppress(Exception):
                     write(to=f"{TEXT} {number}")
@@ -161,10 +161,10 @@ def prompts(tools: Registry, **options: Any) -> dict[str, Any]:
     """An agent that is asked about canaries, with tokens; what its model was sent."""
     with scope(principal=WHO, access=policy(), **options), privacy.tokens() as vault:
         question = vault.tokenise(f"Who is it? {TEXT} {GIVEN} {VARIABLE}")
-        token = json.dumps({"name": vault.tokenise(TEXT)})
+        token = json.dumps({"to": vault.tokenise(TEXT)})
         steps = [
             {"next_thought": "a", "next_tool_name": "crm_find", "next_tool_args": token},
-            {"next_thought": "b", "next_tool_name": "crm_fail", "next_tool_args": token.replace('"name"', '"to"')},
+            {"next_thought": "b", "next_tool_name": "crm_fail", "next_tool_args": token},
             {"next_thought": "c", "next_tool_name": "finish", "next_tool_args": "{}"},
             {"reasoning": "d", "answer": "done"},
         ]

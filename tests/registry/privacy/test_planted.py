@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import escalade
 from escalade import cli, telemetry
 from escalade.errors import EscaladeError
-from escalade.registry import messages, secrets
+from escalade.registry import messages, privacy, secrets
 from escalade.registry.audit import AuditLog, reading
 from escalade.registry.audit.verify import verify
 from escalade.registry.budgets import Budget
@@ -41,6 +41,7 @@ from escalade.registry.secrets import Secret
 from escalade.registry.stores.claims import SqliteClaims
 from escalade.registry.stores.sqlite_ledger import SqliteLedger
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
+from tests.registry import ways
 from tests.registry.helpers import react_script, scripted_lm
 from tests.registry.privacy.aviary import (
     CANARIES,
@@ -132,9 +133,9 @@ def flight(tmp_path_factory: pytest.TempPathFactory, log: Handed) -> Iterator[Fl
             running = folder_leaks(folder)
         telemetry.disable()
         with scope(recorder=journal):
-            tools.get_tool("crm.find")(name=TEXT)
+            tools.get_tool("crm.find")(to=TEXT)
             refused(tools.get_tool("crm.fail"), to=TEXT)
-            refused(tools.get_tool("crm.find"), name=TEXT, **{TEXT: TEXT})
+            refused(tools.get_tool("crm.find"), to=TEXT, **{TEXT: TEXT})
         yield Flight(
             folder, tools, raised, journal, events, running, log.out.getvalue(), list(exporter.get_finished_spans()),
             received,
@@ -187,7 +188,7 @@ def test_cassette(flight: Flight) -> None:
         line.pop("result", None)
         assert not leaks(json.dumps(line)), line
     with scope(mode="replay", cassette=flight.folder / "cassette.jsonl"):
-        found = flight.tools.get_tool("crm.find")(name=TEXT, more={KINDS["email"]: [TEXT], "password": GIVEN})
+        found = flight.tools.get_tool("crm.find")(to=TEXT, more={KINDS["email"]: [TEXT], "password": GIVEN})
     assert found["email"] == KINDS["email"], "a replay gives what was recorded"
 
 
@@ -269,6 +270,28 @@ def test_prompts(flight: Flight) -> None:
         assert not leaks(repr(value)), name
 
 
+@pytest.mark.filterwarnings("ignore:.*ReActV2.*experimental:Warning")
+@pytest.mark.parametrize("name", ["crm.find", "crm.fail"])
+@pytest.mark.parametrize("way", [*ways.WAYS, ways.rlm], ids=ways.named)
+def test_tokens_by_each_way(flight: Flight, way: ways.Way, name: str) -> None:
+    """By whichever way a tool is reached, it gets what tokens stand for; its result and its failure come back with
+    tokens, to the caller and into prompts.
+    """
+    received: list[Any] = []
+    tools = registry(received, name=f"aviary of {way.__name__} {name}")
+    ways.prompts.clear()
+    with scope(), privacy.tokens() as vault:
+        argument = {"to": vault.tokenise(f"{TEXT} {way.__name__}")}
+        try:
+            shown = way(tools.get_tool(name), argument)
+        except (ValueError, RuntimeError) as error:  # which DSPy makes of it, with the same text
+            shown = repr(error)
+    assert received == [f"{TEXT} {way.__name__}"], shown
+    assert "<email" in shown
+    assert not leaks(shown)
+    assert not leaks(" ".join(ways.prompts))
+
+
 def test_pickles(flight: Flight, tmp_path: Path) -> None:
     """Tools and programs that have run, copied, pickled and saved."""
     tool = flight.tools.get_tool("crm.find")
@@ -296,7 +319,7 @@ def test_served(flight: Flight, log: Handed) -> None:
 
     async def asked() -> list[Any]:
         calls: list[tuple[str, dict[str, Any]]] = [
-            ("crm_fail", {"to": TEXT}), ("crm_find", {TEXT: TEXT}), ("crm_find", {"name": [TEXT]}),
+            ("crm_fail", {"to": TEXT}), ("crm_find", {TEXT: TEXT}), ("crm_find", {"to": [TEXT]}),
             ("hidden_tool", {"to": TEXT}), (TEXT, {}), ("x" * 55 + KINDS["email"], {}), ("crm_dear", {"to": 1}),
         ]  # fmt: skip
         async with mcp.Client(server.sdk_server()) as client:
@@ -317,8 +340,8 @@ def test_no_cut_leaves_half_of_one(flight: Flight, canary: str) -> None:
     with scope(recorder=journal):
         for before in range(0, 330, 3):
             text = f"{'x ' * (before // 2)}{'x' * (before % 2)} {canary}"
-            said = [refused(find, name="a", more=text), refused(find, name="a", **{text: 1})]
-            said += [ValueError(messages.scrubbed(text)), refused(find, name=[text])]
+            said = [refused(find, to="a", more=text), refused(find, to="a", **{text: 1})]
+            said += [ValueError(messages.scrubbed(text)), refused(find, to=[text])]
             assert not [one for one in said if half in str(one)], before
         assert half not in repr(journal.denials())
 
