@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS = 16
-"""Not those of tools: 64 tools that block must not keep anybody from being admitted."""
+THREADS = 4
+"""Not those of tools: 64 tools that block must not keep anybody from being admitted. More would not be faster: a ledger
+asks its store for one caller after the other, and to start a thread takes the loop's time."""
 
 
 def is_remote(part: Any) -> bool:

@@ -1,8 +1,8 @@
 """A SQLite file that several processes of one host write: WAL, one writer at a time, all or nothing.
 
 Each process has one connection, made anew after a fork. Calls block the thread that makes them, about 50 us when the
-file is free, and up to `patience` seconds while others write: short enough for an event loop, and measured in
-`benchmarks/stores.py`. `durable=False` survives the death of processes; of the last moment before a power cut
+file is free, and up to `patience` seconds while others write (`benchmarks/stores.py`); coroutines have them made in a
+thread (`registry/elsewhere.py`). `durable=False` survives the death of processes; of the last moment before a power cut
 it may lose a few transactions, never a part of one. `durable=True` waits for the disk (milliseconds).
 """
 
