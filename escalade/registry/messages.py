@@ -71,6 +71,8 @@ _KINDS: tuple[tuple[type[EscaladeError], str, bool, str], ...] = (
     (errors.CircuitOpen, "unavailable", True, ""),
     (errors.Overloaded, "overloaded", True, ""),
     (errors.StoreUnavailable, "unavailable", True, ""),
+    (errors.AuditUnavailable, "unavailable", True, ""),
+    (errors.ToolRetired, "retired", False, "use another tool"),
     (errors.BudgetExceeded, "budget_exceeded", False, "finish with what you have"),
     (errors.UnknownPrice, "unknown_price", False, ""),
     (errors.DeadlineExceeded, "deadline_exceeded", False, "finish with what you have"),
@@ -113,7 +115,9 @@ def told(error: BaseException, spec: ToolSpec) -> Told:
         after = getattr(error, "retry_after", None)
         again = after is not None or (isinstance(error, ToolFailed) and _harmless(spec))
         return _failed(spec, scrubbed(str(error)), again=again, after=after)
-    return _failed(spec, f"{type(error).__name__}: {scrubbed(str(error))}".rstrip(": "), again=_harmless(spec))
+    return _failed(
+        spec, f"{scrubbed(type(error).__name__)}: {scrubbed(str(error))}".rstrip(": "), again=_harmless(spec)
+    )
 
 
 def shown(error: Exception, spec: ToolSpec) -> EscaladeError:

@@ -156,6 +156,27 @@ def test_refusals_keep_their_class_and_fields() -> None:
         assert str(error).startswith("rate_limited: tool 'trip.book@1.0.0' is limited to 1/h; try again in")
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            errors.AuditUnavailable("it can't be recorded", 1.0, "disk full at /srv"),
+            "unavailable: it can't be recorded ",
+        ),
+        (
+            errors.ToolRetired("tool a@1.0.0 was retired"),
+            "retired: tool a@1.0.0 was retired; use another tool [retryable=no",
+        ),
+    ],
+)
+def test_what_the_registry_itself_refuses(error: errors.Refused, line: str) -> None:
+    """A log that can't be written may be there again; a version that was retired won't."""
+    said = messages.told(error, made(book).spec)
+    assert said.line.startswith(line)
+    assert said.retryable == (error.retry_after is not None)
+    assert "srv" not in said.line
+
+
 def test_a_denied_tool_is_an_unknown_tool() -> None:
     """What a model reads of a tool that it may not use is what it reads of one that there is not; the cause and the
     record say what it was.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import os
 import shutil
 import threading
@@ -34,11 +36,12 @@ def allow_stdio(*command: str) -> None:
 
 def over_http(wire: Wire) -> Opened:
     """A client of a server at a URL."""
-    sdk = _sdk()
+    _check_sdk()
     wire.check()
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
+        sdk = await _sdk("mcp.client.streamable_http")
         import httpx2
         from mcp.client.streamable_http import streamable_http_client
 
@@ -54,12 +57,14 @@ def over_stdio(command: Sequence[str], env: Mapping[str, Any]) -> Opened:
     """A client of a program. `env`: its environment besides PATH, HOME and their like; secrets by reference."""
     if isinstance(command, str) or not command:
         raise BadInput(f"command: expected a list of a program and its arguments, got {command!r}")
-    sdk, argv = _sdk(), _resolved(command)
+    _check_sdk()
+    argv = _resolved(command)
     secrets = {name: value if isinstance(value, Secret) else Secret.of(str(value)) for name, value in env.items()}
     _check_allowed(argv)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
+        sdk = await _sdk("mcp.client.stdio")
         from mcp.client.stdio import stdio_client
 
         _check_allowed(argv)
@@ -89,9 +94,15 @@ def _resolved(command: Sequence[str]) -> tuple[str, ...]:
     return str(Path(program).absolute()), *command[1:]
 
 
-def _sdk() -> Any:
-    try:
-        import mcp
-    except ImportError:
-        raise BadInput("MCP needs the SDK: pip install 'escalade[mcp]'") from None
-    return mcp
+def _check_sdk() -> None:
+    """Raises BadInput where there is none."""
+    if importlib.util.find_spec("mcp") is None:
+        raise BadInput("MCP needs the SDK: pip install 'escalade[mcp]'")
+
+
+async def _sdk(part: str) -> Any:
+    """The SDK, with a part of it: imported for the first connection, since it takes 1.5 s, and who only lists what is
+    pinned connects to nobody.
+    """
+    await asyncio.to_thread(importlib.import_module, part)
+    return importlib.import_module("mcp")

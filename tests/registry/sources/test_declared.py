@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from escalade import Registry, cli
 from escalade.errors import BadInput, Quarantined
 from escalade.registry.manifest import manifest_schema, read_manifest
 from escalade.registry.sources import _clients
+from tests._house import ROOT
 from tests.servers.mcp_server import McpServer
 from tests.servers.openapi_server import OpenApiServer
 
@@ -111,6 +114,18 @@ def test_accepted_is_registered(folder: Path, server: McpServer) -> None:
         assert registry.get_tool("crm.search")(query="Kim")["found"] == ["Kim & Sons"]
     assert list(registry.sources) == ["crm"]
     registry.sources["crm"].close()
+
+
+def test_what_is_pinned_needs_no_sdk(folder: Path) -> None:
+    """Who only looks at the tools doesn't wait for the MCP SDK to be imported."""
+    accepted("crm")
+    code = (
+        "import sys; from escalade import Registry; "
+        "print(len(Registry.load('tools.yaml').specs()), 'mcp' in sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
 
 
 def test_terms_of_the_manifest_are_for_its_own_tools(folder: Path, server: McpServer) -> None:
