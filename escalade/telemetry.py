@@ -76,7 +76,7 @@ class Spanning:
 
         self.span.set_attributes(attributes)
         if error:
-            self.span.set_attribute(ERROR_TYPE, error)
+            self.span.set_attribute(ERROR_TYPE, shown(error))
             self.span.set_status(Status(StatusCode.ERROR))
         self.span.end()
         if context.get_current() is self.context:  # a scope may be left in another task than it was entered in

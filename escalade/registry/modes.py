@@ -169,7 +169,7 @@ def rewound(scope: Scope) -> Scope:
 
 def failure(error: Exception) -> dict[str, Any]:
     """How a failure is recorded: class and first line, redacted as models see it."""
-    return {"error": [type(error).__name__, safe_line(str(error).partition("\n")[0])]}
+    return {"error": [safe_line(type(error).__name__), safe_line(str(error).partition("\n")[0])]}
 
 
 def again(failed: list[str]) -> Exception:

@@ -88,7 +88,7 @@ def body_of(entry: Entry, event: str, writer: str) -> bytes:
     }
     if event == OUTCOME:
         said |= {"cost": int(entry.cost), "took_us": int(entry.seconds * 1e6)}
-        said |= {"outcome": entry.outcome, "error": entry.error}
+        said |= {"outcome": entry.outcome, "error": alias(entry.error)}
     elif event == DENIED:
         said |= {"outcome": entry.outcome, "error": entry.outcome}
     said |= {name: value for name, value in _further(entry, who).items() if value}

@@ -61,6 +61,29 @@ def policy() -> Any:
     return escalade.Roles({role: ["crm.*:call", "pay.*:call"] for role in WHO.roles} | {"boss": ["pay.*:approve"]})
 
 
+def _rarities() -> list[Any]:
+    """Tools that fail in rare ways."""
+
+    @tool(name="crm.rare", side_effects="read")
+    def rare(to: str) -> str:
+        """Fail with a class that is made for it."""
+        rare = type(f"No {to}", (Exception,), {"__notes__": [to]})
+        raise ExceptionGroup(f"about {to}", [rare(to)]) if to.endswith("!") else rare(to)
+
+    @tool(name="crm.slow", timeout=0.01)
+    async def slow(to: str) -> str:
+        """Too slow."""
+        await asyncio.sleep(5)
+        return to
+
+    @tool(name="crm.strange", cost=lambda args: str(args["to"]), max_cost="1")
+    def strange(to: str) -> str:
+        """Its cost can't be told."""
+        return to
+
+    return [rare, slow, strange]
+
+
 def registry(received: list[Any], name: str = "aviary", **stores: Any) -> Registry:
     """Tools that are given canaries, answer with them, and raise them."""
     register_secret_manager("aviary", {"crm": GIVEN}.get)
@@ -90,17 +113,6 @@ def registry(received: list[Any], name: str = "aviary", **stores: Any) -> Regist
         """Never paid for."""
         return to
 
-    @tool(name="crm.slow", timeout=0.01)
-    async def slow(to: str) -> str:
-        """Too slow."""
-        await asyncio.sleep(5)
-        return to
-
-    @tool(name="crm.strange", cost=lambda args: str(args["to"]), max_cost="1")
-    def strange(to: str) -> str:
-        """Its cost can't be told."""
-        return to
-
     @tool(name="pay.out", approval="always")
     def pay(to: str, key: str) -> str:
         """Pay."""
@@ -111,7 +123,7 @@ def registry(received: list[Any], name: str = "aviary", **stores: Any) -> Regist
         """Not for him."""
         return to
 
-    return Registry([find, fail, write, dear, slow, strange, pay, hidden], name=name, **stores)
+    return Registry([find, fail, write, dear, pay, hidden, *_rarities()], name=name, **stores)
 
 
 def refused(call: Any, *args: Any, **kwargs: Any) -> BaseException:
@@ -146,6 +158,8 @@ def fly(tools: Registry, folder: Path, **options: Any) -> list[BaseException]:
                     write(to=f"{TEXT} {number}")
             run("crm.write", to=TEXT + "!")
             run("crm.fail", to=TEXT)
+            run("crm.rare", to=TEXT)
+            run("crm.rare", to=TEXT + "!")
             raised.append(refused(tools.get_tool("crm.slow"), to=TEXT))
             run("crm.strange", to=TEXT)
             run("pay.out", to=TEXT, key=KINDS["api_key"])

@@ -217,7 +217,7 @@ def test_exceptions(flight: Flight) -> None:
             else:
                 foreign.add(type(cause).__name__)
             cause = cause.__cause__
-    assert foreign <= {"ValueError", "TimeoutError", "BadInput"}
+    assert foreign <= {"ValueError", "TimeoutError", "ExceptionGroup", f"No {TEXT}"}
 
 
 def test_spans(flight: Flight) -> None:
