@@ -50,7 +50,7 @@ class AnyKey(MemoryCache):
     def get(self, key: str) -> bytes | None:
         return self.newest
 
-    def set(self, key: str, value: bytes, seconds: float) -> None:
+    def set(self, key: str, value: bytes, seconds: float, tag: str = "") -> None:
         self.newest = value
 
 
