@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from escalade.agents._route import Retry
+from escalade.agents.calibration import Identity, Isotonic, Platt
 from escalade.agents.climb import Stop, Try
+from escalade.agents.confidence import Combined, Logprob, Peers, Samples, Verbalised, Verifier
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
@@ -71,6 +73,24 @@ def policies(draw, k):
     return policy
 
 
+def sources(models):
+    """Where the confidence comes from: each of our sources, alone or together, judging on any of the models."""
+    model = st.sampled_from(models)
+    return st.one_of(
+        st.sampled_from([True, False, Logprob("sum"), Samples(3, seed=5), Samples(3, seed=2, early=False)]),
+        st.builds(Verifier, model, shown=st.just(60)),
+        st.builds(lambda m: Peers((m,)), model),
+        st.builds(lambda m: Combined((Verbalised(), Samples(2, seed=1), Verifier(m, shown=60))), model),
+    )
+
+
+CALIBRATORS = st.one_of(
+    st.just(Identity()),
+    st.builds(Platt, st.floats(0, 3), st.floats(-2, 2)),
+    st.just(Isotonic(((0.2, 0.1), (0.5, 0.6), (0.9, 0.7)))),
+)
+
+
 def amounts():
     """Budgets in nano-dollars between one that fits nothing and one that fits all."""
     return st.one_of(st.integers(0, 50_000), st.integers(50_000, 2_000_000), st.integers(2_000_000, 80_000_000))
@@ -121,7 +141,9 @@ def test_live_climb_and_replay_agree(data):
     # A record can't know the state of a breaker, so here it never opens.
     patient = Breaker(failures=1 << 30, window=1 << 30)
     gateway = Gateway(world.as_models(breaker=patient), retry=Retry(retries=0))
-    qa = Escalate("question -> answer", rungs=rungs, policy=policy, gateway=gateway)
+    confidence = data.draw(st.dictionaries(st.integers(0, len(rungs) - 1), sources(gateway.models)))
+    qa = Escalate("question -> answer", rungs=rungs, policy=policy, gateway=gateway, confidence=confidence)
+    qa.calibrators = data.draw(st.dictionaries(st.sampled_from([r.name for r in qa.rungs]), CALIBRATORS))
 
     with scope():
         outcomes = record(qa, examples, world.metric)
