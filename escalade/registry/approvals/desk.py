@@ -14,6 +14,8 @@ from typing import Any, Literal
 from escalade.errors import ApprovalDenied, ApprovalRequired, BadInput, NoPolicy, PermissionDenied, UnknownName
 from escalade.registry.approvals.memory import MemoryRequests
 from escalade.registry.approvals.requests import Asked, Request, Requests, State, new_request
+from escalade.registry.privacy.names import alias
+from escalade.registry.privacy.redactor import redact
 from escalade.scopes import Access, CallAccess, Decided, Principal
 
 logger = logging.getLogger(__name__)
@@ -101,8 +103,8 @@ class Approvals:
         if kept.state == "approved":
             return Approved(self, asked, kept.id)
         if kept.state == "denied":
-            why = f": {kept.reason}" if kept.reason else ""
-            raise ApprovalDenied(f"this call of {kept.label} was denied by {kept.decided_by!r}{why}", kept.id)
+            why = f": {redact(kept.reason)}" if kept.reason else ""
+            raise ApprovalDenied(f"this call of {kept.label} was denied by {alias(kept.decided_by)!r}{why}", kept.id)
         raise ApprovalRequired(
             f"{kept.label} needs a person's approval of exactly this call; request {kept.id} waits for a decision",
             kept.id,
@@ -164,7 +166,7 @@ class Approvals:
         now = self._clock()
         if not self.store.decide(request_id, state, by.user, reason, now):
             now_is = self.get(request_id)
-            who = f" by {now_is.decided_by!r}" if now_is.decided_by else ""
+            who = f" by {alias(now_is.decided_by)!r}" if now_is.decided_by else ""
             raise BadInput(f"request {request_id} can't be {state}: it is {now_is.state}{who}")
         return self.get(request_id)
 
@@ -173,13 +175,15 @@ class Approvals:
         if self._access is None:
             raise NoPolicy("deciding needs a policy that says who may: Approvals(store, access=policy)")
         self._access.check_roles(by.roles)
+        name = alias(by.user)
         if by.tenant != request.tenant:
-            raise PermissionDenied(f"{by.user!r} of tenant {by.tenant!r} may not decide for tenant {request.tenant!r}")
+            tenant, other = alias(by.tenant), alias(request.tenant)
+            raise PermissionDenied(f"{name!r} of tenant {tenant!r} may not decide for tenant {other!r}")
         if not self._self_approval and _same(by.user) in map(_same, request.users):
-            raise PermissionDenied(f"{by.user!r} asks for it and may not decide it; somebody else must")
+            raise PermissionDenied(f"{name!r} asks for it and may not decide it; somebody else must")
         decided = may_approve(self._access, by, request)
         if not decided.allowed:
-            raise PermissionDenied(f"{by.user!r} may not decide on {request.label}: {decided.rule}")
+            raise PermissionDenied(f"{name!r} may not decide on {request.label}: {alias(decided.rule)}")
 
 
 def may_approve(access: Access, by: Principal, request: Request) -> Decided:

@@ -103,13 +103,28 @@ def _message(record: logging.LogRecord) -> str:
 
 
 class _Redacts(logging.NullHandler):
-    """Writes nothing: it changes records on their way up."""
+    """Writes nothing: it changes records on their way up. What no other handler hears goes to standard error, as it
+    would if this one weren't there.
+    """
 
     def handle(self, record: logging.LogRecord) -> bool:
-        return _filter.filter(record)
+        passed, last = _filter.filter(record), logging.lastResort
+        if last is not None and record.levelno >= last.level and not self._heard(record.name):
+            last.handle(record)
+        return passed
+
+    def _heard(self, name: str) -> bool:
+        """By any other handler?"""
+        logger: logging.Logger | None = logging.getLogger(name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False
 
 
 _filter = RedactingFilter()
+_handler = _Redacts()
 _seen = 0
 
 
@@ -121,13 +136,14 @@ def install(tree: str = "escalade") -> None:
     """
     global _seen  # noqa: PLW0603 - loggers are global, too
     telemetry.shown = alias
-    known = logging.Logger.manager.loggerDict
-    if len(known) == _seen:
+    known, top = logging.Logger.manager.loggerDict, logging.getLogger(tree)
+    if len(known) == _seen and _handler in top.handlers:
         return
     if not _seen:
         secrets.remember_environment()
-        logging.getLogger(tree).handlers.insert(0, _Redacts())
-    for name, logger in {**known, tree: logging.getLogger(tree)}.items():
+    if _handler not in top.handlers:  # it wasn't there yet, or logging was configured since
+        top.handlers.insert(0, _handler)
+    for name, logger in {**known, tree: top}.items():
         if isinstance(logger, logging.Logger) and (name == tree or name.startswith(f"{tree}.")):
             logger.addFilter(_filter)
     _seen = len(known)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
 from escalade.registry.opening import scope
 from escalade.registry.privacy import RedactingFilter, error_line, install, safe_line, span_attributes
+from tests._house import ROOT
 
 HOME = "/" + "home/ana"
 
@@ -154,6 +157,26 @@ class TestLogs:
         assert not foreign.filters
         install()
         assert sum(isinstance(one, RedactingFilter) for one in late.filters) == 1
+
+    def test_nobody_listens(self) -> None:
+        """Where an application configures no logging, warnings of ours are on standard error, once, redacted; they come
+        out where it configures logging later, too.
+        """
+        code = """
+import logging, logging.config, sys, escalade
+logging.getLogger("escalade.x").warning("before any scope")
+with escalade.scope():
+    logging.getLogger("escalade.later").warning("to ana@example.com")
+    logging.getLogger("escalade.later").info("too quiet")
+out = {"h": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}
+logging.config.dictConfig({"version": 1, "handlers": out, "root": {"handlers": ["h"]}, "loggers": {"escalade": {}},
+    "disable_existing_loggers": False})
+with escalade.scope():
+    logging.getLogger("escalade.even.later").warning("also to ana@example.com")
+"""
+        ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert ran.stderr.splitlines() == ["before any scope", "to <email>"]
+        assert ran.stdout.splitlines() == ["also to <email>"]
 
     def test_on_a_handler(self, logged) -> None:
         """On a handler it redacts what other libraries log there."""

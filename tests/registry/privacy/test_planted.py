@@ -376,6 +376,26 @@ def test_approvals_forget(flight: Flight, tmp_path: Path) -> None:
     assert not folder_leaks(tmp_path)
 
 
+def test_names_of_who_decides(flight: Flight) -> None:
+    """What is said of a decision names people by their aliases, and quotes reasons redacted."""
+    from escalade.registry.approvals import Approvals
+
+    roles = frozenset({"clerk", "boss"})
+    clerks = escalade.Roles({"clerk": ["pay.*:call"], "boss": ["pay.*:approve"]})
+    desk, pay = Approvals(access=clerks), flight.tools.get_tool("pay.out")
+    who, boss = escalade.Principal("ana", WHO.tenant, roles), escalade.Principal(WHO.user, WHO.tenant, roles)
+    with scope(principal=who, access=clerks, approvals=desk, run_id="r"):
+        refused(pay, to="a", key="k")
+        (request,) = desk.requests()
+        strangers = (escalade.Principal(WHO.user, "other", roles), escalade.Principal(WHO.user, WHO.tenant))
+        said = [refused(desk.approve, request.id, by=one) for one in strangers]
+        desk.deny(request.id, by=boss, reason=f"because of {TEXT}")
+        said += [refused(desk.approve, request.id, by=boss), refused(pay, to="a", key="k")]
+    said += [error.__cause__ for error in said if error.__cause__ is not None]
+    assert "because of <email>" in str(said[-1])
+    assert not leaks(repr(said))
+
+
 def test_two_secrets_are_two_requests(tmp_path: Path, flight: Flight) -> None:
     """What a person doesn't see binds all the same: an approval for one key isn't one for another."""
     from escalade.registry.approvals import Approvals
