@@ -1,4 +1,5 @@
-"""`escalade models`: what a file of models has, what tokens cost, and whether each model answers.
+"""`escalade models` and `escalade route`: what a file of models has, what tokens cost, whether each answers; and which
+tier should answer a text.
 
 What the commands need is imported when they run. Exit codes: 0; 2 for what the user can put right; 100 when a check
 found something.
@@ -143,7 +144,53 @@ def schema() -> int:
     return OK
 
 
+def route(
+    text: str,
+    *,
+    segment: str = "standard",
+    routing: str | None = None,
+    models: Annotated[list[str] | None, Parameter(negative=())] = None,
+    json: Flag = False,
+) -> int:
+    """Which tier should answer a text, and why: complexity, intent, segment, and the rule that decides.
+
+    Parameters
+    ----------
+    text
+        As a user writes it.
+    segment
+        Of the user, such as vip.
+    routing
+        A routing table, or a file of models with one; the table that ships by default.
+    models
+        A file of models: also says which of them it would be. Can be repeated; later ones override.
+    json
+        One JSON object instead of lines.
+    """
+    from escalade.agents.routing.router import Router
+
+    router = Router() if routing is None else Router.load(routing)
+    routed = router.route(text, segment=segment)
+    model = None if not models else _cheapest(tuple(models), routed.tier)
+    if json:
+        facts = {"tier": routed.tier, "complexity": routed.complexity, "intent": routed.intent}
+        print_json({**facts, "segment": routed.segment, "path": list(routed.path), "model": model})
+    else:
+        print_(safe(routed.explain()))
+        print_(f"[bold]tier {routed.tier}[/]{'' if model is None else f', {safe(model)}'}")
+    return OK
+
+
 # ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _cheapest(files: tuple[str, ...], tier: int) -> str:
+    """The alias of the model that `Routed.model` would take."""
+    from escalade.agents.models_file import load_file
+    from escalade.agents.routing.router import cheapest
+
+    priced = [(spec.name, spec.tier, spec.priced()[0]) for spec in load_file(*files).models]
+    return cheapest(priced, tier)
 
 
 def _files(files: tuple[str, ...]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ app = App(
 
 app.command(_cli_tools.app)
 app.command(_cli_models.app)
+app.command(_cli_models.route)
 _cli_tools.app.command(_cli_serve.serve, sort_key=11)
 _cli_tools.app.command(_cli_sources.sources, sort_key=9)
 _cli_tools.app.command(_cli_sources.accept, sort_key=10)

@@ -199,3 +199,24 @@ def test_a_provider_that_nobody_knows(tmp_path, capsys):
     path.write_text("models:\n  - {name: a, model: nosuch/thing, price: {input: 1, output: 1}}\n", "utf-8")
     code, text = asked(capsys, "check", str(path), "--json")
     assert (code, json.loads(text)["models"][0]["state"]) == (100, "unknown model")
+
+
+def test_route_says_the_tier_and_the_way(file, capsys):
+    """The path, the tier, and the model that it would be; another segment, another tier."""
+    assert cli.main(["route", "my order is lost", "--models", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "intent support: my order, order, lost" in text
+    assert "tier 1, small" in text
+    assert cli.main(["route", "my order is lost", "--segment", "vip", "--json", "--models", str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tier"], found["segment"], found["intent"], found["model"]) == (2, "vip", "support", "odd")
+    assert found["path"][-1] == "rule 2: complexity low, segment vip/enterprise -> tier 2"
+
+
+def test_route_by_a_table_of_ones_own(file, tmp_path, capsys):
+    """A file, also one of models; an unknown segment is bad input."""
+    file.write_text(TWO + "routing: {rules: [{tier: 3}], segments: {}}\n", "utf-8")
+    assert cli.main(["route", "hello", "--routing", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tier"] == 3
+    assert cli.main(["route", "hello", "--routing", str(file), "--segment", "vip"]) == 2
+    assert "unknown segment 'vip'" in capsys.readouterr().err
