@@ -13,7 +13,8 @@ from dspy import lm15
 
 from escalade import events
 from escalade.agents._route import Retry
-from escalade.agents.climb import FAILED, OK, REFUSED, WRONG_FORMAT, Rung, Stop, Try
+from escalade.agents.calibration import Platt
+from escalade.agents.climb import FAILED, OK, REFUSED, WRONG_FORMAT, Rung, Stop, Try, usd
 from escalade.agents.confidence import Confidence
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
@@ -313,6 +314,72 @@ def test_events_tell_each_rung_and_each_escalation():
     assert (climbed.from_rung, climbed.to_rung) == ("Predict/small", "ChainOfThought/small")
     assert "0.30 < 0.80" in climbed.why
     assert sum(e.cost for e in heard if isinstance(e, events.RungTried)) == 2 * CHEAP.cost(100, 20)
+
+
+def test_explanations_have_what_the_decision_was_made_from():
+    """Each line: the signal and the threshold, what was left, what the rung or the next one was expected to cost."""
+    qa, _, _ = ladder([said("4", "0.3"), said("5", "0.85", thought=True)])
+    with scope(budget="0.10"):
+        prices = [Money(p) for p in qa.view(question="q").prices]
+        lines = ask(qa).explain().splitlines()
+    spent = CHEAP.cost(100, 20)
+    assert lines == [
+        f"Predict/small: cheapest first [$0.1 left, expected {usd(prices[0])}] -> confidence 0.30, {spent}",
+        f"ChainOfThought/small: confidence 0.30 < 0.80 [$0.1 left, expected {usd(prices[1])}] -> "
+        f"confidence 0.85, {spent}",
+        f"stop: confidence 0.85 >= 0.80 [$0.1 left, next is ChainOfThought/big at {usd(prices[2])}]",
+    ]
+
+
+def test_a_rung_that_was_held_back_is_the_next_one():
+    """What the budget didn't allow is named with its price; without a rung left, that is said."""
+    qa, _, _ = ladder([said("4", "0.3"), said("5", "0.4", thought=True)])
+    with scope(budget="0.01"):
+        got = ask(qa)
+    assert got.climb.held_back == got.climb.steps[-1].next == 2
+    assert "next is ChainOfThought/big at" in got.explain().splitlines()[-1]
+    qa, _, _ = ladder([said("4", "0.3")], rungs=["small"])
+    with scope():
+        assert ask(qa).explain().endswith("[no limit, no rung is left]")
+
+
+def test_events_say_what_explanations_say():
+    """Signals, budget left, price of the next rung and why are in the events, step by step, as in the explanation."""
+    qa, _, _ = ladder([said("4", "0.3"), said("5", "0.9", thought=True)])
+    qa.calibrators["Predict/small"] = Platt(slope=0.5)
+    heard = []
+    with scope(budget="0.10", listen=heard.append):
+        steps = ask(qa).climb.steps
+    tried = [e for e in heard if isinstance(e, events.RungTried)]
+    [climbed] = [e for e in heard if isinstance(e, events.Escalated)]
+    [stopped] = [e for e in heard if isinstance(e, events.ClimbStopped)]
+    for event, step in zip(tried, steps[:2], strict=True):
+        attempt = step.attempt
+        assert (event.confidence, event.raw, event.signals) == (attempt.confidence, attempt.raw, attempt.signals)
+        assert (event.cost, event.confidence_cost) == (attempt.cost, attempt.confidence_cost)
+    assert (climbed.why, climbed.budget_left, climbed.price) == (
+        steps[1].decision.why,
+        steps[1].budget_left,
+        steps[1].price,
+    )
+    assert climbed.confidence == steps[0].attempt.confidence != steps[0].attempt.raw
+    assert (stopped.why, stopped.budget_left, stopped.price) == (
+        steps[2].decision.why,
+        steps[2].budget_left,
+        steps[2].price,
+    )
+    assert (stopped.rung, stopped.next_rung) == ("ChainOfThought/small", "ChainOfThought/big")
+    assert stopped.cost == sum(e.cost for e in tried)
+
+
+def test_a_climb_without_an_answer_says_that_it_stopped():
+    """The event comes for those, too, with no rung in it."""
+    qa, _, _ = ladder()
+    heard = []
+    with pytest.raises(BudgetExceeded), scope(budget="0.0000001", listen=heard.append):
+        ask(qa)
+    [stopped] = heard
+    assert (stopped.rung, stopped.next_rung, stopped.cost) == ("", "Predict/small", 0)
 
 
 def test_price_bound_of_a_rung_bounds_its_reservation():

@@ -25,12 +25,12 @@ from escalade.agents.confidence import (
     Call,
     Combined,
     Confidence,
-    Decision,
     Logprob,
     Peers,
     Reading,
     Samples,
     Source,
+    TypedDecision,
     Verbalised,
     Verifier,
 )
@@ -117,7 +117,7 @@ def test_decision_types(said, adapter):
     world = World({"m": SimModel(0.6)}, seed=2)
     example = world.task(1, seed=3)[0]
     values = {}
-    for source in (Verbalised(), Decision(said)):
+    for source in (Verbalised(), TypedDecision(said)):
         qa = Escalate(
             "question -> answer", rungs=["m"], policy=Constant(0), gateway=Gateway(world.as_models()), confidence=source
         )
@@ -132,7 +132,7 @@ def test_decision_types(said, adapter):
 def test_noul_confidence_is_not_its_probability():
     """DSPy's Noul calls the distance from its threshold a confidence: 0.66 where the model said 0.83."""
     evidence = json.dumps({"noul": 0.83})
-    attempt, _, _ = one(Decision(), [wrote(answer="4", confidence=evidence)])
+    attempt, _, _ = one(TypedDecision(), [wrote(answer="4", confidence=evidence)])
     assert attempt.result.confidence.confidence == pytest.approx(0.66)
     assert attempt.confidence == 0.83
 
@@ -151,7 +151,7 @@ def test_decision_of_ones_own_field(kind, evidence, value):
         {"question": (str, dspy.InputField()), "label": (kind, dspy.OutputField(desc="which is it?"))}, "Decide."
     )
     gateway = Gateway([Model("m", "sim/m", Scripted([wrote(label=json.dumps(evidence))]), price=CHEAP)])
-    qa = Escalate(signature, rungs=["m"], policy=Constant(0), gateway=gateway, confidence=Decision(field="label"))
+    qa = Escalate(signature, rungs=["m"], policy=Constant(0), gateway=gateway, confidence=TypedDecision(field="label"))
     with scope(budget="1.00"):
         assert ask(qa).attempt.confidence == pytest.approx(value)
 
@@ -258,7 +258,7 @@ def test_fields_that_are_not_there_are_refused():
     with pytest.raises(BadInput, match="no output 'anser'"):
         program(Logprob(fields=("anser",)))
     with pytest.raises(BadInput, match="no output 'label'"):
-        program(Decision(field="label"))
+        program(TypedDecision(field="label"))
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
@@ -559,7 +559,7 @@ def test_a_rung_whose_confidence_is_not_affordable_is_not_tried():
     [
         True,
         False,
-        Decision(),
+        TypedDecision(),
         Logprob(),
         Samples(3),
         Peers(("big", ("ChainOfThought", "small"))),
@@ -689,7 +689,7 @@ def test_what_is_no_source_is_refused(given):
         lambda: Verifier("big", shown=0),
         lambda: Logprob("median"),
         lambda: Logprob("quantile", 2),
-        lambda: Decision("choice"),
+        lambda: TypedDecision("choice"),
         lambda: Combined(()),
         lambda: Combined((Samples(2), Samples(3))),
         lambda: Combined((Verbalised(),), weights=(1, 2)),

@@ -1,7 +1,8 @@
 """How sure an attempt is: the type that models write it in, and the sources that it may come from.
 
 Confidence             a probability that a model wrote, read from whatever it wrote
-Verbalised, Decision   the model says it, in a field of its own, in the same call
+Verbalised             the model says it, in a field of its own, in the same call
+    TypedDecision          the same, as one of DSPy's decision types
 Logprob                how likely the provider says the answer's tokens were, in the same call
 Samples                how many of k samples agree
 Peers                  how many other models or strategies agree
@@ -15,7 +16,7 @@ from escalade.agents.confidence.combined import Combined
 from escalade.agents.confidence.logprob import Logprob
 from escalade.agents.confidence.said import WORDS, Confidence
 from escalade.agents.confidence.source import Answered, Call, Given, Helper, Reading, Source, Weighing
-from escalade.agents.confidence.stated import Decision, Verbalised
+from escalade.agents.confidence.stated import TypedDecision, Verbalised
 from escalade.agents.confidence.verifier import Verifier
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "Call",
     "Combined",
     "Confidence",
-    "Decision",
     "Given",
     "Helper",
     "Logprob",
@@ -32,6 +32,7 @@ __all__ = [
     "Reading",
     "Samples",
     "Source",
+    "TypedDecision",
     "Verbalised",
     "Verifier",
     "Weighing",

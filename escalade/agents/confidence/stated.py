@@ -1,6 +1,6 @@
 """What the model itself says, in a field beside its answer: no further call.
 
-`Decision` uses DSPy's decision types, which are experimental there. They ask for probabilities and parse them strictly:
+`TypedDecision` uses DSPy's decision types, which are experimental there. They ask for probabilities and parse them strictly:
 a model that doesn't write a number there costs a second call and may lose the answer, where `Verbalised` reads nan.
 """
 
@@ -18,7 +18,7 @@ from escalade.errors import BadInput
 ASKED = "probability from 0 to 1 that the other outputs are right"
 
 LEVELS = ("certainly wrong", "probably wrong", "could be either", "probably right", "certainly right")
-"""The rubric of `Decision("score")`."""
+"""The rubric of `TypedDecision("score")`."""
 
 
 @register
@@ -39,7 +39,7 @@ class Verbalised(Source):
 
 @register
 @dataclass(frozen=True)
-class Decision(Source):
+class TypedDecision(Source):
     """The model says it as one of DSPy's decision types.
 
     `ask`: "noul" adds an output `confidence` that is a `Noul` (is the answer right?) and reads its probability,
