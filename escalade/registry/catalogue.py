@@ -73,6 +73,8 @@ class Registry:
         self._shelf = Shelf(sunset)
         self._model_names: dict[str, str] = {}
         self.sources: dict[str, Source] = {}
+        if callable(tools) or isinstance(tools, str):
+            raise BadInput(f"a registry takes a list of tools, Registry([...]), got {tools!r}")
         for tool in tools:
             self.register(tool)
         with _lock:

@@ -226,6 +226,9 @@ class _Manifest:
     def _source(self, registry: Registry, name: str, said: Any, pins: Pins) -> None:
         """Tools of another server, as they were pinned."""
         place = ("imports", name)
+        if isinstance(said, Mapping) and set(said) - set(Declared.model_fields):
+            self._known(said, set(Declared.model_fields), place)
+            return
         try:
             declared = Declared.model_validate(said)
             source = declared.open(registry, name, self.file.parent, pins)

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, NoReturn, overload
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from escalade.errors import BadInput, ToolError
+from escalade.errors import BadInput, ToolError, UnknownName
 from escalade.money import Money, money_or_none
 from escalade.registry.access.conditions import Condition, parse_condition
 from escalade.registry.handling import Handling
@@ -256,5 +256,8 @@ def define(function: Callable[..., Any], **said: Any) -> ToolDefinition:
 def _bad(name: str, error: ValidationError) -> BadInput:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = ({*ToolSpec.model_fields} | {"dry"}) - {"input_schema", "output_schema"}
+        return BadInput(f"tool {name!r}: {UnknownName('field', where, sorted(known))}")
     message = first["msg"].removeprefix("Value error, ")
-    return BadInput(f"tool {name!r}: {where}: {message}")
+    return BadInput(": ".join(part for part in (f"tool {name!r}", where, message) if part))

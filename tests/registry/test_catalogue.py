@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,3 +246,10 @@ def test_a_name_is_no_list_of_names(tmp_path: Path) -> None:
     for call in (registry.tools, lambda wanted: registry.write_lock(tmp_path / "x.lock", wanted)):
         with pytest.raises(BadInput, match=r"^expected a list of names: \['crm.search'\]$"):
             call("crm.search")
+
+
+@pytest.mark.parametrize("given", [say, tool(say), "crm"])
+def test_a_tool_is_no_list_of_tools(given: Any) -> None:
+    """Who forgets the brackets is told so."""
+    with pytest.raises(BadInput, match=r"^a registry takes a list of tools, Registry\(\[...\]\), got "):
+        Registry(given)

@@ -133,7 +133,8 @@ def generator(n: int) -> Any:
         ({"limits_per": "planet"}, "limits_per: Input should be 'resource', 'tenant' or 'user'"),
         ({"side_effects": "some"}, "side_effects: Input should be 'none', 'read', 'write' or 'irreversible'"),
         ({"timeout": 0}, "timeout: Input should be greater than 0"),
-        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"nmae": "x"}, "unknown field 'nmae'; did you mean 'name'"),
+        ({"retries": 2}, "tool 'tidy': retries are for what may be done twice"),
     ],
 )
 def test_what_the_decorator_refuses(said: dict[str, Any], message: str) -> None:

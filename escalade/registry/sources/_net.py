@@ -64,7 +64,9 @@ class Net:
         if not found:
             raise ToolError("the server's name leads nowhere")
         if not all(map(self.allows, found)):  # one of them is enough: a name that leads inside and outside is a trick
-            raise AddressRefused("the server's address is not a public one, and imported tools reach no others")
+            raise AddressRefused(
+                "the server's address is not a public one; imported tools reach such only where allow=[...] names it"
+            )
         return found
 
 

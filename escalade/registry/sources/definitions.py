@@ -79,9 +79,7 @@ class ForeignTool(ToolDefinition):
 
 def foreign_tool(definition: Definition, name: str, said: Said, inputs: ForeignInputs, call: Call) -> ForeignTool:
     """The tool as it is registered. Raises BadInput."""
-    unknown = sorted(set(said) - _OURS)
-    if unknown:
-        raise UnknownName("field of a tool", unknown[0], sorted(_OURS))
+    check_fields(said)
     description = definition.description
     if len(description) > LONGEST:
         description = f"{description[: LONGEST - 1]}…"
@@ -97,7 +95,15 @@ def foreign_tool(definition: Definition, name: str, said: Said, inputs: ForeignI
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"tool {name!r}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(": ".join(part for part in (f"tool {name!r}", where, message) if part)) from None
+
+
+def check_fields(said: Said) -> None:
+    """Raises UnknownName for what is no field of a tool that an importer may say."""
+    unknown = sorted(set(said) - _OURS)
+    if unknown:
+        raise UnknownName("field of a tool", unknown[0], sorted(_OURS))
 
 
 def our_name(prefix: str, foreign: str) -> str:

@@ -13,7 +13,15 @@ from escalade.errors import BadInput, Quarantined, UnknownName
 from escalade.registry.gate import breaking
 from escalade.registry.sources._background import shared
 from escalade.registry.sources._schema import ForeignInputs, inlined, validator
-from escalade.registry.sources.definitions import Definition, ForeignTool, Said, chosen, foreign_tool, our_names
+from escalade.registry.sources.definitions import (
+    Definition,
+    ForeignTool,
+    Said,
+    check_fields,
+    chosen,
+    foreign_tool,
+    our_names,
+)
 from escalade.registry.sources.pins import Drift, Pin, Pins, difference
 from escalade.registry.tools import SideEffects, ToolSpec
 from escalade.registry.versions import next_breaking, parse_version
@@ -160,6 +168,7 @@ class Source(ABC):
         """Register what was chosen, as pinned; pin what isn't yet. `ask=False`: ask nobody and pin nothing; what isn't
         pinned stays unaccepted.
         """
+        check_fields(terms.said)
         known = {tool: pin.definition for tool, pin in self._pins.of(self.name).items()}
         if ask and (isinstance(tools, str) or any(tool not in known for tool in tools)):
             known = {**self.listing(), **known}

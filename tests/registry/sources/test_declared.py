@@ -178,7 +178,7 @@ def test_a_web_api(folder: Path) -> None:
         ({"mcp": "http://x", "tools": None}, 'imports.crm.tools: expected "*", a list of names, or a mapping'),
         ({"mcp": "http://x", "tools": {"a": {"prise": 1}}}, "imports.crm.tools: unknown key 'prise' (known: approval"),
         ({"mcp": "http://x", "defaults": {"version": "1"}}, "imports.crm.defaults: unknown key 'version'"),
-        ({"mcp": "http://x", "tokn": "env:A"}, "imports.crm.tokn: Extra inputs are not permitted"),
+        ({"mcp": "http://x", "tokn": "env:A"}, "imports.crm.tokn: unknown key (known: allow, base_url"),
         ({"mcp": "http://x", "base_url": "http://y"}, "imports.crm: base_url is not for mcp, but for openapi"),
         ({"command": ["a"], "token": "env:A"}, "imports.crm: token is not for command, but for mcp and openapi"),
         ({"mcp": "ftp://x"}, "imports.crm: expected an address that begins with http:// or https://"),

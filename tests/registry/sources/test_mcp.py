@@ -125,6 +125,8 @@ def test_fields_of_ours(server: McpServer) -> None:
     assert (spec.cost, registry.spec("crm.book").cost) == (escalade.Money.of("0.01"), 0)
     with pytest.raises(UnknownName, match="unknown field of a tool 'prise'"):
         imported(server, {"search": {"prise": "1"}})
+    with pytest.raises(UnknownName, match="unknown field of a tool 'tols'"):
+        imported(server, [], tols=["search"])
 
 
 def test_headers_are_secrets_by_reference(server: McpServer, monkeypatch: pytest.MonkeyPatch) -> None:
