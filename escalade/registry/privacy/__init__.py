@@ -16,6 +16,7 @@
     vault        reversible tokens
     names        what stands for the names of people in records
     outlets      errors, logs, spans
+    spans        an exporter for the spans of others
 
 Found are forms that can be recognised. Names of people and places can't, and neither can what is spelled out in words.
 Names are imported when they are first used.
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         redact_value,
         set_default,
     )
+    from escalade.registry.privacy.spans import RedactingExporter
     from escalade.registry.privacy.vault import Vault, current_vault, masked, raw_arguments, tokens
 
 _MODULES = {
@@ -52,6 +54,7 @@ _MODULES = {
     "outlets": ("RedactingFilter", "error_line", "install", "safe_line", "span_attributes"),
     "patterns": ("Pattern",),
     "redactor": ("TYPES", "Redacted", "Redactor", "default", "redact", "redact_value", "set_default"),
+    "spans": ("RedactingExporter",),
     "vault": ("Vault", "current_vault", "raw_arguments", "masked", "tokens"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -60,6 +63,7 @@ __all__ = [
     "TYPES",
     "Pattern",
     "Redacted",
+    "RedactingExporter",
     "RedactingFilter",
     "Redactor",
     "Vault",

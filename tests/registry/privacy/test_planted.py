@@ -229,6 +229,30 @@ def test_spans(flight: Flight) -> None:
     assert runs == {alias(RUN)}, "spans and audit rows are joined by the same alias"
 
 
+def test_spans_of_the_application(flight: Flight) -> None:
+    """A span of somebody else's around a call that fails records the exception with its cause, as the tool raised it;
+    past a RedactingExporter it has no canary, and is otherwise the same.
+    """
+    bare, clean, provider = InMemorySpanExporter(), InMemorySpanExporter(), TracerProvider()
+    for exporter in (bare, privacy.RedactingExporter(clean)):
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tools = registry([], name="aviary of spans")
+    tracer = provider.get_tracer("app")
+    with pytest.raises(ValueError), scope(), tracer.start_as_current_span(f"for {WHO.user}", attributes={"n": [1, 2]}):
+        tools.get_tool("crm.fail")(to=TEXT)
+    ((one,), (two,)) = bare.get_finished_spans(), clean.get_finished_spans()
+    assert leaks(one.to_json()), "hence the exporter"
+    assert not leaks(two.to_json())
+    assert (two.context, two.parent, two.kind, two.start_time, two.end_time, two.status.status_code) == (
+        one.context, one.parent, one.kind, one.start_time, one.end_time, one.status.status_code
+    )  # fmt: skip
+    assert two.attributes == one.attributes
+    assert [event.name for event in two.events] == ["exception"]
+    assert "ValueError" in two.events[0].attributes["exception.stacktrace"]
+    assert provider.force_flush()
+    provider.shutdown()
+
+
 def test_metrics_usage_and_reprs(flight: Flight) -> None:
     """No figure, label, event or repr has one; of events only what an application named its roles and its run."""
     assert not leaks(usage_metrics(flight.tools))
