@@ -26,7 +26,10 @@ _FORMAT = "result/1"
 
 
 class Cache(Protocol):
-    """Where results are kept, by digest. Its methods may raise: see `Forgiving`."""
+    """Where results are kept, by digest. Its methods may raise: see `Forgiving`.
+
+    One that may keep its caller waiting says so by an attribute `remote`: coroutines ask it in a thread.
+    """
 
     def get(self, key: str) -> bytes | None:
         """The value, None when there is none or its time is up."""

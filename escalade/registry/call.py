@@ -20,7 +20,7 @@ from escalade.errors import DeadlineExceeded, ModeForbids, OutcomeUnknown, Refus
 from escalade.registry.admission import Admission
 from escalade.registry.cache import Cache, Forgiving, cache_key
 from escalade.registry.canonical import digest
-from escalade.registry.elsewhere import elsewhere
+from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
@@ -127,8 +127,8 @@ class Call:
 
     @asynccontextmanager
     async def arunning(self, admission: Admission) -> AsyncIterator[None]:
-        """`running`, without blocking the event loop where other processes are told how it ended."""
-        if not self._claimed:
+        """`running`, without blocking the event loop where a store is told how it ended."""
+        if not (self._claimed or (self._cached and not self.source and is_remote(self._manner.cache.cache))):
             with self.running(admission):
                 yield
             return

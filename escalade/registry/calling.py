@@ -27,6 +27,7 @@ from escalade.registry.breaker import Breaker
 from escalade.registry.call import Call, Manner
 from escalade.registry.canonical import digest
 from escalade.registry.dspy_errors import for_model
+from escalade.registry.elsewhere import is_remote
 from escalade.registry.entrance import Entrance
 from escalade.registry.guard import Admission, Resource, aadmit, admit
 from escalade.registry.idempotency import Flight, InFlight
@@ -76,7 +77,8 @@ class Registered:
             once=spec.once,
             schema=spec.input_schema,
             schema_digest=digest(spec.input_schema),
-            remote=spec.once and registry.claims is not None,
+            remote=(spec.once and registry.claims is not None)
+            or (spec.cache is not None and is_remote(registry.cache)),
         )
         self.status = Status()
         self.beside: Beside | None = None

@@ -42,6 +42,8 @@ class RedisCache:
     All methods raise StoreUnavailable.
     """
 
+    remote = True
+
     def __init__(self, url: str, *, prefix: str = "escalade", timeout: float = 0.25, rest: float = 1.0) -> None:
         self.server, self._rest = Server(url, timeout=timeout), Rest("cached results", rest)
         self._values, self._tags, self._all = (f"{{{prefix}}}:cache:{kind}" for kind in ("value:", "tag:", "all"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import sqlite3
@@ -374,6 +375,37 @@ def test_a_server_that_is_gone() -> None:
         usage = registry.usage()[0]
         assert usage.calls == 7
         assert usage.cache_failures >= 10
+
+
+@pytest.mark.blocking(250)
+async def test_a_server_that_hangs() -> None:
+    """Tasks go on while a server of cached results does not answer, both to look there and to write."""
+    with RedisServer() as server:
+        registry, tool = counted(RedisCache(server.url, timeout=0.6, rest=0.0))
+        with escalade.scope():
+            assert await tool.acall(x=1) == 1
+            server.pause()
+            try:
+                assert await asyncio.gather(*(tool.acall(x=x) for x in (1, 1, 2))) == [1, 1, 2]
+            finally:
+                server.go_on()
+            assert registry.usage()[0].cache_failures >= 3
+            assert await asyncio.gather(*(tool.acall(x=3) for _ in range(9))) == [3] * 9
+            assert registry.usage()[0].answered["cache"] >= 8
+
+
+@pytest.mark.blocking(250)
+async def test_a_folder_that_is_written_to(tmp_path: Path) -> None:
+    """Tasks go on while others write to the disk for longer than we wait."""
+    cache = DiskCache(tmp_path / "cache", patience=0.6, rest=0.0)
+    registry, tool = counted(cache)
+    other = sqlite3.connect(tmp_path / "cache" / "cache.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with escalade.scope():
+        assert await asyncio.gather(*(tool.acall(x=x) for x in (1, 1, 2))) == [1, 1, 2]
+    other.execute("ROLLBACK")
+    other.close()
+    assert registry.usage()[0].cache_failures == 2
 
 
 def test_a_generation_that_was_evicted() -> None:
