@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from escalade.agents.gateway import Gateway
     from escalade.agents.models import Model, measured_bound
     from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
+    from escalade.agents.routing.classify import Classify
+    from escalade.agents.routing.policy import TierTable
+    from escalade.agents.routing.router import Routed, Router, route
+    from escalade.agents.routing.table import RoutingTable
     from escalade.agents.transports import LM15, LiteLLM, Recorded, Simulated
     from escalade.agents.world import SimModel, World
     from escalade.errors import (
@@ -132,6 +136,7 @@ __all__ = [
     "CedarAccess",
     "Chain",
     "CircuitOpen",
+    "Classify",
     "Climb",
     "Comparison",
     "Confidence",
@@ -188,6 +193,9 @@ __all__ = [
     "Registry",
     "Retry",
     "Roles",
+    "Routed",
+    "Router",
+    "RoutingTable",
     "Row",
     "Rung",
     "Scope",
@@ -204,6 +212,7 @@ __all__ = [
     "Stop",
     "StoreUnavailable",
     "Threshold",
+    "TierTable",
     "Tokens",
     "ToolError",
     "ToolFailed",
@@ -229,6 +238,7 @@ __all__ = [
     "measured_bound",
     "node",
     "record",
+    "route",
     "save_program",
     "scope",
     "step",
@@ -245,6 +255,10 @@ _MODULES = {
     "agents.gateway": ("Gateway",),
     "agents.models": ("Model", "measured_bound"),
     "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
+    "agents.routing.classify": ("Classify",),
+    "agents.routing.policy": ("TierTable",),
+    "agents.routing.router": ("Routed", "Router", "route"),
+    "agents.routing.table": ("RoutingTable",),
     "agents.transports": ("LM15", "LiteLLM", "Recorded", "Simulated"),
     "agents.world": ("SimModel", "World"),
     "evals.compare": ("Comparison", "Row", "compare"),

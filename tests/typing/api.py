@@ -17,10 +17,11 @@ from escalade import (
     Attempt,
     AuditLog,
     Budget,
-    Budgeted,
     BudgetExceeded,
+    Budgeted,
     CedarAccess,
     Chain,
+    Classify,
     Climb,
     Confidence,
     Constant,
@@ -53,6 +54,9 @@ from escalade import (
     Refused,
     Registry,
     Roles,
+    Routed,
+    Router,
+    RoutingTable,
     Rung,
     Scope,
     Secret,
@@ -62,6 +66,7 @@ from escalade import (
     SqliteRequests,
     Stop,
     Threshold,
+    TierTable,
     Tokens,
     ToolServer,
     ToolSpec,
@@ -175,6 +180,18 @@ def models(transport: Transport) -> None:
         "e", "openai/e", transport, limits=(limit,), breaker=escalade.Breaker(), bound=escalade.measured_bound
     )
     Gateway([strict], retry=patient)
+    filed = Gateway.from_file("models.yaml", "models.prod.yaml", transport=transport, regions={"tenant:acme": "eu"})
+    assert_type(filed.tier(1), tuple[Model, ...])
+
+
+def routing(gateway: Gateway) -> None:
+    """Which tier should answer."""
+    routed = escalade.route("hello", Principal("ann"), segment="vip")
+    assert_type(routed, Routed)
+    assert_type(routed.tier, int)
+    assert_type(routed.model(gateway), Model)
+    router = Router(RoutingTable.load("routing.yaml"), Classify(gateway.lm("small")))
+    Escalate("question -> answer", rungs=["small"], policy=TierTable.of(router.table), features=router.features)
 
 
 class Stubborn:
