@@ -22,7 +22,7 @@ from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NoScope,
 from escalade.money import Money
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 KEY = "escalade"
 """The key of `dspy.context` that carries the scope."""
@@ -414,17 +414,21 @@ class Entered:
 
     Left without an exception while its budget is exhausted, it raises the BudgetExceeded that exhausted it.
     `check=False` leaves that to the caller. One may be entered again and again, also by several threads or tasks at
-    once: each gets a scope of its own.
+    once: each gets a scope of its own. `amake`: makes it for `async with`, where `make` may keep its caller waiting.
     """
 
-    def __init__(self, make: Callable[[], Scope], *, check: bool = True) -> None:
-        self._make, self._check = make, check
+    def __init__(
+        self, make: Callable[[], Scope], *, check: bool = True, amake: Callable[[], Awaitable[Scope]] | None = None
+    ) -> None:
+        self._make, self._check, self._amake = make, check, amake
         self._open: dict[int, tuple[Scope, Any]] = {}
 
     def __enter__(self) -> Scope:
+        return self._entered(self._make())
+
+    def _entered(self, scope: Scope) -> Scope:
         import dspy
 
-        scope = self._make()
         if telemetry.tracer is not None:
             scope = telemetry.opened(scope)
         context = dspy.context(**{KEY: scope})
@@ -446,7 +450,7 @@ class Entered:
             raise_exhausted(scope)
 
     async def __aenter__(self) -> Scope:
-        return self.__enter__()
+        return self._entered(self._make() if self._amake is None else await self._amake())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,6 +13,7 @@ from escalade.errors import BadInput, NoPolicy
 from escalade.events import new_run_id
 from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
+from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Ledger
 from escalade.registry.lock import Lock, locked
@@ -82,7 +83,13 @@ def scope(
             inner = rewound(inner)
         return moded(locked(inner, lock), mode, cassette)
 
-    return Entered(make)
+    async def amake() -> Scope:
+        """`make`; a store is asked for the budgets in a thread, so that the event loop goes on."""
+        outer = current()
+        asked = ledger if outer is None else principal and getattr(outer.purse, "ledger", None)
+        return await elsewhere(make) if is_remote(asked) else make()
+
+    return Entered(make, amake=amake)
 
 
 def configure(

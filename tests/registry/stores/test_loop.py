@@ -21,6 +21,7 @@ from escalade.agents.world import World
 from escalade.errors import StoreUnavailable
 from escalade.registry.budgets import Budget
 from escalade.registry.stores.claims import SqliteClaims
+from escalade.scopes import Scope
 from tests.registry.stores.crowd import open_ledger
 from tests.registry.stores.limited import open_limiter
 from tests.servers.redis_server import RedisServer
@@ -122,7 +123,31 @@ async def watched() -> AsyncIterator[list[float]]:
     beating.cancel()
 
 
-@pytest.mark.blocking(3000)  # opening a scope asks the store, and waits for it
+async def test_a_scope_is_opened(tmp_path: Path) -> None:
+    """`async with`, with budgets that a server has: the loop goes on until it answers; cancelled, nothing is open."""
+    opened = list[Scope]()
+
+    async def open_one() -> None:
+        async with stores.scope() as scope:
+            opened.append(scope)
+
+    with RedisServer() as server:
+        stores = Stores(server, tmp_path, timeout=30.0)
+        await open_one()
+        async with watched() as gaps:
+            with stores.hanging():
+                one, other = asyncio.create_task(open_one()), asyncio.create_task(open_one())
+                await asyncio.sleep(0.3)
+                other.cancel()
+                await asyncio.sleep(0.3)
+                assert len(opened) == 1
+            await asyncio.wait([one, other])
+    assert other.cancelled()
+    assert [scope.closed for scope in opened] == [True, True]
+    assert max(gaps) < GAP
+
+
+@pytest.mark.blocking(3000)  # looking at the figures in the end asks the stores
 async def test_the_loop_goes_on(stores: Stores) -> None:
     """40 calls at once meet stores that hang for a while: they wait, nothing else does, and every sum is exact."""
     async with stores.scope(run_id="one"):
