@@ -18,8 +18,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from escalade import telemetry
     from escalade.agents._route import Retry
+    from escalade.agents.calibration import Isotonic, Platt, Temperature
     from escalade.agents.climb import Attempt, Climb, Policy, Rung, Stop, Try, View, climb
-    from escalade.agents.confidence import Confidence
+    from escalade.agents.confidence import (
+        Combined,
+        Confidence,
+        Logprob,
+        Peers,
+        Samples,
+        TypedDecision,
+        Verbalised,
+        Verifier,
+    )
     from escalade.agents.escalate import Escalate
     from escalade.agents.gateway import Gateway
     from escalade.agents.models import Model, measured_bound
@@ -69,6 +79,7 @@ if TYPE_CHECKING:
         UnknownName,
         UnknownPrice,
     )
+    from escalade.evals.calibrating import calibrate, calibrated
     from escalade.evals.compare import Comparison, Row, compare
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
@@ -138,6 +149,7 @@ __all__ = [
     "CircuitOpen",
     "Classify",
     "Climb",
+    "Combined",
     "Comparison",
     "Confidence",
     "Constant",
@@ -155,11 +167,13 @@ __all__ = [
     "Guardrails",
     "IncompatibleVersion",
     "InvalidArguments",
+    "Isotonic",
     "Journal",
     "Ledger",
     "LiteLLM",
     "Lock",
     "LockDrift",
+    "Logprob",
     "Map",
     "ModeForbids",
     "Model",
@@ -172,8 +186,10 @@ __all__ = [
     "OutcomeUnknown",
     "Outcomes",
     "Overloaded",
+    "Peers",
     "PermissionDenied",
     "Pins",
+    "Platt",
     "Policy",
     "Price",
     "PriceTable",
@@ -198,6 +214,7 @@ __all__ = [
     "RoutingTable",
     "Row",
     "Rung",
+    "Samples",
     "Scope",
     "ScopeClosed",
     "ScopeError",
@@ -211,6 +228,7 @@ __all__ = [
     "SqliteRequests",
     "Stop",
     "StoreUnavailable",
+    "Temperature",
     "Threshold",
     "TierTable",
     "Tokens",
@@ -221,12 +239,17 @@ __all__ = [
     "ToolSpec",
     "ToolTimeout",
     "Try",
+    "TypedDecision",
     "UnknownName",
     "UnknownPrice",
     "Vault",
+    "Verbalised",
+    "Verifier",
     "View",
     "World",
     "allow_stdio",
+    "calibrate",
+    "calibrated",
     "charge",
     "climb",
     "compare",
@@ -250,7 +273,17 @@ __all__ = [
 _MODULES = {
     "agents._route": ("Retry",),
     "agents.climb": ("Attempt", "Climb", "Policy", "Rung", "Stop", "Try", "View", "climb"),
-    "agents.confidence": ("Confidence",),
+    "agents.calibration": ("Isotonic", "Platt", "Temperature"),
+    "agents.confidence": (
+        "Combined",
+        "Confidence",
+        "Logprob",
+        "Peers",
+        "Samples",
+        "TypedDecision",
+        "Verbalised",
+        "Verifier",
+    ),
     "agents.escalate": ("Escalate",),
     "agents.gateway": ("Gateway",),
     "agents.models": ("Model", "measured_bound"),
@@ -261,6 +294,7 @@ _MODULES = {
     "agents.routing.table": ("RoutingTable",),
     "agents.transports": ("LM15", "LiteLLM", "Recorded", "Simulated"),
     "agents.world": ("SimModel", "World"),
+    "evals.calibrating": ("calibrate", "calibrated"),
     "evals.compare": ("Comparison", "Row", "compare"),
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),

@@ -322,11 +322,10 @@ def test_explanations_have_what_the_decision_was_made_from():
     with scope(budget="0.10"):
         prices = [Money(p) for p in qa.view(question="q").prices]
         lines = ask(qa).explain().splitlines()
-    spent = CHEAP.cost(100, 20)
+    spent, climbs = CHEAP.cost(100, 20), "ChainOfThought/small: confidence 0.30 < 0.80"
     assert lines == [
         f"Predict/small: cheapest first [$0.1 left, expected {usd(prices[0])}] -> confidence 0.30, {spent}",
-        f"ChainOfThought/small: confidence 0.30 < 0.80 [$0.1 left, expected {usd(prices[1])}] -> "
-        f"confidence 0.85, {spent}",
+        f"{climbs} [$0.1 left, expected {usd(prices[1])}] -> confidence 0.85, {spent}",
         f"stop: confidence 0.85 >= 0.80 [$0.1 left, next is ChainOfThought/big at {usd(prices[2])}]",
     ]
 

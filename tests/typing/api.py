@@ -17,12 +17,13 @@ from escalade import (
     Attempt,
     AuditLog,
     Budget,
-    BudgetExceeded,
     Budgeted,
+    BudgetExceeded,
     CedarAccess,
     Chain,
     Classify,
     Climb,
+    Combined,
     Confidence,
     Constant,
     EscaladeError,
@@ -32,16 +33,20 @@ from escalade import (
     Gateway,
     GovernedTool,
     Guardrails,
+    Isotonic,
     Journal,
     Ledger,
     LiteLLM,
     Lock,
+    Logprob,
     Map,
     Model,
     Money,
     NodeError,
     Outcomes,
+    Peers,
     Pins,
+    Platt,
     Policy,
     Price,
     PriceTable,
@@ -58,6 +63,7 @@ from escalade import (
     Router,
     RoutingTable,
     Rung,
+    Samples,
     Scope,
     Secret,
     Shadow,
@@ -65,13 +71,17 @@ from escalade import (
     Simulated,
     SqliteRequests,
     Stop,
+    Temperature,
     Threshold,
     TierTable,
     Tokens,
     ToolServer,
     ToolSpec,
     Try,
+    TypedDecision,
     Vault,
+    Verbalised,
+    Verifier,
     View,
     World,
     allow_stdio,
@@ -291,10 +301,24 @@ def world() -> Gateway:
     return Gateway(made.as_models())
 
 
-def confidence() -> None:
-    """A float, whatever the model wrote."""
+def confidence(outcomes: Outcomes) -> None:
+    """A float, whatever the model wrote; sources that it may come from; what makes it a probability."""
     said: float = Confidence("80%")
     assert_type(said < Confidence(0.9), bool)
+    both = Combined((Verbalised(), Logprob("quantile", 0.1), Verifier("big")), weights=(1, 1, 2))
+    rungs = ["small", "big", "huge"]
+    Escalate("q -> a", rungs=rungs, policy=Constant(0), confidence=TypedDecision("score"))
+    Escalate("q -> a", rungs=rungs, policy=Constant(0), confidence=both, features=lambda inputs: {"n": len(inputs)})
+    answer = Escalate(
+        "q -> a",
+        rungs=rungs,
+        policy=Constant(0),
+        confidence={0: Samples(5), "Predict/big": Peers(("small", ("ChainOfThought", "small"))), 2: False},
+    )
+    fitted = escalade.calibrate(answer, outcomes, Isotonic, rows=range(100))
+    assert_type(escalade.calibrated(outcomes, fitted), Outcomes)
+    answer.calibrators["Predict/small"] = Platt.fit([0.9] * 50, [1.0] * 50)
+    assert_type(Temperature(1.5)(said), float)
 
 
 def world_metric(example: Any, prediction: Any) -> float:

@@ -1,14 +1,14 @@
 """How sure an attempt is: the type that models write it in, and the sources that it may come from.
 
-Confidence             a probability that a model wrote, read from whatever it wrote
-Verbalised             the model says it, in a field of its own, in the same call
-    TypedDecision          the same, as one of DSPy's decision types
-Logprob                how likely the provider says the answer's tokens were, in the same call
-Samples                how many of k samples agree
-Peers                  how many other models or strategies agree
-Verifier               what a chosen model says of the answer
-Combined               several of them, weighed
-Source                 the protocol behind them, for one of your own
+Confidence      a probability that a model wrote, read from whatever it wrote
+Verbalised      the model says it, in a field of its own, in the same call
+TypedDecision   the same, as one of DSPy's decision types
+Logprob         how likely the provider says the answer's tokens were, in the same call
+Samples         how many of k samples agree
+Peers           how many other models or strategies agree
+Verifier        what a chosen model says of the answer
+Combined        several of them, weighed
+Source          the protocol behind them, for one of your own
 """
 
 from escalade.agents.confidence.agreement import Peers, Samples

@@ -1,7 +1,8 @@
 """What the model itself says, in a field beside its answer: no further call.
 
-`TypedDecision` uses DSPy's decision types, which are experimental there. They ask for probabilities and parse them strictly:
-a model that doesn't write a number there costs a second call and may lose the answer, where `Verbalised` reads nan.
+`TypedDecision` uses DSPy's decision types, which are experimental there. They ask for probabilities and parse them
+strictly: a model that doesn't write a number there costs a second call and may lose the answer, where `Verbalised`
+reads nan.
 """
 
 from __future__ import annotations
