@@ -175,6 +175,8 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version not in {0, _VERSION}:
         raise BadInput(f"{path}: is a store of version {version}; known to this program is {_VERSION}")
+    if version and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'requests'").fetchone() is None:
+        raise BadInput(f"{path}: is no store of approvals, but another SQLite file")
     return version
 
 

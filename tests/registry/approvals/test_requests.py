@@ -119,6 +119,11 @@ def test_files_that_are_no_store(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(BadInput, match="is a store of version 9"):
         SqliteRequests(tmp_path / "new.db")
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.executescript("CREATE TABLE entries (seq INTEGER); PRAGMA user_version = 1;")  # an audit log, say
+    connection.close()
+    with pytest.raises(BadInput, match="is no store of approvals, but another SQLite file"):
+        SqliteRequests(tmp_path / "other.db", create=False)
 
 
 def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
