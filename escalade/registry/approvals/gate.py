@@ -9,6 +9,7 @@ from escalade.errors import ApprovalRequired, ArgumentsDenied, PermissionDenied
 from escalade.registry.access.conditions import Condition, finder
 from escalade.registry.access.explain import with_defaults
 from escalade.registry.approvals.requests import Asked
+from escalade.registry.idempotency import step_path
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Decided, Desk, Entry, Scope, Ticket
 
@@ -70,6 +71,7 @@ def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided,
         policy_digest=entry.policy_digest,
         call_id=entry.call_id,
         rule=decided.rule,
+        step=tuple(step_path()) if resource.once else (),
     )
     return Consent(scope.approvals, asked, again=resource.once and scope.mode in _RUNS)
 

@@ -1,7 +1,8 @@
 """A request for approval: what it is bound to, to the byte, and what became of it.
 
 Bound are the arguments (their canonical JSON, with defaults filled in), the tool's version and input schema, everybody
-who asks, the run and the policy. When one of these changes it is another request: an approval is good for nothing else.
+who asks, the run, the policy, and for tools that are used `once` the step. When one of these changes it is another
+request: an approval is good for nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ State = Literal["pending", "approved", "denied", "used", "expired"]
 
 @dataclass(frozen=True)
 class Asked:
-    """A call that needs a person. `arguments`: as validated, Python values or JSON."""
+    """A call that needs a person. `arguments`: as validated, Python values or JSON. `step`: of the run, for tools that
+    are used `once` in each.
+    """
 
     tool: str
     version: str
@@ -35,6 +38,7 @@ class Asked:
     policy_digest: str
     call_id: str = ""
     rule: str = ""
+    step: tuple[str | int, ...] = ()
 
     @cached_property
     def text(self) -> str:
@@ -52,7 +56,8 @@ class Asked:
         """SHA-256 over everything that an approval is bound to."""
         who = [[principal.user, principal.tenant, sorted(principal.roles)] for principal in self.principals]
         what = [self.tool, self.version, self.schema_digest, self.text]
-        return digest([*what, who, self.run_id, self.policy_digest])
+        where = [self.run_id, self.policy_digest, *([list(self.step)] if self.step else [])]
+        return digest([*what, who, *where])
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,8 @@ def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
         {"principals": (*ASKED.principals, *ASKED.principals)},
         {"run_id": "run2"},
         {"policy_digest": "q"},
+        {"step": ("send",)},
+        {"step": ("send", 1)},
     ],
 )
 def test_what_it_is_bound_to(changed: dict[str, Any]) -> None:
