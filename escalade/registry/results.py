@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 
 class Results:
@@ -24,7 +24,7 @@ class Results:
                 return None
             kept = json.dumps(to_jsonable_python(result), separators=(",", ":"), allow_nan=False).encode()
             return kept if self.load(kept) == result else None
-        except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+        except Exception:  # noqa: BLE001 - whatever somebody's class raises when it is written or compared
             return None
 
     def load(self, kept: bytes) -> Any:

@@ -171,6 +171,25 @@ async def test_results_that_are_not_json_are_not_shared() -> None:
     assert world.ran[5] == 10
 
 
+class Touchy(dict[str, int]):
+    """It can't be compared."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("don't")
+
+
+async def test_results_that_can_not_be_looked_at() -> None:
+    """What a result's own class raises while it is being kept breaks no call and strands nobody."""
+    world = Body(answer=lambda x: Touchy(x=x))
+    tool = cached(world.ado)
+    with escalade.scope():
+        got = await asyncio.gather(*(tool.acall(x=5) for _ in range(3)))
+    assert [list(one.items()) for one in got] == [[("x", 5)]] * 3
+    assert waiting(tool) == 0
+
+
 async def test_a_cache_that_fails_still_shares() -> None:
     """Those who wait get the result of the one that ran, also when no cache can keep it."""
 
