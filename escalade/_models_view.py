@@ -23,9 +23,19 @@ def plain_spec(spec: ModelSpec) -> dict[str, Any]:
 
 def show_specs(specs: tuple[ModelSpec, ...]) -> None:
     """A table of models."""
-    table = new_table(
-        "name", "model", "tier", "in / out per M", "price from", "context", "limits", "region", "key", "falls back to"
+    names = (
+        "name",
+        "model",
+        "tier",
+        "in / out per M",
+        "price from",
+        "context",
+        "limits",
+        "region",
+        "key",
+        "falls back to",
     )
+    rows = []
     for spec in specs:
         price, source = spec.priced()
         limits = [f"{spec.rpm:,} rpm" if spec.rpm else "", f"{spec.tpm:,} tpm" if spec.tpm else ""]
@@ -41,7 +51,11 @@ def show_specs(specs: tuple[ModelSpec, ...]) -> None:
             spec.api_key or "",
             ", ".join(spec.fallbacks),
         )
-        table.add_row(*map(safe, cells))
+        rows.append(cells)
+    said = [at for at in range(len(names)) if at < 2 or any(row[at] for row in rows)]
+    table = new_table(*(names[at] for at in said))
+    for row in rows:
+        table.add_row(*(safe(row[at]) for at in said))
     print_(table)
 
 
@@ -59,7 +73,7 @@ def show_prices(rows: list[dict[str, Any]], tokens: tuple[int, int], date: str) 
             row["name"],
             row["model"],
             str(row["tier"] or ""),
-            row["cost"] or "unknown",
+            f"${row['cost']}" if row["cost"] else "unknown",
             row["rate"],
             row["price_from"],
         )

@@ -32,7 +32,7 @@ from escalade.agents._route import Retry, Route, billed, blames, timed_out
 from escalade.agents._tokens import Turn
 from escalade.agents.models import TIERS, Model
 from escalade.agents.transports import preload
-from escalade.errors import BadInput, BudgetExceeded, NoScope, UnknownName
+from escalade.errors import BadInput, BudgetExceeded, NoScope, PermissionDenied, UnknownName
 from escalade.registry.dspy_errors import for_dspy
 from escalade.registry.guard import Admission, aadmit, admit
 from escalade.registry.wall import govern
@@ -109,6 +109,15 @@ class Gateway:
         if tier not in TIERS:
             raise BadInput(f"expected a tier from 1 to 4, got {tier!r}")
         return tuple(model for model in self._models.values() if model.tier == tier)
+
+    def allows(self, name: str, scope: Scope) -> bool:
+        """May the model be used in this scope, by policy, roles and regions? Raises UnknownName."""
+        model = self.model(name)
+        try:
+            check_allowed(model, scope, self.regions)
+        except PermissionDenied:
+            return False
+        return scope.permits(model.resource.permission).allowed
 
     @classmethod
     def from_file(cls, *paths: str | PathLike[str], name: str = "default", **options: Any) -> Gateway:

@@ -52,11 +52,12 @@ class Routed:
         return "\n".join(self.path)
 
     def model(self, gateway: Gateway) -> Model:
-        """The cheapest model of the tier; of the next dearer tier that has one, else of the dearest. Raises BadInput.
-
-        A model whose price is unknown counts as the dearest of its tier.
+        """The cheapest model of the tier that the scope may use; of the next dearer tier that has one, else of the
+        dearest. A model whose price is unknown counts as the dearest of its tier. Raises BadInput.
         """
-        models = (gateway.model(name) for name in gateway.models)
+        scope = current()
+        allowed = (name for name in gateway.models if scope is None or gateway.allows(name, scope))
+        models = (gateway.model(name) for name in allowed)
         return gateway.model(cheapest(((model.name, model.tier, model.price) for model in models), self.tier))
 
 
@@ -69,7 +70,7 @@ def cheapest(models: Iterable[tuple[str, int | None, Price | None]], tier: int) 
     for one in (*range(tier, 5), *range(tier - 1, 0, -1)):
         if found := [(name, price) for name, at, price in known if at == one]:
             return min(found, key=lambda model: (model[1] is None, 0 if model[1] is None else model[1].cost(5, 2)))[0]
-    raise BadInput("none of these models has a tier; give them one, as in Model(..., tier=1)")
+    raise BadInput("no model that may be used here has a tier; give them one, as in Model(..., tier=1)")
 
 
 class Router:

@@ -238,6 +238,25 @@ def test_the_cheapest_model_of_the_tier_is_taken():
         route("hello").model(Gateway([priced("a", None, "1", world)], name="tierless"))
 
 
+def test_a_model_that_one_may_not_use_is_not_taken():
+    """Region, roles and policy count: the cheapest of those that are left."""
+    world = World({name: SimModel() for name in "abc"})
+    models = [priced(name, 1, price, world) for name, price in (("a", "1"), ("b", "2"), ("c", "3"))]
+    models[0].region, models[1].region, models[2].region = "us", "eu", "eu"
+    models[1].roles = ("gold",)
+    gateway = Gateway(models, regions={"tenant:acme": "eu"}, name="narrow")
+    roles = Roles({"plain": ["model.*:call"], "gold": ["model.*:call"], "last": ["model.c:call"]})
+    for who, name in (
+        (Principal("ann", "other", {"plain"}), "a"),
+        (Principal("ann", "acme", {"gold"}), "b"),
+        (Principal("ann", "acme", {"plain"}), "c"),
+        (Principal("ann", "other", {"last"}), "c"),
+    ):
+        with escalade.scope(principal=who, access=roles):
+            assert route("hello").model(gateway).name == name
+    assert route("hello").model(gateway).name == "a"
+
+
 # ------------------------------------------------------------------------------------------------------- as a policy
 
 RUNGS = tuple(Rung(name, "Predict", name) for name in ("t1", "t2", "t3", "t4"))
