@@ -30,7 +30,8 @@ from escalade.registry.opening import scope
 from escalade.registry.tools import tool
 from escalade.scopes import Principal
 
-P50_MS, P99_MS, CALLS, BLOCK, CALLERS, EACH = 0.3, 1.5, 400, 50, 64, 10
+P50_MS, P99_MS, GAP_MS = 0.3, 1.5, 25.0
+CALLS, BLOCK, CALLERS, EACH = 400, 50, 64, 10
 FOUND = "Ana Souza, ana.souza@example.com, +55 11 98765-4321: 3 open orders, the last one of 2026-03-01 over 312.40 EUR"
 
 
@@ -44,6 +45,11 @@ async def afind(query: str, limit: int = 10, tags: list[str] | None = None) -> s
     return FOUND
 
 
+async def note(text: str) -> str:
+    """Writes."""
+    return text
+
+
 ARGUMENTS: dict[str, Any] = {"query": "open orders of ana.souza@example.com", "limit": 3, "tags": ["a", "b"]}
 SAID: dict[str, Any] = {
     "cost": "0.000001",
@@ -54,9 +60,11 @@ SAID: dict[str, Any] = {
 
 def run(repeats: int = 5) -> list[dict[str, Any]]:
     """Medians over all calls of the interleaved repeats; ratios are medians of the repeats."""
-    registry = Registry([tool(**SAID)(find), tool(**SAID)(afind)], name="benchmark")
+    writes = tool(**SAID | {"side_effects": "write"})(note)
+    registry = Registry([tool(**SAID)(find), tool(**SAID)(afind), writes], name="benchmark")
     (ours, aours), plain, aplain = registry.tools(["find", "afind"]), dspy.Tool(find), dspy.Tool(afind)
     sync, lone, crowd = _Pairs(), _Pairs(), _Pairs()
+    written: list[tuple[float, float]] = []
     with _everything_on() as log:
         assert "ana.souza@example.com" not in ours(**ARGUMENTS)
         for _ in range(repeats):
@@ -66,18 +74,21 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
             log.flush()
             crowd.add(asyncio.run(_at_once(aours)), asyncio.run(_at_once(aplain)))
             log.flush()
+            written.append(asyncio.run(_written(registry.get_tool("note"))))
             for pairs in (sync, lone, crowd):
                 pairs.end_repeat()
     return [
         *sync.figures("everything on: call of a sync tool"),
         *lone.figures("everything on: acall of an async tool"),
         *crowd.figures(f"everything on: acall, {CALLERS} callers at once, per call", waits=False),
+        _figure(f"{CALLERS} callers that write at once: longest gap of the loop", _median(written, 0), GAP_MS)
+        | {"note": f"each waits for the disk; {_median(written, 1):,.0f} calls/s"},
     ]
 
 
 @contextmanager
 def _everything_on() -> Iterator[AuditLog]:
-    rules = [f"area{n}.*:{'call' if n % 2 else 'read'}" for n in range(198)]
+    rules = [f"area{n}.*:{'call' if n % 2 else 'read'}" for n in range(197)]
     budgets = [Budget(name, "1000000", period="day") for name in ("user:acme/ana", "tenant:acme", "everything")]
     with ExitStack() as on:
         folder = on.enter_context(tempfile.TemporaryDirectory())
@@ -86,7 +97,7 @@ def _everything_on() -> Iterator[AuditLog]:
             scope(
                 budget="1000",
                 principal=Principal("ana", "acme", frozenset({"caller"})),
-                access=Roles({"caller": [*rules, "find:call", "afind:call"]}),
+                access=Roles({"caller": [*rules, "find:call", "afind:call", "note:call"]}),
                 ledger=Ledger(budgets),
                 recorder=log,
             )
@@ -120,6 +131,10 @@ class _Pairs:
         if not waits:
             return [half]
         return [half, _figure(f"{name}, p99", p99, P99_MS) | {"note": f"plain {_p99(self._plain) * 1e3:.3f} ms"}]
+
+
+def _median(runs: list[tuple[float, float]], which: int) -> float:
+    return statistics.median(run[which] for run in runs)
 
 
 def _p99(times: list[float]) -> float:
@@ -163,6 +178,27 @@ async def _at_once(called: Any) -> list[float]:
     began = _Moment()
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     return [began.ago() / (CALLERS * EACH)]
+
+
+async def _written(called: Any) -> tuple[float, float]:
+    """The longest that the loop stood still while all callers wrote, seconds; calls per second."""
+    gaps = [0.0]
+
+    async def beat() -> None:
+        while True:
+            began = _Moment()
+            await asyncio.sleep(0.001)
+            gaps.append(began.ago() - 0.001)
+
+    async def caller() -> None:
+        for number in range(EACH):
+            await called.acall(text=str(number))
+
+    beating, began = asyncio.create_task(beat()), time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    took = time.perf_counter() - began
+    beating.cancel()
+    return max(gaps), CALLERS * EACH / took
 
 
 class _Moment:
