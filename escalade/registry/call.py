@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from escalade.registry.cache import Cache, Forgiving, cache_key
 from escalade.registry.canonical import digest
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
+from escalade.registry.joining import boarded, making
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
 from escalade.registry.results import Results
@@ -118,7 +119,7 @@ class Call:
         """Around its execution, within the admission: charges, and what is kept of how it ends."""
         self._begun(admission)
         try:
-            with metered(self._tab):
+            with metered(self._tab), self._making():
                 yield
         except BaseException as error:
             self._ended(admission, error)
@@ -134,12 +135,15 @@ class Call:
             return
         self._begun(admission)
         try:
-            with metered(self._tab):
+            with metered(self._tab), self._making():
                 yield
         except BaseException as error:
             await elsewhere(partial(self._ended, admission, error))
             raise
         await elsewhere(partial(self._ended, admission, None))
+
+    def _making(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._lead is None else making(self._lead.key)
 
     def done(self, result: Any) -> Any:
         """It worked; the result again."""
@@ -178,12 +182,12 @@ class Call:
         flights = flights_of(scope) if spec.once else None
         if flights is not None:
             key = call_key(spec.label, scope, self._args)
-            flight = flights.board(key, self._loop)
-            if flight is not None:
-                self._answer = lambda: copied(flight.landed.result())
+            found = boarded(flights, key, self._loop, spec.label)
+            if isinstance(found, Flight):
+                self._answer = lambda: copied(found.landed.result())
                 return "once"
-            self._lead = Lead(flights, key)
-            return "" if manner.claims is None else self._claim(manner.claims, self._lead)
+            self._lead = lead = found
+            return "" if manner.claims is None or lead is None else self._claim(manner.claims, lead)
         return ""
 
     def _from_cache(self, key: str) -> str:
@@ -194,8 +198,10 @@ class Call:
         if joined is not None and joined.key == key and not joined.landed.cancelled():
             kept = joined.landed.result() if joined.landed.done() else None
             return "cache" if kept is not None and self._loaded(kept) else ""  # what can't be shared, each one makes
-        self._manner.misses.board(key, self._loop)
-        self._lead = Lead(self._manner.misses, key)
+        found = boarded(self._manner.misses, key, self._loop, self._manner.spec.label)
+        if not isinstance(found, Lead):
+            return ""
+        self._lead = found
         if self._kept_before(key):  # by one that ended between the two looks
             self.abandon()
             return "cache"

@@ -3,6 +3,8 @@
 A wait must not hold up what it waits for. A call that was awaited ends on its event loop; who blocks that loop, by
 himself or by way of threads that it waits for, would wait for ever. So whoever waits asks the loop for a sign of life
 now and then. Without one, he makes the call himself, if it may be made twice (`Flight.optional`).
+A call that makes itself again, with the same arguments, would wait for itself: it is told apart by what is being made
+around it (`making`), which reaches the threads of `dspy.Parallel`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent import futures
 from functools import partial
 
 from escalade.errors import BadInput, DeadlineExceeded
 from escalade.registry.dspy_errors import for_model
-from escalade.registry.idempotency import Flight
+from escalade.registry.idempotency import Flight, Flights, InFlight, Lead
+
+MAKING = "escalade_making"
+"""The key of `dspy.context` that carries the keys of the calls that are being made around here."""
 
 _POLL = 0.05
 """Seconds between looks at a call that another process makes."""
@@ -67,6 +73,38 @@ async def alanded(flight: Flight | None, limit: float, label: str) -> None:
 def _wake(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, _: futures.Future[object]) -> None:
     with contextlib.suppress(RuntimeError):  # closed: nobody waits there any more
         loop.call_soon_threadsafe(ended.set)
+
+
+@contextlib.contextmanager
+def making(key: str) -> Iterator[None]:
+    """Around the execution of a call that others may join."""
+    import dspy
+
+    with dspy.context(**{MAKING: (*_around(), key)}):
+        yield
+
+
+def boarded(flights: Flights, key: str, loop: asyncio.AbstractEventLoop | None, label: str) -> Flight | Lead | None:
+    """The call to be made, by its lead, or one that was made; None for one within itself, which joins nobody.
+
+    Raises InFlight, OutcomeUnknown; BadInput for one within itself that must not be made twice.
+    """
+    try:
+        flight = flights.board(key, loop)
+    except InFlight as busy:
+        if key not in _around():
+            raise
+        if busy.flight is not None and busy.flight.optional:
+            return None
+    else:
+        return Lead(flights, key) if flight is None else flight
+    raise BadInput(f"{label} calls itself with the same arguments, and is used once; name the inner call by step(...)")
+
+
+def _around() -> tuple[str, ...]:
+    import dspy
+
+    return tuple(dspy.settings.get(MAKING) or ())
 
 
 def _over(flight: Flight, done: bool, pulse: threading.Event | None, until: float, label: str) -> bool:  # noqa: FBT001

@@ -296,6 +296,42 @@ async def test_a_thread_that_a_blocked_loop_waits_for() -> None:
         assert await first == {"x": 1}
 
 
+@pytest.mark.parametrize("way", ["sync", "async", "threads"])
+async def test_a_call_within_itself(way: str) -> None:
+    """A cached tool that calls itself with the same arguments runs again and does not wait for itself; one that is used
+    once is refused.
+    """
+    depth: list[int] = []
+
+    class Ask(dspy.Module):
+        def forward(self, x: int) -> Any:
+            return tools[-1](x=x)
+
+    async def ado(x: int) -> int:
+        depth.append(x)
+        return x if len(depth) > 2 else await tools[-1].acall(x=x)
+
+    def do(x: int) -> int:
+        depth.append(x)
+        if len(depth) > 2:
+            return x
+        if way == "sync":
+            return int(tools[-1](x=x))
+        return int(dspy.Parallel(num_threads=2, disable_progress_bar=True)([(Ask(), {"x": x})])[0])
+
+    body = ado if way == "async" else do
+    tools = [cached(body)]
+    with escalade.scope(deadline=20.0):
+        assert (await tools[-1].acall(x=1) if way == "async" else await asyncio.to_thread(tools[-1], x=1)) == 1
+        assert (len(depth), waiting(tools[-1])) == (3, 0)
+        tools.append(Registry([escalade.tool(name="w", once=True)(body)], name="w").get_tool("w"))
+        depth.clear()
+        if way != "threads":  # DSPy's Parallel keeps errors to itself
+            with pytest.raises(BadInput, match="calls itself"):
+                await (tools[-1].acall(x=1) if way == "async" else asyncio.to_thread(tools[-1], x=1))
+            assert depth == [1]
+
+
 def test_a_call_that_was_lost_strands_nobody() -> None:
     """Ctrl-C between the gate and the run: the call can be made."""
     flights = Flights(optional=True)
