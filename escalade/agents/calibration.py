@@ -11,6 +11,9 @@
 All are monotone: they never turn an order of confidences round, so that a threshold on the calibrated confidence means
 a probability, and a sweep of thresholds takes the same decisions. An unknown confidence (nan) stays unknown, and isn't
 fitted on. They are saved with the program.
+
+Each has a least number of rows. On a simulated source that overstates (Brier score 0.255) the worst of 20 fits on just
+so many, 20, 30 and 100, still improved it on held-out rows: to 0.251, 0.246 and 0.227.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from escalade.agents.confidence.agreement import Peers, Samples
 from escalade.agents.confidence.combined import Combined
 from escalade.agents.confidence.logprob import Logprob
 from escalade.agents.confidence.said import WORDS, Confidence
-from escalade.agents.confidence.source import Answered, Call, Given, Helper, Reading, Source, Weighing
+from escalade.agents.confidence.source import Answered, Call, Given, Helper, Reading, Source, Weighing, register_source
 from escalade.agents.confidence.stated import TypedDecision, Verbalised
 from escalade.agents.confidence.verifier import Verifier
 
@@ -36,4 +36,5 @@ __all__ = [
     "Verbalised",
     "Verifier",
     "Weighing",
+    "register_source",
 ]

@@ -4,7 +4,7 @@ A source is a frozen dataclass without state. It makes no call itself: it yields
 once, each in a scope of its own, and is sent what they gave. So it is written once for sync and async, knows nothing
 of money, and what it spends is counted apart from the answer.
 
-    @register
+    @register_source
     @dataclass(frozen=True)
     class Brevity(Source):
         kind = name = "brevity"
@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from escalade.agents._saving import Saved
+from escalade.agents._saving import Saved, register
 
 if TYPE_CHECKING:
     import dspy
@@ -132,6 +132,10 @@ class Source(Saved):
     def weigh(self, answered: Answered) -> Weighing:
         """How likely is this answer right?"""
         raise NotImplementedError
+
+
+register_source = register
+"""Class decorator: programs that were saved with this source can be loaded."""
 
 
 def rung_signature(signature: Any, source: Source | None) -> Any:
