@@ -8,7 +8,8 @@ Who gets it is decided when a range is resolved, by a hash of tool, version and 
 the same answer, and who has it at 10 % has it at 50 %, too. An exact pin is no question of a rollout. Agents that were
 built once, outside of runs, hold tools of the old version: their calls are turned to the new one (once per run, for
 those who get it) if it takes all arguments that the old one takes, under the same permission and with the same side
-effects. If it doesn't, build agents within runs.
+effects. If it doesn't, build agents within runs. While the breaker of the new version is open, everybody gets the old
+one: a version that fails each time would open it long before it has the calls that the tests below want.
 
 **Rollback.** Calls of both versions are measured from the beginning of the rollout on. Whenever the smaller side has
 50, 100, 200, … calls, the new version is tested for more failures (Fisher), longer durations and higher costs
@@ -157,9 +158,14 @@ class Rollout:
         """Does who asks get this version?"""
         if version != self.version or self.status == "promoted":
             return True
-        if self.status == "rolled_back" or principal is None:
+        if self.status == "rolled_back" or principal is None or self._is_down():
             return False
         return self.cohort(principal) is not None or self._place(principal) < self.share
+
+    def _is_down(self) -> bool:
+        """Its breaker is open; half-open, somebody has to try it."""
+        breaker = self._candidate.resource.breaker
+        return breaker is not None and breaker.state == "open"
 
     def cohort(self, principal: Principal) -> str | None:
         """The cohort that somebody is in: by user, "tenant:NAME" or "role:NAME"; None for none."""

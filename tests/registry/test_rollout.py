@@ -124,6 +124,29 @@ def test_settings_of_a_rollout_that_begins_with_its_version() -> None:
     assert (rollout.guardrails.min_calls, rollout.sticky_by) == (8, "tenant")
 
 
+def test_a_version_that_is_down_is_given_to_nobody() -> None:
+    """Its breaker opens after five failures; from then on runs get the old version, until it may be tried again."""
+
+    def dead(query: str = "") -> str:
+        """Answer."""
+        raise ConnectionError("down")
+
+    registry = shop("1.0.0")
+    registry.register(tool(name="a", version="1.1.0", side_effects="read")(dead), share=1.0)
+    answers = []
+    for _ in range(8):
+        with escalade.scope(principal=who(), access=OPEN):
+            try:
+                answers.append(registry.resolve("a")())
+            except ConnectionError:
+                answers.append("down")
+    assert answers == ["down"] * 5 + ["1.0.0"] * 3
+    (rollout,) = registry.rollouts()
+    assert rollout.status == "running"
+    rollout._candidate.resource.breaker._now = lambda: time.monotonic() + 31
+    assert gets(registry, who()) == "1.1.0", "half-open: somebody has to try"
+
+
 def test_cohorts() -> None:
     """Named groups of users, tenants and roles get it whatever the share is."""
     registry = shop("1.0.0", "1.1.0")
