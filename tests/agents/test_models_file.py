@@ -45,6 +45,12 @@ models:
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _litellm():
+    """Gateways import it in a thread; no test after this one is to notice."""
+    LiteLLM.preload().join()
+
+
 def written(folder: Path, text: str, name: str = "models.yaml") -> Path:
     """A file."""
     path = folder / name
