@@ -149,7 +149,7 @@ class Escalate(dspy.Module):
     def _placed(
         self, source: Source | None, helpers: Mapping[Source, Mapping[str, Helper]], distinct: list[Source]
     ) -> _Shared:
-        """(name of the helper, its key in `judges`, LM, model, bytes of outputs shown) of each helper of a source.
+        """(name of the helper, its key in `judges`, LM, alias, bytes of outputs shown) of each helper of a source.
 
         Rungs that share a source share its programs, so that an optimiser improves one judge and not one for each rung.
         """
@@ -161,8 +161,7 @@ class Escalate(dspy.Module):
         for name, helper in helpers[source].items():
             key = f"{label} {name}"
             self.judges.setdefault(key, helper.program)
-            model = self._gateway.model(helper.model)
-            placed.append((name, key, self._gateway.lm(helper.model), model, helper.shown))
+            placed.append((name, key, self._gateway.lm(helper.model), helper.model, helper.shown))
         return _Shared(placed)
 
     def forward(self, **inputs: Any) -> Escalated:
@@ -290,7 +289,10 @@ class Escalate(dspy.Module):
         rung, source = self.rungs[k], self.sources[k]
         price, ceiling = estimate(self.programs[k], self._gateway.model(rung.model or ""), inputs)
         answer = price, ceiling if rung.ceiling is None else int(rung.ceiling)
-        helpers = [helper_bill(self.judges[key], model, inputs, shown) for _, key, _, model, shown in self._helpers[k]]
+        helpers = [
+            helper_bill(self.judges[key], self._gateway.model(alias), inputs, shown)
+            for _, key, _, alias, shown in self._helpers[k]
+        ]
         return bill_of(answer, None if source is None else source.draws(), helpers)
 
     def _answered(self, done: Climb, scope: Scope, inputs: Mapping[str, Any]) -> Escalated:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import pickle
 import threading
 import time
 from dataclasses import dataclass
 
+import cloudpickle
 import dspy
 import pytest
 from dspy import lm15
@@ -747,3 +749,64 @@ def test_sources_know_nothing_of_threads():
         got = dspy.Parallel(num_threads=6, disable_progress_bar=True)([(qa, e.inputs()) for e in examples])
     assert [g.answer for g in got] == alone
     assert threading.active_count() < 50
+
+
+def _with_everything(world):
+    source = Combined((Verbalised(), Samples(3, seed=1), Verifier("large"), Peers(("medium",))))
+    return Escalate(
+        "question -> answer",
+        rungs=["small", ("ChainOfThought", "medium")],
+        policy=Threshold(0.99),
+        gateway=Gateway(world.as_models()),
+        confidence={0: source},
+    )
+
+
+def test_optimisers_improve_rungs_and_judges_alike():
+    """BootstrapFewShot gives each predictor demonstrations, those of the sources too; all of it is paid and counted."""
+    world = World(seed=3)
+    qa = _with_everything(world)
+    with scope() as run:
+        compiled = dspy.BootstrapFewShot(metric=world.metric, max_bootstrapped_demos=2, max_labeled_demos=0).compile(
+            qa, trainset=world.task(12, seed=1)
+        )
+        assert run.purse.spent == world.cost() > 0
+    assert {name: len(p.demos) for name, p in compiled.named_predictors()} == {
+        "programs[0]": 2,
+        "programs[1].predict": 2,
+        "judges['combined verifier judge']": 2,
+        "judges['combined peers Predict/medium']": 2,
+    }
+    assert compiled.sources == qa.sources
+
+
+def test_copies_and_pickles_decide_the_same():
+    """A deep copy has judges of its own and the same LMs; a pickle finds the gateway by name."""
+    world = World(seed=3)
+    qa = _with_everything(world)
+    copied = qa.deepcopy()
+    assert copied.judges["combined verifier judge"] is not qa.judges["combined verifier judge"]
+    assert copied._helpers is qa._helpers
+    for twin in (copied, pickle.loads(cloudpickle.dumps(qa))):
+        with scope():
+            for example in world.task(4, seed=1):
+                assert twin(**example.inputs()).explain() == qa(**example.inputs()).explain()
+
+
+def test_seeds_reach_the_provider_and_rollouts_do_not():
+    """Over HTTP: temperature and seed of each sample are in its request, DSPy's rollout number isn't."""
+    with FaultServer() as server:
+        gateway = Gateway([Model("m", "openai/ok", LM15(api_base=server.base, api_key="k"), price=CHEAP)])
+        qa = Escalate(
+            "question -> answer",
+            rungs=["m"],
+            policy=Constant(0),
+            gateway=gateway,
+            confidence=Samples(3, temperature=0.7, seed=40, early=False),
+        )
+        with scope(budget="1.00"):
+            assert ask(qa).attempt.confidence == 1.0
+        bodies = [request["body"] for request in server.requests]
+    assert sorted(body["seed"] for body in bodies) == [40, 41, 42]
+    assert {body["temperature"] for body in bodies} == {0.7}
+    assert not any("rollout_id" in body for body in bodies)
