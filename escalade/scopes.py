@@ -203,6 +203,12 @@ class Recorder(Protocol):
     def denied(self, entry: Entry) -> None: ...
 
 
+class DigestingRecorder(Recorder, Protocol):
+    """A recorder that wants digests of a tool's arguments and result in its entries, and says what a digest is."""
+
+    def digest(self, value: Any) -> str: ...
+
+
 class AsyncRecorder(Recorder, Protocol):
     """A recorder whose `intent` may take a while: coroutines await this one instead, where there is one."""
 

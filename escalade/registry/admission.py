@@ -7,7 +7,7 @@ import logging
 import time
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from escalade import events, telemetry
 from escalade.errors import (
@@ -212,6 +212,12 @@ class Admission:
             breaker.failure(self._pass)
         else:
             breaker.success(self._pass)
+
+
+def fingerprint(scope: Scope, value: object) -> str:
+    """The digest of arguments or of a result, "" where the recorder wants none."""
+    recorder: Any = scope.recorder
+    return str(recorder.digest(value)) if hasattr(recorder, "digest") else ""
 
 
 def _within_limits(resource: Resource, scope: Scope, entry: Entry) -> Taken | None:

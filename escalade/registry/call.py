@@ -17,7 +17,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from escalade.errors import DeadlineExceeded, ModeForbids, OutcomeUnknown, Refused, StoreUnavailable, ToolTimeout
-from escalade.registry.admission import Admission
+from escalade.registry.admission import Admission, fingerprint
 from escalade.registry.cache import Cache, Forgiving, cache_key
 from escalade.registry.canonical import digest
 from escalade.registry.elsewhere import elsewhere, is_remote
@@ -261,6 +261,8 @@ class Call:
             self._tab = Tab(self._manner.spec.label, admission.held if admission.entry.priced else None)
 
     def _ended(self, admission: Admission, error: BaseException | None) -> None:
+        if error is None:
+            admission.entry.result_digest = fingerprint(admission.scope, self._result)
         if self.source:
             if error is None and self.source not in _NO_RUN:  # who replays it won't have our caches
                 self._record(admission.scope, None)

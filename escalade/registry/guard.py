@@ -26,7 +26,7 @@ from escalade.errors import (
     EscaladeError,
     UnknownPrice,
 )
-from escalade.registry.admission import Admission
+from escalade.registry.admission import Admission, fingerprint
 from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker
 from escalade.registry.elsewhere import elsewhere, is_remote
@@ -180,6 +180,8 @@ def _through(
     scope.check_open()
     decided = _decide(resource, scope, entry)
     values = None if check is None else check()
+    if values is not None:
+        entry.args_digest = fingerprint(scope, values)
     consent = None
     if decided.closer or decided.approval or resource.approval is not None:
         consent = look_closer(resource, scope, entry, decided, values)

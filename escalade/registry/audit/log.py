@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from escalade.errors import AuditIncomplete, AuditUnavailable, BadInput
 from escalade.registry.audit import rows
@@ -23,6 +23,7 @@ from escalade.registry.audit._tickets import CHECKPOINT, FLUSH, Pending, Ticket
 from escalade.registry.audit._writer import Writer
 from escalade.registry.audit.anchors import Anchor, Checkpoint, as_anchor
 from escalade.registry.audit.keys import Signer, load_key
+from escalade.registry.secrets import Secret
 from escalade.scopes import Entry
 
 Wait = Literal["full", "batch"]
@@ -74,7 +75,8 @@ class AuditLog:
     within milliseconds; a killed process loses the last few, a power cut those since the last one that was waited for.
     `checkpoint_rows`, `checkpoint_seconds`: a checkpoint after so many rows, or so long after one that has none.
     `capacity`: rows in the queue before callers are held back. `patience`: seconds until a use that can't be
-    recorded is refused.
+    recorded is refused. `pepper`: keys the digests of arguments and results, a reference; without it, whoever reads the
+    log can tell by trying whether a guessed argument was the one.
 
     Several processes may write to one file, each with an AuditLog of its own, opened after a fork.
 
@@ -93,9 +95,11 @@ class AuditLog:
         checkpoint_seconds: float = 60.0,
         capacity: int = 10_000,
         patience: float = 5.0,
+        pepper: Secret | str | None = None,
     ) -> None:
         self.path, self._patience, self._capacity = Path(path), patience, capacity
         self._waits = _waits(synchronous)
+        self._pepper = b"" if pepper is None else Secret.of(pepper).reveal().encode()
         if min(checkpoint_rows, checkpoint_seconds, capacity, patience) <= 0:
             raise BadInput("checkpoint_rows, checkpoint_seconds, capacity and patience are above 0")
         places = [as_anchor(anchor) for anchor in ([anchors] if isinstance(anchors, str | os.PathLike) else anchors)]
@@ -150,6 +154,10 @@ class AuditLog:
         while self._full(until):
             time.sleep(_LOOK)
         return self._handed_over(entry)
+
+    def digest(self, value: Any) -> str:
+        """What stands in a row for arguments or a result."""
+        return rows.digest(value, self._pepper)
 
     # ---- everything else
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 import hmac
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Entry, Principal
@@ -116,15 +119,28 @@ def _further(entry: Entry, who: Principal) -> dict[str, Any]:
     }
 
 
+def _plain(value: Any) -> Any:
+    """What stands for a value that is no JSON. An iterator is not read: that would use it up."""
+    return _told(value) if isinstance(value, Iterator) else to_jsonable_python(value, fallback=_told)
+
+
+def _told(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a digest never stops a call
+        return f"<{type(value).__qualname__}>"
+
+
 def digest(value: Any, pepper: bytes = b"") -> str:
-    """`sha256:…` of a value's canonical JSON, `hmac-sha256:…` with a pepper; what is no JSON counts as its `repr`.
+    """`sha256:…` of a value's canonical JSON, `hmac-sha256:…` with a pepper; models and dataclasses count as their
+    JSON, what has none as its `repr`.
 
     Floats are written as Python writes them, the shortest text that reads back the same.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
-    except (TypeError, ValueError):  # keys of several kinds, circles
-        text = repr(value)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    except Exception:  # noqa: BLE001 - keys of several kinds, circles, and whatever somebody's class raises
+        text = _told(value)
     data = text.encode()
     if pepper:
         return f"hmac-sha256:{hmac.digest(pepper, data, 'sha256').hex()}"

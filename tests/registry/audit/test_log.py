@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import escalade
-from escalade.errors import BadInput, PermissionDenied
+from escalade import Registry, Secret, tool
+from escalade.errors import BadInput, EscaladeError, PermissionDenied
 from escalade.money import Money
 from escalade.registry.access import Roles
 from escalade.registry.audit import AuditLog, AuditUnavailable, digest
@@ -28,6 +29,7 @@ from tests.registry.audit.material import ended, entry, python
 SEARCH = Resource("crm.search", "1.2.0", "tool", "crm.search:call")
 DROP = Resource("crm.drop", "1.0.0", "tool", "crm.drop:call")
 ACCESS = Roles({"analyst": ["crm.search:call"]})
+NEVER = Roles({"analyst": [{"permit": "crm.search:call", "when": {"phone": {"==": "1"}}}]})
 ANA = Principal("ana", "acme", frozenset({"analyst"}))
 
 
@@ -452,3 +454,40 @@ def test_budget_of_a_refused_use(tmp_path: Path) -> None:
         with pytest.raises(AuditUnavailable):
             use(SEARCH, lambda: pytest.fail("it ran"), ceiling=int(Money.of("1")))
         assert (scope.spent, scope.purse.held, scope.left) == (0, 0, Money.of("1"))
+
+
+class _Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def test_arguments_and_results_stand_as_digests(tmp_path: Path) -> None:
+    """Intent, outcome and denial have the digest of the arguments, the outcome that of the result; with a pepper nobody
+    can tell by trying. The values themselves are nowhere in the file.
+    """
+
+    @tool(name="crm.search", version="1.0.0", side_effects="read", cost="0")
+    def search(phone: str) -> list[str]:
+        """Search."""
+        return [f"found {phone}"]
+
+    registry, path = Registry([search]), tmp_path / "audit.sqlite"
+    with AuditLog(path, pepper=Secret.of("a pepper of sixteen")) as log:
+        with escalade.scope(recorder=log):
+            registry.get_tool("crm.search")(phone="555-0199")
+        with escalade.scope(recorder=log, access=NEVER, principal=ANA), pytest.raises(EscaladeError):
+            registry.get_tool("crm.search")(phone="555-0199")
+    intent, outcome, denied = said(path, "intent", "outcome", "denied")
+    expected = digest({"phone": "555-0199"}, b"a pepper of sixteen")
+    assert intent["args"] == outcome["args"] == denied["args"] == expected
+    assert outcome["result"] == digest(["found 555-0199"], b"a pepper of sixteen")
+    assert expected != digest({"phone": "555-0199"})
+    assert b"555-0199" not in path.read_bytes()
+
+
+def test_a_digest_never_stops_a_call() -> None:
+    """What can't be written or shown has a digest all the same, and an iterator is not used up by it."""
+    lazy = iter([1, 2])
+    assert digest(lazy).startswith("sha256:")
+    assert list(lazy) == [1, 2]
+    assert digest({"a": _Broken()}) == digest({"a": _Broken()})
