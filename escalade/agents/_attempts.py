@@ -28,6 +28,7 @@ from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, 
 from escalade.agents.confidence.agreement import chosen_of, drawing
 from escalade.agents.confidence.source import Answered, Call, Given, Reading, Source
 from escalade.agents.confidence.stated import stated
+from escalade.agents.forms import form_of
 from escalade.errors import BadInput, NodeTimeout, Refused
 from escalade.scopes import Entered, Scope
 
@@ -90,11 +91,11 @@ class Bench:
             return self._tried(_failed(rung, answered, cost, time.perf_counter() - began))
         what = Answered(inputs, answered.result, self.outputs, self.same, drawn)
         reading, extra = yield from _weighed(source, what)
-        raw = reading.value
+        raw, answer = reading.value, self.same(answered.result)
         return self._tried(
             Attempt(
                 rung=rung,
-                answer=self.same(answered.result),
+                answer=answer,
                 confidence=self._calibrated(rung, raw),
                 cost=cost + extra,
                 latency=time.perf_counter() - began,
@@ -104,6 +105,7 @@ class Bench:
                 signals={**({} if source is None else {source.name: raw}), **reading.signals},
                 confidence_cost=cost - answered.cost + extra,
                 confidence_error=reading.error,
+                form=form_of(answer),
             )
         )
 

@@ -7,6 +7,7 @@ saved with them load.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar, Self, TypeVar
@@ -16,6 +17,16 @@ from escalade.errors import BadInput, UnknownName
 from escalade.money import Money
 
 _KINDS: dict[str, type[Saved]] = {}
+
+_LEARNED = {
+    "answer-in-view": "answers",
+    "bandit": "bandit",
+    "cascade-routing": "cascade",
+    "gain": "gain",
+    "guaranteed": "guarantee",
+    "nearest": "nearest",
+}
+"""Module of `escalade.agents.learned` by the kind that it registers: imported when a saved policy asks for it."""
 
 P = TypeVar("P", bound="type[Saved]")
 
@@ -81,6 +92,8 @@ def load_saved(saved: Mapping[str, Any], noun: str) -> Saved:
     kind = saved.get("kind")
     if not isinstance(kind, str):
         raise BadInput(f'not a saved {noun}, it has no kind under "{noun}": {dict(saved)!r}')
+    if kind not in _KINDS and kind in _LEARNED:
+        importlib.import_module(f"escalade.agents.learned.{_LEARNED[kind]}")
     if kind not in _KINDS or _KINDS[kind].noun != noun:
         raise UnknownName(noun, kind, [k for k, cls in _KINDS.items() if cls.noun == noun])
     return _KINDS[kind].load({name: value for name, value in saved.items() if name != "kind"})

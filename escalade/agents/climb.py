@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
+from escalade.agents.forms import Form
 from escalade.errors import BadInput
 from escalade.money import NANO, Money
 
@@ -54,6 +55,7 @@ class Attempt:
     `rung`: index on the ladder. `answer`: anything with `==`. `confidence`: probability of being right in 0..1,
     nan where unknown. `cost`: nano-dollars that it settled at, 0 when refused. `latency`: seconds, nan where unknown.
     `status`: one of the module's constants. `result`: the DSPy prediction of a live attempt. `error`: what was raised.
+    `form`: the form of its answer, None where unknown.
 
     Live attempts also know how they came to their confidence. `raw`: what the source said, before any calibrator.
     `signals`: name -> value of each source that took part. `confidence_cost`: nano-dollars of `cost` that were not for
@@ -72,6 +74,7 @@ class Attempt:
     signals: Mapping[str, float] = field(default_factory=dict, compare=False)
     confidence_cost: int = field(default=0, compare=False)
     confidence_error: BaseException | None = field(default=None, compare=False, repr=False)
+    form: Form | None = field(default=None, compare=False)
 
     @property
     def ok(self) -> bool:

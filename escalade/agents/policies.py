@@ -7,6 +7,8 @@
     PromptLength   the strong rung for long prompts
     Budgeted       any of them under a hard budget per request
 
+Those that are fitted on recorded outcomes are in `escalade.agents.learned`.
+
 All are frozen dataclasses without state: one object serves the live climb, the replay, any thread and a saved program
 (`policy.dump()` is a JSON dict, `load_policy` its inverse). A rung is named by its index on the ladder or by its name;
 a rung that the ladder doesn't have raises UnknownName at the first decision.
@@ -38,9 +40,13 @@ __all__ = [
     "Threshold",
     "draw",
     "dump_policy",
+    "escalate_to",
+    "left_of",
     "load_policy",
+    "pick",
     "register_policy",
     "rung_index",
+    "usd",
 ]
 
 RungRef = int | str
@@ -77,7 +83,7 @@ class Constant(Saved):
     name: str = "constant"
 
     def decide(self, view: View) -> Decision:
-        return _pick(view, rung_index(view.rungs, self.rung), "always this rung")
+        return pick(view, rung_index(view.rungs, self.rung), "always this rung")
 
 
 @register_policy
@@ -110,7 +116,7 @@ class Threshold(Saved):
             if last.ok and last.confidence >= self.threshold:
                 return Stop(-1, f"confidence {last.confidence:.2f} >= {self.threshold:.2f}")
             signal = self._signal(view)
-        return _escalate(view, self._next(view), signal, best_attempt(view.attempts))
+        return escalate_to(view, self._next(view), signal, best_attempt(view.attempts))
 
     def _next(self, view: View) -> int | None:
         rungs = range(len(view.rungs)) if self.ladder is None else (rung_index(view.rungs, r) for r in self.ladder)
@@ -163,8 +169,8 @@ class Agreement(Saved):
             return Stop(view.attempts.index(last) if last.ok else best, "escalated already")
         left = [m for m in members if view.tried(m) is None]
         if left and agreeing + len(left) >= quorum:
-            return _escalate(view, left[0], f"{agreeing} of {quorum} agree so far", best)
-        return _escalate(view, then, f"{agreeing} of {quorum} agree", best)
+            return escalate_to(view, left[0], f"{agreeing} of {quorum} agree so far", best)
+        return escalate_to(view, then, f"{agreeing} of {quorum} agree", best)
 
 
 @register_policy
@@ -190,7 +196,7 @@ class RandomMix(Saved):
     def decide(self, view: View) -> Decision:
         drawn = draw(self.seed, view.key)
         rung = rung_index(view.rungs, self.high if drawn < self.share else self.low)
-        return _pick(view, rung, f"drew {drawn:.3f} for a share of {self.share:.3f}")
+        return pick(view, rung, f"drew {drawn:.3f} for a share of {self.share:.3f}")
 
 
 @register_policy
@@ -213,7 +219,7 @@ class PromptLength(Saved):
             raise UnknownName("feature", "prompt_chars", list(view.features))
         long = view.features["prompt_chars"] >= self.chars
         rung = rung_index(view.rungs, self.high if long else self.low)
-        return _pick(view, rung, f"prompt of {view.features['prompt_chars']} characters, {self.chars} is long")
+        return pick(view, rung, f"prompt of {view.features['prompt_chars']} characters, {self.chars} is long")
 
 
 @register_policy
@@ -252,7 +258,7 @@ class Budgeted(Saved):
         if any(a.ok for a in view.attempts):
             if isinstance(decision, Stop):
                 return decision
-            why = f"{view.rungs[decision.rung].name} doesn't fit {_left(narrow)}"
+            why = f"{view.rungs[decision.rung].name} doesn't fit {left_of(narrow)}"
             return Stop(best_attempt(view.attempts), why, wanted=decision.rung)
         wanted = decision if isinstance(decision, Try) else self.policy.decide(_with_budget(view, None))
         if isinstance(wanted, Stop) or narrow.fits(wanted.rung):
@@ -275,26 +281,27 @@ class Budgeted(Saved):
                 rung, price = i, expected or 0
         name = view.rungs[wanted].name
         if rung < 0:
-            why = f"neither {name} nor any cheaper rung fits {_left(view)}"
+            why = f"neither {name} nor any cheaper rung fits {left_of(view)}"
             return Stop(best_attempt(view.attempts), why, wanted=wanted)
-        return Try(rung, f"{name} doesn't fit {_left(view)}: the dearest that does, at {usd(price)}")
+        return Try(rung, f"{name} doesn't fit {left_of(view)}: the dearest that does, at {usd(price)}")
 
 
-def _pick(view: View, rung: int, why: str) -> Decision:
+def pick(view: View, rung: int, why: str) -> Decision:
+    """Answer with this rung: try it, or stop with it where it was tried."""
     for i, attempt in enumerate(view.attempts):
         if attempt.rung == rung:
             return Stop(i, why)
     return Try(rung, why)
 
 
-def _escalate(view: View, rung: int | None, signal: str, best: int) -> Decision:
+def escalate_to(view: View, rung: int | None, signal: str, best: int) -> Decision:
     """Try `rung` next unless there is none, the ledger brakes, or it doesn't fit; then attempt `best` answers."""
     if rung is None:
         return Stop(best, f"{signal}; no rung is left")
     if view.braked and any(a.ok for a in view.attempts):
         return Stop(best, f"{signal}; the budget is nearly used up")
     if not view.fits(rung):
-        return Stop(best, f"{signal}; {view.rungs[rung].name} doesn't fit {_left(view)}", wanted=rung)
+        return Stop(best, f"{signal}; {view.rungs[rung].name} doesn't fit {left_of(view)}", wanted=rung)
     return Try(rung, signal)
 
 
@@ -325,5 +332,6 @@ def _expected(view: View, rung: int) -> int | None:
     return view.ceilings[rung] if price is None else price
 
 
-def _left(view: View) -> str:
+def left_of(view: View) -> str:
+    """What is left of money or time, for people."""
     return "the time left" if view.time_left <= 0 else f"the {usd(view.budget_left)} left"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT
+from escalade.agents.forms import Form, form_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +20,14 @@ UNKNOWN = -1
 
 NO_ANSWER = -1
 """Stands for "no answer" in the `answer` column."""
+
+
+def form_column(answers: Sequence[Sequence[Any]]) -> NDArray[Any]:
+    """The form of each answer, `(n, k, 4)`; nan for None."""
+    import numpy as np
+
+    none = [math.nan] * len(Form._fields)
+    return np.array([[form_of(answer) or none for answer in row] for row in answers], dtype=np.float64)
 
 
 def fact_column(facts: Sequence[Any]) -> NDArray[Any]:

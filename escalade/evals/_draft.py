@@ -11,6 +11,7 @@ import numpy as np
 
 from escalade.agents.climb import OK, Rung
 from escalade.errors import BadInput, DataError
+from escalade.evals._codes import form_column
 from escalade.evals._costs import cheapest_first, money, price_notes, tariff
 from escalade.evals._names import listed as together
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes, rungs_named
@@ -61,7 +62,7 @@ class Draft:
     `quality` before other labels were asked for. `answer`: objects, None for none. `cost`: nano-dollars as recorded.
     `max_output`: per rung, a bound of its output tokens. `final`: the data is a saved `Outcomes`: its rungs are in
     order, its costs (`price`, `ceiling`: nano-dollars), `features`, `labels` and `tariff` are final, its notes say
-    all. `output_column`: the name of the column that gives the lengths of answers.
+    all. `output_column`: the name of the column that gives the lengths of answers. `form`: `(n, k, 4)`, of final data.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Draft:
     labels: str = "recorded"
     tariff: dict[str, Listed] = field(default_factory=dict)
     output_column: str = "output_tokens (or out_chars)"
+    form: Floats | None = None
 
     @classmethod
     def blank(cls, name: str, rungs: Sequence[Rung], keys: list[str]) -> Draft:
@@ -129,7 +131,7 @@ class Draft:
         changed: dict[str, Any] = {
             name: value[:, rungs]
             for name, value in vars(self).items()
-            if isinstance(value, np.ndarray) and value.ndim == 2
+            if isinstance(value, np.ndarray) and value.ndim > 1
         }
         changed["rungs"] = [self.rungs[i] for i in rungs]
         changed["max_output"] = [self.max_output[i] for i in rungs]
@@ -174,6 +176,7 @@ def finish(draft: Draft, choices: Choices) -> Outcomes:
         notes=tuple(draft.notes),
         gradings=_gradings(draft),
         tariff={rung.name: draft.tariff[rung.name] for rung in draft.rungs if rung.name in draft.tariff},
+        form=draft.form if draft.final else form_column(draft.answer.tolist()),
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from escalade.agents.climb import Rung
+from escalade.agents.forms import Form
 from escalade.errors import DataError
 from escalade.evals._codes import fact_column
 from escalade.evals._draft import CHARS_PER_TOKEN, Draft, tokens_of
@@ -87,6 +88,7 @@ class Answer(_Row):
     """What one rung gave: `quality` and `regraded` in 0..1, `cost` in dollars, `latency` in seconds.
 
     `price`, `ceiling`: of final files, dollars: what it was expected to cost, and what it can't exceed.
+    `form`: of final files, the form of the answer (`agents.forms.Form`).
     `answer` is anything that can be compared: a letter, a number, a hash. Any `status` but "ok" is a failed attempt.
     """
 
@@ -101,6 +103,7 @@ class Answer(_Row):
     ceiling: Dollars | None = None
     latency: Annotated[float, Field(ge=0)] | None = None
     status: Literal["ok", "wrong_format", "truncated", "failed", "refused"] = "ok"
+    form: tuple[float, float, float, float] | None = None
 
 
 class Question(_Row):
@@ -138,7 +141,9 @@ def parse(text: str, where: str, name: str) -> Draft:
     draft.max_output[:] = [info.max_output_tokens for info in infos]
     draft.notes[:] = header.notes
     draft.tariff.update({info.name: _listed(info.tariff) for info in infos if info.tariff})
-    draft = replace(draft, final=header.final, labels=header.labels)
+    forms = any(answer.form is not None for _, question in questions for answer in question.outcomes.values())
+    blank = np.full((*draft.quality.shape, len(Form._fields)), np.nan) if forms else None
+    draft = replace(draft, final=header.final, labels=header.labels, form=blank)
     for i, (_, question) in enumerate(questions):
         for rung, answer in question.outcomes.items():
             _fill(draft, i, rungs[rung], answer)
@@ -156,6 +161,8 @@ def _fill(draft: Draft, i: int, rung: int, answer: Answer) -> None:
         draft.output_tokens[at] = -(-answer.output_chars // CHARS_PER_TOKEN)
     draft.latency[at] = _known(answer.latency)
     draft.status[at] = STATUSES.index(answer.status)
+    if answer.form is not None and draft.form is not None:
+        draft.form[at] = answer.form
     amounts = (draft.cost, answer.cost), (draft.price, answer.price), (draft.ceiling, answer.ceiling)
     for column, dollars in amounts:
         if dollars is not None:

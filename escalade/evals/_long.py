@@ -1,7 +1,8 @@
 """Long tables: one line per question and model.
 
     question_id, model, correct [, answer | pred] [, confidence] [, cost] [, latency] [, category] [, split]
-    [, prompt_chars] [, input_tokens] [, out_chars | output_chars] [, output_tokens] [, status]
+    [, prompt_chars] [, text | question | prompt] [, input_tokens] [, out_chars | output_chars]
+    [, output_tokens] [, status]
 
 `correct`: True, False, 1, 0 or a score between. `cost`: dollars. `latency`: seconds. CSV or TSV, gzipped or not.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from escalade.agents.climb import Rung
 from escalade.errors import BadInput
+from escalade.evals._codes import fact_column
 from escalade.evals._draft import Draft, tokens_of
 from escalade.evals._files import Table, number, read_table, stem, verdict
 from escalade.evals.outcomes import STATUSES, UNKNOWN
@@ -67,8 +69,16 @@ def _filled(table: Table, at: Places, draft: Draft) -> Draft:
     return replace(
         draft,
         prompt_chars=chars.astype(np.int64) if known else None,
+        features=_texts(table, at[0], len(draft.keys)),
         category=[category[i] for i in range(len(draft.keys))] if category else None,
     )
+
+
+def _texts(table: Table, at: NDArray[np.int64], n: int) -> dict[str, NDArray[Any]]:
+    """The texts of the questions, where every question has one on one of its lines at least."""
+    name = next((name for name in ("text", "question", "prompt") if name in table.header), None)
+    found = {} if name is None else {i: text for i, text in zip(at.tolist(), table.cells(name), strict=True) if text}
+    return {"text": fact_column([found[i] for i in range(n)])} if len(found) == n > 0 else {}
 
 
 def _numbers(table: Table, target: Any, at: Any, *names: str, high: float = np.inf) -> bool:

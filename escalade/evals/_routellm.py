@@ -4,7 +4,7 @@
 
 "question" does for "prompt". Of a folder, every CSV file with prompts is read, and its name is the category. Prompts
 listed in a `contaminated_prompts.jsonl` next to the file are left out, as RouteLLM does, unless they are asked for.
-Prompts and answers are only measured.
+Answers are only measured; prompts are kept for policies that look at them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from escalade.agents.climb import Rung
 from escalade.errors import DataError
+from escalade.evals._codes import fact_column
 from escalade.evals._draft import Draft, tokens_of
 from escalade.evals._files import Table, read_header, read_table, read_text, stem, verdict
 
@@ -41,6 +42,7 @@ def load(path: Path) -> Draft:
         output_column="<model>_response",
         input_tokens=tokens_of(chars.astype(np.float64)),
         prompt_chars=chars,
+        features={"text": fact_column(prompts)},
         prompt_bytes=np.array([len(p.encode("utf-8", "surrogatepass")) for p in prompts], dtype=np.int64),
         contaminated=np.array([prompt in listed for prompt in prompts], dtype=bool),
         category=[stem(table.path) for table in tables for _ in table.rows] if path.is_dir() else None,

@@ -80,6 +80,7 @@ def _answer(outcomes: Outcomes, i: int, rung: int, quality: float) -> dict[str, 
         "confidence": _known(float(outcomes.confidence[at])),
         "latency": _known(float(outcomes.latency[at])),
         "status": None if status == STATUSES[0] else status,
+        "form": None if outcomes.form is None or math.isnan(outcomes.form[at][0]) else outcomes.form[at].tolist(),
     }
     amounts = {name: int(getattr(outcomes, name)[at]) for name in ("cost", "price", "ceiling")}
     row |= {name: None if nanos == UNKNOWN else _dollars(nanos) for name, nanos in amounts.items()}

@@ -2,11 +2,12 @@
 
 The one input of every replay. Shapes are `(n questions, k rungs)`, rungs cheapest first. Nothing in it is text of an
 answer: answers are codes that only mean "same" or "different" within one question. The text of a question is there
-where it was recorded live (the feature `text`), for policies that look at it; it isn't saved unless that is asked for.
+where it is known (the feature `text`), for policies that look at it; it isn't saved unless that is asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import Attempt, Rung, View
+from escalade.agents.forms import Form
 from escalade.errors import BadInput, UnknownName
 from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN
 from escalade.evals._names import listed, shortened
@@ -61,13 +63,14 @@ class Outcomes:
     `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels.
     `notes`: one line each on what the loader left out or assumed, to be shown with every result. `gradings`: name of
     the labels -> (n, k) quality by them, where the data has more than one grading; `quality` is that of `labels`.
+    `form`: (n, k, 4) float, the form of each answer (`forms.Form`), nan for none; None where it isn't known.
     `tariff`: name of a rung -> the list price that its costs were reckoned with, where they were.
     """
 
     name: str
     rungs: tuple[Rung, ...]
     keys: tuple[str, ...]
-    features: Mapping[str, NDArray[Any]]
+    features: Mapping[str, NDArray[Any]] = field(repr=False)  # texts don't belong into logs
     quality: NDArray[np.float64]
     answer: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -81,6 +84,7 @@ class Outcomes:
     notes: tuple[str, ...] = field(default=())
     gradings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     tariff: Mapping[str, Listed] = field(default_factory=dict)
+    form: NDArray[np.float64] | None = None
 
     @property
     def n(self) -> int:
@@ -119,6 +123,7 @@ class Outcomes:
             notes=(*self.notes, *([f"the ladder is {named} (--rungs)"] if left else [])),
             gradings={labels: quality[:, at] for labels, quality in self.gradings.items()},
             tariff={name: price for name, price in self.tariff.items() if name not in left},
+            form=None if self.form is None else self.form[:, at],
             **columns,
         )
 
@@ -165,12 +170,18 @@ class Outcomes:
             cost=cost if cost >= 0 else max(0, int(self.ceiling[i, rung])),
             latency=float(self.latency[i, rung]),
             status=STATUSES[int(self.status[i, rung])],
+            form=None if self.form is None else _form(self.form[i, rung]),
         )
 
 
 def _scalar(value: Any) -> Any:
     """A plain Python value; texts are kept as such already."""
     return value.item() if hasattr(value, "item") else value
+
+
+def _form(figures: NDArray[np.float64]) -> Form | None:
+    form = Form(*figures.tolist())
+    return None if math.isnan(form.chars) else form
 
 
 def _known(nanos: int) -> int | None:

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from escalade.agents.climb import REFUSED, Attempt, View
+from escalade.agents.forms import Form
 from escalade.errors import BudgetExceeded, DataError
 from escalade.evals._codes import fact_column
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
 
 if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
+
+_NO_FORM = (math.nan,) * len(Form._fields)
 
 Metric = Callable[[Any, Any], float]
 """(example, prediction) -> 0..1, as DSPy's metrics."""
@@ -55,6 +58,7 @@ def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: 
         latency=np.array([[a.latency for a in row] for row in table], dtype=np.float64),
         status=np.array([[STATUSES.index(a.status) for a in row] for row in table], dtype=np.int8),
         labels="metric",
+        form=np.array([[a.form or _NO_FORM for a in row] for row in table], dtype=np.float64),
     )
 
 
