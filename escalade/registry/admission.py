@@ -161,7 +161,7 @@ class Admission:
         try:
             await recorder.aintent(self.entry)
         except BaseException as error:
-            if self.remote:
+            if self.remote or self._ticket is not None:
                 await elsewhere(partial(self._lost, error))
             else:
                 self._lost(error)

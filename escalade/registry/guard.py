@@ -147,7 +147,7 @@ async def aadmit(
     entry = _entry(resource, scope)
     try:
         through = partial(_through, resource, scope, entry, ceiling, check, shortcut)
-        if resource.remote or is_remote(scope.purse):
+        if resource.remote or is_remote(scope.purse) or _asks_people_elsewhere(resource, scope):
             admission = await elsewhere(through, Admission.give_back)
         else:
             admission = through()
@@ -159,6 +159,10 @@ async def aadmit(
         _refused(resource, scope, entry, refusal)
         raise
     return admission
+
+
+def _asks_people_elsewhere(resource: Resource, scope: Scope) -> bool:
+    return resource.kind == "tool" and is_remote(scope.approvals)
 
 
 def _scope_for(resource: Resource) -> Scope:

@@ -9,11 +9,13 @@ import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from escalade.errors import ApprovalDenied, ApprovalRequired, BadInput, NoPolicy, PermissionDenied, UnknownName
 from escalade.registry.approvals.memory import MemoryRequests
 from escalade.registry.approvals.requests import Asked, Request, Requests, State, new_request
+from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.privacy.names import alias
 from escalade.registry.privacy.redactor import redact
 from escalade.scopes import Access, CallAccess, Decided, Principal
@@ -62,7 +64,8 @@ class Approvals:
     `expires`: seconds from the request until neither it nor its approval is worth anything. `wait`: calls wait for the
     decision, at most until their deadline; otherwise they end with ApprovalRequired and can be made again once it is
     there (with the same arguments, in a scope of the same `run_id`). `self_approval`: people may approve what they ask
-    for themselves. `on_request`: told of each new request; what it raises is logged. `poll`: seconds between two looks.
+    for themselves. `on_request`: told of each new request, in the thread that asks (one of ours for coroutines, where
+    the store is a file); what it raises is logged. `poll`: seconds between two looks.
 
     An approver needs the permission `<tool>:approve` (conditions on arguments hold for it as well) and must be of the
     asker's tenant.
@@ -86,6 +89,7 @@ class Approvals:
         self._access, self._expires, self._self_approval = access, expires, self_approval
         self._on_request, self._poll, self._clock = on_request, poll, clock
         self.waits = wait
+        self.remote = is_remote(self.store)
 
     def ticket(self, asked: Asked) -> Approved:
         """The approval of exactly this call.
@@ -156,9 +160,12 @@ class Approvals:
     async def await_(self, request_id: str, seconds: float) -> bool:
         """`wait`, without blocking the event loop."""
         until = time.monotonic() + seconds
-        while self.get(request_id).state == "pending" and time.monotonic() < until:  # noqa: ASYNC110 - other processes
+        while (await self._aget(request_id)).state == "pending" and time.monotonic() < until:  # noqa: ASYNC110 - other processes
             await asyncio.sleep(min(self._poll, max(0.0, until - time.monotonic())))
-        return self.get(request_id).state != "expired"
+        return (await self._aget(request_id)).state != "expired"
+
+    async def _aget(self, request_id: str) -> Request:
+        return await elsewhere(partial(self.get, request_id)) if self.remote else self.get(request_id)
 
     def _decide(self, request_id: str, state: Literal["approved", "denied"], by: Principal, reason: str) -> Request:
         request = self.get(request_id)

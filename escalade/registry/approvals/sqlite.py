@@ -45,6 +45,8 @@ class SqliteRequests:
     read or written.
     """
 
+    remote = True
+
     def __init__(self, path: str | Path, *, wait: float = 5.0, create: bool = True, keep: float = 86_400.0) -> None:
         self.path = Path(path)
         self._wait, self._keep = wait, keep
