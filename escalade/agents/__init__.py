@@ -2,6 +2,7 @@
 
     models, gateway, transports   models, the engines under `dspy.LM`, and what carries a request to a provider
     climb, policies, confidence   the loop, what decides in it, and what it decides by
+    calibration                   from what a source says to how often it is right then
     escalate                      the climb as a `dspy.Module`
     world                         simulated models with a skill, a price and a latency, for work without a key
 

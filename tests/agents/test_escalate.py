@@ -15,7 +15,7 @@ from escalade import events
 from escalade.agents._route import Retry
 from escalade.agents.calibration import Platt
 from escalade.agents.climb import FAILED, OK, REFUSED, WRONG_FORMAT, Rung, Stop, Try, usd
-from escalade.agents.confidence import Confidence
+from escalade.agents.confidence import Confidence, Samples
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
@@ -290,6 +290,33 @@ def test_saved_with_its_policy(tmp_path):
     other.load(tmp_path / "qa.json")
     assert other.policy == Threshold(0.65)
     assert other.programs[0].demos[0]["answer"] == "2"
+
+
+def test_programs_saved_before_sources_were_there_load():
+    """A file without sources and calibrators leaves those of the program."""
+    qa, _, _ = ladder(policy=Threshold(0.65), confidence=Samples(3))
+    qa.calibrators["Predict/small"] = Platt(2.0)
+    old = {name: state for name, state in qa.dump_state().items() if name not in {"confidence", "calibrators"}}
+    other, _, _ = ladder(policy=Constant(0), confidence=Samples(5))
+    other.load_state(old)
+    assert (other.policy, other.sources[0], other.calibrators) == (Threshold(0.65), Samples(5), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"confidence": [None]}, "has 1 rungs, this one 3"),
+        ({"confidence": [{"kind": "oracle"}, None, None]}, "unknown source of confidence 'oracle'"),
+        ({"confidence": [{"kind": "threshold"}, None, None]}, "unknown source of confidence 'threshold'"),
+        ({"calibrators": {"Predict/small": {"kind": "samples"}}}, "unknown calibrator 'samples'"),
+        ({"calibrators": {"Predict/small": {"kind": "platt", "slop": 1}}}, "calibrator 'platt' can't be loaded"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(change, complaint):
+    """Another ladder, a source or a calibrator that isn't there, fields that it doesn't have: each is said."""
+    qa, _, _ = ladder()
+    with pytest.raises(BadInput, match=complaint):
+        qa.load_state({**qa.dump_state(), **change})
 
 
 def test_deepcopy_shares_the_gateway_and_copies_the_rest():
