@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 NAME = r"^[A-Za-z][A-Za-z0-9_.-]*$"
 _DOLLARS = r"^\d+(\.\d{1,9})?$"
+KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|xai|gsk|AIza|key)[-_][-_A-Za-z0-9*.]{6,}|\bAIza[-_A-Za-z0-9]{6,}")
+"""What keys of providers look like."""
+
 _ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _WITH_LOGIN = re.compile(r"//[^/@]*@|[?&][^=]*(key|token|secret)[^=]*=", re.IGNORECASE)
 
@@ -47,6 +50,12 @@ def _address(value: str) -> str:
     return value
 
 
+def _no_key(value: str) -> str:
+    if KEY_LIKE.search(value):
+        raise ValueError("looks like a key; write `api_key: env:NAME`, and replace the key at the provider")
+    return value
+
+
 def _without_keys(value: dict[str, Any]) -> dict[str, Any]:
     for name, one in value.items():
         if isinstance(one, Mapping):
@@ -56,6 +65,8 @@ def _without_keys(value: dict[str, Any]) -> dict[str, Any]:
                 _reference(str(one))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
+        elif isinstance(one, str):
+            _no_key(one)
     return value
 
 
@@ -96,7 +107,9 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=NAME, max_length=64, description="The alias that programs use.")
-    model: str = Field(min_length=1, description="The provider's name of it, like openai/gpt-4o-mini.")
+    model: Annotated[str, AfterValidator(_no_key)] = Field(
+        min_length=1, description="The provider's name of it, like openai/gpt-4o-mini."
+    )
     transport: Literal["litellm", "lm15", "recorded", "simulated"] = "litellm"
     tier: int | None = Field(None, ge=1, le=4, description="1 fast, 2 balanced, 3 advanced, 4 premium.")
     price: PriceSpec | Literal["unknown"] | None = Field(

@@ -14,7 +14,7 @@ from escalade.agents._chains import crossing, cycle
 from escalade.agents._model_spec import ModelsFile, ModelSpec
 from escalade.errors import BadInput, UnknownName
 from escalade.registry.access.files import read_file
-from escalade.registry.manifest import Place, Problem, _lines
+from escalade.registry.places import Place, Problem, key_of, lines_of
 from escalade.registry.prices import frozen_prices
 
 _TOP = {"$schema", "version", "defaults", "regions", "routing", "models"}
@@ -36,11 +36,10 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         text, self.written = read_file(path)
-        self.lines = _lines(path, text)
+        self.lines = lines_of(path, text)
 
     def problem(self, place: Place, message: str) -> Problem:
-        key = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place).removeprefix(".")
-        return Problem(str(self.path), self.lines(place), key, " ".join(message.split()))
+        return Problem(str(self.path), self.lines(place), key_of(place), " ".join(message.split()))
 
 
 class _Entry:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from typing import Any
 from dspy import lm15
 from dspy.lm15 import Config, Message, Request
 
-from escalade.agents._model_spec import ModelSpec
+from escalade.agents._model_spec import KEY_LIKE, ModelSpec
 from escalade.agents._route import Retry
 from escalade.agents.gateway import PREFIX, AsyncEngine, Gateway
 from escalade.agents.models import Model
@@ -32,8 +31,6 @@ MAX_TOKENS = 16
 """Of one answer: some providers refuse to answer in less."""
 
 AT_ONCE = 8
-
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|xai|gsk|AIza|key)[-_A-Za-z0-9*.]{6,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +139,4 @@ def _unreached(error: BaseException | None) -> bool:
 
 def _safe(error: BaseException) -> str:
     """What it says in one line, without keys: providers quote parts of them."""
-    return _KEY_LIKE.sub("<key>", safe_line(error, 160))
+    return KEY_LIKE.sub("<key>", safe_line(error, 160))

@@ -20,13 +20,11 @@ that. `data/tools.schema.json` describes the form, for editors; `escalade tools 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +33,7 @@ from pydantic import ValidationError
 from escalade.errors import BadInput, EscaladeError
 from escalade.registry.access.files import read_file
 from escalade.registry.lifecycle import to_date
+from escalade.registry.places import Place, Problem, key_of, lines_of
 from escalade.registry.sources.declared import PINS, Declared
 from escalade.registry.sources.pins import Pins
 from escalade.registry.tools import ToolDefinition, ToolSpec, define
@@ -52,24 +51,6 @@ _FROM_FUNCTION = {"input_schema", "output_schema"}
 _OWN = {"function", "deprecated", "yanked"}
 _DEPRECATED = {"message", "sunset", "replacement"}
 _TOP = {"$schema", "manifest", "registry", "defaults", "tools", "imports", "pins"}
-
-
-Place = tuple[str | int, ...]
-"""Where in the file: ("tools", 0, "cost")."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is wrong in a manifest. `line`: from 1, 0 where it isn't known."""
-
-    file: str
-    line: int
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
 
 
 def load_manifest(path: str | os.PathLike[str], *, gate: Gate = "refuse", sunset: Sunset = "refuse") -> Registry:
@@ -180,7 +161,7 @@ class _Manifest:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.text, self.written = read_file(file)
-        self.lines = _lines(file, self.text)
+        self.lines = lines_of(file, self.text)
         self.problems: list[Problem] = []
 
     def registry(self, gate: Gate, sunset: Sunset) -> tuple[Registry, list[Problem]]:
@@ -339,8 +320,7 @@ class _Manifest:
                 self._say((*place, str(key)), f"unknown key (known: {', '.join(sorted(known))})")
 
     def _say(self, place: Place, message: str) -> None:
-        key = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in place).removeprefix(".")
-        self.problems.append(Problem(str(self.file), self.lines(place), key, " ".join(message.split())))
+        self.problems.append(Problem(str(self.file), self.lines(place), key_of(place), " ".join(message.split())))
 
 
 def _fields() -> set[str]:
@@ -361,56 +341,3 @@ def _hint(place: Any, given: Any) -> str:
     """YAML reads 1.2 as a number."""
     quote = place and place[0] in {"cost", "max_cost", "version"} and isinstance(given, int | float)
     return f' (quote it: "{given}")' if quote else ""
-
-
-# ----------------------------------------------------------------------------------------------------- lines of a file
-
-
-def _lines(file: Path, text: str) -> Callable[[Place], int]:
-    """The line that a place stands in; that of the nearest place around it where it isn't there; 0 for not known."""
-    if file.suffix.lower() == ".toml":
-        return lambda place: _toml_line(text, place)
-    root: Any = None
-    with contextlib.suppress(ImportError):
-        import yaml
-
-        with contextlib.suppress(yaml.YAMLError):  # JSON with tabs, say, which is no YAML
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-    return lambda place: _yaml_line(root, place)
-
-
-def _yaml_line(node: Any, place: Place) -> int:
-    line = 0
-    for step in place:
-        if node is None:
-            break
-        if isinstance(step, int):
-            items = node.value if isinstance(node.value, list) else []
-            node = items[step] if step < len(items) else None
-            line = node.start_mark.line + 1 if node is not None else line
-        else:
-            pairs = [pair for pair in node.value if isinstance(pair, tuple) and pair[0].value == step]
-            line = pairs[0][0].start_mark.line + 1 if pairs else line
-            node = pairs[0][1] if pairs else None
-    return line
-
-
-def _toml_line(text: str, place: Place) -> int:
-    """By the headings of tables: good for tools that are written as [[tools]]."""
-    start, names = 0, [step for step in place if isinstance(step, str) and step != "tools"]
-    if place[:1] == ("imports",) and len(place) > 1:
-        heading = re.search(rf"^\s*\[imports\.{re.escape(str(place[1]))}\b", text, re.MULTILINE)
-        start = 0 if heading is None else heading.end() - len(heading[0].lstrip())
-        names = [step for step in place[2:] if isinstance(step, str)]
-    elif len(place) > 1 and isinstance(place[1], int):
-        headings = [match.start() for match in re.finditer(r"^\s*\[\[tools\]\]", text, re.MULTILINE)]
-        if place[1] >= len(headings):
-            return 0
-        start = headings[place[1]]
-        start += len(text[start:]) - len(text[start:].lstrip())
-    for step in reversed(names):
-        found = re.compile(rf"^\s*(\[+tools\.)?{re.escape(step)}\b", re.MULTILINE).search(text, start)
-        if found:
-            start = found.start() + len(found[0]) - len(found[0].lstrip())
-            break
-    return text.count("\n", 0, start) + 1 if start or place else 0

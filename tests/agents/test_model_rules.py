@@ -138,6 +138,31 @@ def test_a_context_without_room_for_a_prompt_is_refused():
         model(context=1000, max_output=1000)
 
 
+def test_rate_limits_by_whose_uses_count():
+    """As for tools: each user has his own, and those of a tenant count together."""
+    gateway = Gateway([model(limits={"user": "2/min", "tenant": "3/min"})])
+    ann, bob = Principal("ann", "acme", {"reader"}), Principal("bob", "acme", {"reader"})
+    asked = [ann, ann, ann, bob, bob, Principal("ann", "other", {"reader"})]
+    told = []
+    for who in asked:
+        try:
+            told.append(answered_by(gateway, who))
+        except RateLimited:
+            told.append("full")
+    assert told == ["a", "a", "full", "a", "full", "a"]
+
+
+def test_a_role_has_to_grant_the_model_by_its_name():
+    """`model.NAME:call`, or what the model says instead."""
+    gateway = Gateway([model("a"), model("b", permission="premium:use")])
+    for grants, allowed in ((["model.a:call"], "a"), (["model.*:call"], "a"), (["premium:use"], "b")):
+        with scope(principal=Principal("ann", "x", {"r"}), access=Roles({"r": grants})) as run:
+            assert [name for name in ("a", "b") if gateway.allows(name, run)] == [allowed]
+            ask(gateway, allowed)
+            with pytest.raises(PermissionDenied):
+                ask(gateway, {"a": "b", "b": "a"}[allowed])
+
+
 def test_tokens_per_minute_hold_and_fall_back():
     """When a model's tokens are used up, the next one answers; without one, the refusal says when to come back."""
     tight = model("a", tpm=400, max_output=100, fallbacks="b")

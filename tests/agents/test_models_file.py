@@ -98,6 +98,15 @@ def test_toml_works_too(tmp_path):
     assert (spec.name, spec.tier, spec.priced()) == ("a", 1, (Price.of("1", "2"), "yours"))
 
 
+def test_lines_in_toml(tmp_path):
+    """They are found by the headings of tables."""
+    text = '[defaults]\ntimeout = 9\n\n[[models]]\nname = "a"\nmodel = "openai/gpt-4o"\n\n[[models]]\nname = "b"\n'
+    (found,) = problems(tmp_path, f'{text}tier = 9\nmodel = "openai/gpt-4o"\n', "models.toml")
+    assert found.startswith("models.toml:10: models[1].tier: ")
+    (found,) = problems(tmp_path, f'x = 1\n{text}model = "openai/gpt-4o"\n', "models.toml")
+    assert found.startswith("models.toml:1: x: unknown key")
+
+
 def test_later_files_override_earlier_ones(tmp_path):
     """Field by field, models that are new come behind, and problems are said with the file that they stand in."""
     base = written(tmp_path, YAML)
@@ -224,6 +233,8 @@ LEAKS = [
     f"apikey: {KEY}",
     f"options: {{api_key: {KEY}}}",
     f"options: {{extra_headers: {{Authorization: Bearer {KEY}}}}}",
+    f"options: {{extra_headers: {{x-auth: {KEY}}}}}",
+    f"region: eu\n    model: {KEY}",
     f"api_base: https://me:{KEY}@models.example/v1",
     f"api_base: https://models.example/v1?api_key={KEY}",
     f"timeout: {KEY}",
@@ -234,7 +245,8 @@ LEAKS = [
 @pytest.mark.parametrize("line", LEAKS)
 def test_a_key_is_refused_and_never_repeated(tmp_path, line):
     """Whatever field it was written in, no message has it."""
-    found = problems(tmp_path, f"models:\n  - name: a\n    model: openai/gpt-4o\n    {line}\n")
+    model = "" if "model:" in line else "    model: openai/gpt-4o\n"
+    found = problems(tmp_path, f"models:\n  - name: a\n{model}    {line}\n")
     assert found
     assert KEY not in "".join(found)
     with pytest.raises(BadInput) as refused:

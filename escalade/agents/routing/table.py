@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from escalade.errors import BadInput
 from escalade.registry.access.files import read_file
-from escalade.registry.manifest import Problem, _lines
+from escalade.registry.places import Problem, key_of, lines_of
 from escalade.scopes import Principal
 
 Complexity = Literal["low", "medium", "high"]
@@ -178,9 +178,8 @@ class RoutingTable(_Part):
         except ValidationError as error:
             one = error.errors(include_url=False, include_input=False, include_context=False)[0]
             place = (("routing",) if inside else ()) + tuple(part for part in one["loc"] if part != "[key]")
-            key = ".".join(map(str, place))
             message = one["msg"].removeprefix("Value error, ")
-            raise BadInput(str(Problem(str(file), _lines(file, text)(place), key, message))) from None
+            raise BadInput(str(Problem(str(file), lines_of(file, text)(place), key_of(place), message))) from None
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> RoutingTable:

@@ -190,7 +190,7 @@ def test_a_table_of_ones_own(tmp_path):
 WRONG = [
     ("rules: [{complexity: low, tier: 1}]", "no rule fits complexity medium, intent greeting, segment standard"),
     ("rules:\n  - {tier: 1}\n  - {tier: 2}", "rule 2 (anything -> tier 2) never decides"),
-    ("rules:\n  - {tier: 5}", "routing.yaml:2: rules.0.tier: Input should be less than or equal to 4"),
+    ("rules:\n  - {tier: 5}", "routing.yaml:2: rules[0].tier: Input should be less than or equal to 4"),
     ("rules: [{segment: gold, tier: 1}, {tier: 2}]", "rule 1 names segment 'gold' (known: enterprise, standard, vip)"),
     ("rulez: []", "routing.yaml:1: rulez: Extra inputs are not permitted"),
     ("complexity:\n  words: {medium: 9, high: 3}\n  technical: {medium: 1, high: 2}", "high (3) begins below medium"),
