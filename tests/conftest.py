@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 
 # Before anything imports litellm or DSPy: both read these once.
@@ -66,6 +67,15 @@ def _reset() -> None:
     dspy_settings.main_thread_config = copy.deepcopy(dspy_settings.DEFAULT_CONFIG)
     dspy_settings.config_owner_thread_id = None
     dspy_settings.config_owner_async_task = None
+
+
+@pytest.fixture(autouse=True)
+def _imports_end() -> Iterator[None]:
+    """A gateway that began to import litellm in a thread doesn't hold up the tests after it."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "escalade-litellm-preload":
+            thread.join()
 
 
 @pytest.fixture(autouse=True)
