@@ -298,7 +298,7 @@ class Scope:
     @property
     def shown_id(self) -> str:
         """`run_id` as errors and spans have it: applications choose it, and may put personal data there."""
-        return telemetry.shown(self.run_id)
+        return telemetry.switch.shown(self.run_id)
 
     @property
     def closed(self) -> bool:
@@ -435,7 +435,7 @@ class Entered:
     def _entered(self, scope: Scope) -> Scope:
         import dspy
 
-        if telemetry.tracer is not None:
+        if telemetry.switch.tracer is not None:
             scope = telemetry.opened(scope)
         context = dspy.context(**{KEY: scope})
         context.__enter__()

@@ -169,7 +169,7 @@ def test_a_tool_within_a_tool(spans: InMemorySpanExporter) -> None:
 
 def test_under_a_span_of_the_application(spans: InMemorySpanExporter) -> None:
     """A run is a child of the span that is current where it begins, and leaves that one current."""
-    tracer = telemetry.tracer
+    tracer = telemetry.switch.tracer
     with tracer.start_as_current_span("request") as request:
         with escalade.scope():
             shop().resolve("crm.search")(query="x")

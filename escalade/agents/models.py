@@ -13,6 +13,7 @@ from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
 from escalade.registry.limits import RateLimit, parse_limits
 from escalade.registry.prices import Price, frozen_prices
+from escalade.telemetry.names import model_named
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Usage
@@ -105,6 +106,7 @@ class Model:
             permission=self.permission or f"model.{self.name}:call",
             limits=parse_limits(dict(self.limits) if isinstance(self.limits, Mapping) else self.limits),
             breaker=self.breaker,
+            described=model_named(self.name, self.id),
         )
 
     def ceiling(self, size: int, max_tokens: int | None = None) -> int | None:

@@ -85,8 +85,8 @@ class Admission:
 
     def __enter__(self) -> Admission:
         self._entered = True
-        if telemetry.tracer is not None and self.resource.kind == "tool":
-            self.span = telemetry.started(self.scope, self.entry)
+        if telemetry.switch.tracer is not None:
+            self.span = telemetry.started(self.scope, self.entry, self.resource.described)
         return self
 
     def __exit__(

@@ -53,6 +53,7 @@ class Resource:
     `observe`: told of each use that ended or was refused. `effect`: what a tool does to the world, as policies name it;
     `approval`: when it wants a person's consent; `once`: whether a call may have its answer again; `schema`: of its
     arguments, with a digest; `remote`: whether a use asks a store that processes share (its limiter's does).
+    `described`: what spans and metrics say of it besides its name.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Resource:
     schema: Mapping[str, Any] | None = None
     schema_digest: str = ""
     remote: bool = False
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.remote = self.remote or (bool(self.limits) and is_remote(self.limiter))
@@ -212,8 +214,8 @@ def _refused(resource: Resource, scope: Scope, entry: Entry, refusal: EscaladeEr
     scope.recorder.denied(entry)
     if resource.observe is not None:
         resource.observe(entry)
-    if telemetry.tracer is not None and resource.kind == "tool":
-        telemetry.refused(scope, entry)
+    if telemetry.switch.tracer is not None:
+        telemetry.refused(scope, entry, resource.described)
     if scope.listeners:
         _announce_denial(scope, resource, entry)
 

@@ -135,7 +135,7 @@ def install(tree: str = "escalade") -> None:
     the first handler of the tree, which redacts it for those of the root.
     """
     global _seen  # noqa: PLW0603 - loggers are global, too
-    telemetry.shown = alias
+    telemetry.switch.shown, telemetry.switch.safe = alias, safe_line
     known, top = logging.Logger.manager.loggerDict, logging.getLogger(tree)
     if len(known) == _seen and _handler in top.handlers:
         return

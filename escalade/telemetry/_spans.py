@@ -1,0 +1,169 @@
+"""Spans, and whose children they are.
+
+OpenTelemetry's context is a ContextVar, which is lost in the threads of `dspy.Parallel`, `batch` and `Evaluate`; so the
+innermost span of ours also travels in `dspy.context` and, that of the run, in `Scope.span`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from escalade.telemetry._switch import switch
+from escalade.telemetry.names import COST, ERROR_TYPE, NODE, RUN_ID
+
+if TYPE_CHECKING:
+    from escalade.scopes import Scope
+
+SPAN = "escalade_span"
+"""The key of `dspy.context` that carries the innermost span of a node, a climb or a rung."""
+
+_OURS = "escalade-span"
+
+
+class Spanning:
+    """A span under way. `facts`: its attributes so far. `path`: of the node that it is in, "" outside of any.
+
+    `current`: whether it is the current one in this thread or task until it ends. What ends in another place than it
+    began in, such as a generator, may not be: its consumer would work under it.
+    """
+
+    __slots__ = ("_began", "_token", "context", "ended", "facts", "name", "outer", "path", "span")
+
+    def __init__(
+        self,
+        name: str,
+        facts: dict[str, Any],
+        parent: Any,
+        *,
+        path: str = "",
+        client: bool = False,
+        current: bool = True,
+    ) -> None:
+        from opentelemetry import context, trace
+
+        self.name, self.facts, self.path, self.ended = name, facts, path, False
+        kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
+        tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
+        self.span = tracer.start_span(name, context=parent, kind=kind, attributes=facts)
+        self.outer = context.get_current()
+        self.context = context.set_value(_OURS, self, trace.set_span_in_context(self.span, parent))
+        self._token = context.attach(self.context) if current else None
+        self._began = time.perf_counter()
+
+    @property
+    def began(self) -> float:
+        """`time.perf_counter()` seconds."""
+        return self._began
+
+    def add(self, facts: dict[str, Any]) -> None:
+        """More attributes."""
+        self.facts.update(facts)
+        self.span.set_attributes(facts)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The current span for a while, for one that isn't by itself."""
+        from opentelemetry import context
+
+        token = context.attach(self.context)
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    def end(self, facts: dict[str, Any], error: str) -> None:
+        """`error`: the class of what it failed with, "" for nothing."""
+        from opentelemetry import context
+        from opentelemetry.trace import Status, StatusCode
+
+        if error:
+            facts = {**facts, ERROR_TYPE: switch.shown(error)}
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.add(facts)
+        self.ended = True
+        self.span.end()
+        if self._token is not None and context.get_current() is self.context:  # it may end in another task
+            context.detach(self._token)
+        sink = switch.sink
+        if sink is not None:
+            sink(self, error, time.perf_counter() - self._began)
+
+
+def parent(scope: Scope | None) -> Any:
+    """OpenTelemetry's current context where it has a span that goes on, else that of the innermost span of ours."""
+    from opentelemetry import context, trace
+
+    now = context.get_current()
+    while True:
+        ours: Any = now.get(_OURS)
+        if ours is None or not ours.ended or trace.get_current_span(now) is not ours.span:
+            break
+        now = ours.outer  # it ended elsewhere and could not be taken off here
+    if trace.get_current_span(now).get_span_context().is_valid:
+        return now
+    inner = innermost(scope)
+    return now if inner is None else inner.context
+
+
+def innermost(scope: Scope | None) -> Spanning | None:
+    """The innermost span of ours that is known in this thread: of a node, a climb, a rung, or of the run."""
+    import dspy
+
+    here: Spanning | None = dspy.settings.get(SPAN)
+    run: Spanning | None = None if scope is None else scope.span
+    if here is None or run is None:
+        return here or run
+    return here if here.began >= run.began else run
+
+
+def path_here() -> str:
+    """The path of the node that this is in, "" outside of any."""
+    import dspy
+
+    here: Spanning | None = dspy.settings.get(SPAN)
+    return "" if here is None else here.path
+
+
+def begin(name: str, facts: dict[str, Any], scope: Scope | None, *, path: str | None = None) -> Spanning:
+    """A span of ours, the current one until it ends. `path`: of the node that it is; None: that of where this is."""
+    where = path_here() if path is None else path
+    if scope is not None:
+        facts = {**facts, RUN_ID: scope.shown_id}
+    if where:
+        facts = {**facts, NODE: where}
+    return Spanning(name, facts, parent(scope), path=where)
+
+
+@contextmanager
+def spanned(name: str, facts: dict[str, Any], scope: Scope | None) -> Iterator[Spanning | None]:
+    """A span around a piece of work, also in the threads that DSPy starts in it; None while nobody looks."""
+    if switch.tracer is None:
+        yield None
+        return
+    import dspy
+
+    spanning = begin(name, facts, scope)
+    try:
+        with dspy.context(**{SPAN: spanning}):
+            yield spanning
+    except BaseException as error:
+        spanning.end({}, type(error).__name__)
+        raise
+    spanning.end({}, "")
+
+
+def opened(scope: Scope) -> Scope:
+    """The scope with a span of its run, if it begins one."""
+    if scope.span is not None:
+        return scope
+    return scope.with_span(Spanning("escalade.run", {RUN_ID: scope.shown_id}, parent(scope)))
+
+
+def closed(scope: Scope, error: BaseException | None) -> None:
+    """The scope was left; the one that began the run ends its span."""
+    if scope.span is None or (scope.parent is not None and scope.parent.span is scope.span):
+        return
+    scope.span.end({COST: int(scope.spent)}, "" if error is None else type(error).__name__)
