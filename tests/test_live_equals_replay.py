@@ -29,6 +29,7 @@ from escalade.money import NANO, Money
 from escalade.registry.breaker import Breaker
 from escalade.registry.opening import scope
 from escalade.registry.prices import Price
+from tests.agents.learned._random import learned
 from tests.agents.scripted import Scripted
 
 # -------------------------------------------------------------------------------------------- what is made up
@@ -66,6 +67,8 @@ def policies(draw, k):
             st.builds(Agreement, members=some, then=rung),
             st.builds(RandomMix, st.floats(0, 1), rung, rung, st.integers(0, 9)),
             st.builds(PromptLength, st.integers(0, 200), rung, rung),
+            learned(k),
+            learned(k),
         )
     )
     if draw(st.booleans()):

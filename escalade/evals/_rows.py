@@ -82,18 +82,18 @@ def rows_of(entries: list[Entry], base: Entry, lineup: Lineup, folds: int) -> li
     real = [math.nan if entry.play is None else _or_nan(p.mean_cost) for entry, p in zip(entries, played, strict=True)]
     on = curves.frontier(real, [float(p.quality.mean()) for p in played]).tolist()
     rows = [
-        _row(entry, one, against, lineup, frontier=front, is_base=entry.name == base.name)
+        _row(entry, one, against, lineup, folds, frontier=front, is_base=entry.name == base.name)
         for entry, one, front in zip(entries, played, on, strict=True)
     ]
     return sorted(_adjusted(rows), key=lambda row: (-row.quality, row.cost_per_1k_usd or 0.0, row.name))
 
 
-def _row(entry: Entry, one: Played, base: Played, lineup: Lineup, *, frontier: bool, is_base: bool) -> Row:
+def _row(entry: Entry, one: Played, base: Played, lineup: Lineup, folds: int, *, frontier: bool, is_base: bool) -> Row:
     quality, low, high = statistics.mean_interval(one.quality, LEVEL)
     diff, diff_low, diff_high = (
         (0.0, 0.0, 0.0) if is_base else statistics.paired_difference(one.quality, base.quality, LEVEL)
     )
-    sweep = _sweep(entry, lineup)
+    sweep = _sweep(entry, lineup, folds)
     told = BASELINE if is_base else HINDSIGHT if entry.play is None else None
     return Row(
         name=entry.name,
@@ -138,13 +138,13 @@ def _adjusted(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _sweep(entry: Entry, lineup: Lineup) -> Sweep | None:
+def _sweep(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
     """The score behind the policy. A budget changes where the threshold stands, not the score: none is given for it."""
     if entry.play is None and lineup.outcomes.k > 1:
         return oracle_sweep(lineup.outcomes, lineup.cheap, lineup.strong)
     if entry.play is None or isinstance(entry.play, FittedBudgeted):
         return None
-    return sweep_of(entry.play, lineup.outcomes)
+    return sweep_of(entry.play, lineup.outcomes, folds, lineup.seed)
 
 
 def _beats_random(entry: Entry, one: Played, lineup: Lineup) -> bool | None:

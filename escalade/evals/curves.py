@@ -31,6 +31,7 @@ from escalade.agents.climb import OK, Policy
 from escalade.agents.policies import Agreement, PromptLength, RandomMix, RungRef, Threshold, rung_index
 from escalade.errors import BadInput
 from escalade.evals._vector import Board, Table, largest_group
+from escalade.evals.learned import FittedAnswers, FittedRouter, held_out_scores
 from escalade.evals.outcomes import STATUSES
 from escalade.evals.replay import Fitted, FittedPromptLength, FittedThreshold, MatchedRandom
 
@@ -111,14 +112,17 @@ class Sweep:
         return cpt(self.score, self.weak, self.strong, x)
 
 
-def sweep_of(policy: Policy | Fitted, outcomes: Outcomes) -> Sweep | None:
+def sweep_of(policy: Policy | Fitted, outcomes: Outcomes, folds: int = 5, seed: int = 0) -> Sweep | None:
     """The score that this policy sets one threshold on; None without one, or with more than two answers to choose from.
 
     `RandomMix`: the same for all, so that its curve is the expected one: a straight line. `PromptLength`: the length.
     `Threshold` on two rungs: 1 - confidence of the cheap answer. `Agreement`: how many members disagree with the
     largest group, whose answer is the weak one. What is fitted has the score of what it fits. A failed cheap attempt
-    has the score nan, first of all: it escalates anyhow.
+    has the score nan, first of all: it escalates anyhow. What is learned has the gain that it expects, out of fold
+    (`folds`, `seed`); its weak answer is that of the last rung that it looks at.
     """
+    if isinstance(policy, FittedRouter | FittedAnswers):
+        return _pair(held_out_scores(policy, outcomes, folds, seed), outcomes, policy.members[-1], policy.high)
     rungs = outcomes.rungs
     if isinstance(policy, RandomMix | MatchedRandom):
         return _pair(np.zeros(outcomes.n), outcomes, policy.low, policy.high)

@@ -9,10 +9,15 @@
     threshold-fitted          the cheapest threshold that is as good as the strongest rung, fitted on the other folds
     agreement-3               the 3 cheapest rungs that answer vote, the strongest answers when they disagree
     agreement-models          one rung of each cheaper model votes
+    gain, nearest             learned from the question: the strongest rung where it is expected to pay (linear, kNN)
+    answer-in-view            learned from the answers of one rung of each cheaper model; answer-in-view-3: of 3 rungs
+    cascade-routing           learned: any rung next that is worth it; cascade-routing-0.05: dollars for a right answer
+    bandit                    learned from its own choices alone; bandit-0.05: dollars that a right answer is worth
+    guaranteed                answer-in-view with a bounded loss; guaranteed-0.05: by 5 points at most
     ANY+budget                any of them under the hard budgets per request and per run
 
 A "-" may be written as "=" before a number. The *cheap* rung is the dearest of those below the strongest that say how
-sure they are, else the first.
+sure they are, else the first. What is learned is learned on the other folds; it isn't in the default line-up.
 """
 
 from __future__ import annotations
@@ -26,11 +31,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from escalade.agents.climb import Policy
+from escalade.agents.learned.cascade import MOST
+from escalade.agents.learned.gain import Gain
+from escalade.agents.learned.nearest import Nearest
 from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
 from escalade.errors import BadInput, UnknownName, UnknownPrice
+from escalade.evals.learned import FittedAnswers, FittedBandit, FittedCascade, FittedGuaranteed, FittedRouter
 from escalade.evals.outcomes import NO_ANSWER
 from escalade.evals.replay import Fitted, FittedBudgeted, FittedPromptLength, FittedThreshold, MatchedRandom
-from escalade.money import Money
+from escalade.money import NANO, Money
 
 if TYPE_CHECKING:
     from escalade.evals.outcomes import Outcomes
@@ -39,6 +48,12 @@ THRESHOLD, STRICT = 0.8, 0.99
 """Confidences below which the default line-up escalates: models that state one in words are seldom below 0.8."""
 
 ORACLE, BUDGET, FITTED, MODELS = "oracle", "+budget", "threshold-fitted", "agreement-models"
+LEARNED = ("gain", "nearest", "answer-in-view", "cascade-routing", "bandit", "guaranteed")
+"""Families that are fitted to the other folds, and take their time for it."""
+
+WORTH = 20
+"""A right answer is worth so many calls of the strongest rung, where nobody says what it is worth."""
+
 RUN_SHARE = Decimal("0.5")
 """Default budget of a run: this share of what the strongest rung alone would cost."""
 
@@ -148,6 +163,12 @@ class Lineup:
             "prompt-length": self._prompt_length,
             "threshold": self._threshold,
             "agreement": self._agreement,
+            "gain": lambda text: self._router("gain", Gain, text),
+            "nearest": lambda text: self._router("nearest", Nearest, text),
+            "answer-in-view": self._answers,
+            "cascade-routing": self._cascade,
+            "bandit": self._bandit,
+            "guaranteed": self._guaranteed,
         }
 
     def _escalating(self) -> Iterator[str]:
@@ -163,7 +184,8 @@ class Lineup:
             yield MODELS
 
     def _known(self) -> list[str]:
-        return list(dict.fromkeys([*self.names(), ORACLE, "random", "prompt-length", "threshold-0.8", "agreement-3"]))
+        usual = (ORACLE, "random", "prompt-length", "threshold-0.8", "agreement-3")
+        return list(dict.fromkeys([*self.names(), *usual, *LEARNED]))
 
     def _random(self, text: str) -> Entry:
         share = self._number("random", text, 0.5)
@@ -220,6 +242,42 @@ class Lineup:
             raise BadInput(f"{name}: it takes 2 or more to agree, and {len(self.voters)} rungs can vote on this data")
 
         return Entry(name, Agreement(tuple(self.voters[:size]), self._above(name), name=name), routes=True)
+
+    def _router(self, name: str, kind: type[Gain] | type[Nearest], text: str) -> Entry:
+        self._plain(name, text)
+        return Entry(name, FittedRouter(kind, self.cheap, self._above(name), self.margin, name), routes=True)
+
+    def _answers(self, text: str) -> Entry:
+        name = f"answer-in-view-{text}" if text else "answer-in-view"
+        members = self.voters[: self._size("answer-in-view", text, 0)] if text else self._one_of_each()
+        self._needs(name, members, "answers to look at")
+        return Entry(name, FittedAnswers(tuple(members), self._above(name), self.margin, name), routes=True)
+
+    def _guaranteed(self, text: str) -> Entry:
+        name, epsilon = f"guaranteed-{text}" if text else "guaranteed", self._number("guaranteed", text, 0.05)
+        scored = self._answers("").play
+        assert isinstance(scored, FittedAnswers)  # noqa: S101 - that is what it makes
+        return Entry(name, FittedGuaranteed(scored, epsilon, name=name), routes=True)
+
+    def _cascade(self, text: str) -> Entry:
+        name = f"cascade-routing-{text}" if text else "cascade-routing"
+        rungs = (*self._one_of_each()[-(MOST - 1) :], self._above(name))
+        return Entry(name, FittedCascade(rungs, self._worth(name, "cascade-routing", text), name), routes=True)
+
+    def _bandit(self, text: str) -> Entry:
+        name = f"bandit-{text}" if text else "bandit"
+        rungs = (self.cheap, self._above(name))
+        return Entry(name, FittedBandit(rungs, self._worth(name, "bandit", text), self.seed, name), routes=True)
+
+    def _worth(self, name: str, family: str, text: str) -> float:
+        """Dollars for a right answer: those given, else so many calls of the strongest rung."""
+        if not self.outcomes.priced:
+            raise UnknownPrice(f"{name}: what a rung is worth can't be told, {self._unpriced()}")
+        return self._number(family, text, WORTH * float(self.outcomes.cost[:, self.strong].mean()) / NANO)
+
+    def _plain(self, name: str, text: str) -> None:
+        if text:
+            raise UnknownName("policy", f"{name}-{text}", self._known())
 
     def _one_of_each(self) -> list[int]:
         """The dearest rung of each model among the voters."""

@@ -27,6 +27,9 @@ from escalade.errors import BadInput
 MOST = 1_000
 """Questions kept: a decision takes about a microsecond for each."""
 
+FACTS_USED = 12
+"""Facts by which questions are compared: those that say most about the gain."""
+
 
 @register_policy
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Nearest(Saved):
         facts, gain = np.array([facts_of(table.view(i).features) for i in at]), gains(table, at, low, high)
         model, _ = fit_linear(facts, gain)
         scale = np.abs(model.weights)
-        used = np.flatnonzero(scale > 0)
+        says = scale * facts.std(axis=0)
+        used = np.array([i for i in np.argsort(-says, kind="stable")[:FACTS_USED].tolist() if says[i] > 0], dtype=int)
         points = np.round(facts[:, used] * scale[used], 5)
         k = min(k, len(at) - 1)
         square = (points**2).sum(axis=1)
