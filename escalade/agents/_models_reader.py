@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from escalade.agents._allowed import regions_of
 from escalade.agents._chains import crossing, cycle
 from escalade.agents._model_spec import ModelsFile, ModelSpec
+from escalade.agents.routing.table import RoutingTable, amiss
 from escalade.errors import BadInput, UnknownName
 from escalade.registry.access.files import read_file
 from escalade.registry.places import Place, Problem, key_of, lines_of
@@ -112,10 +113,18 @@ class _Reader:
             self._say(file, ("regions",), str(error) if known else "expected a mapping like {'tenant:acme': [eu]}")
 
     def _routing(self, file: _File, said: Any) -> None:
-        if said is not None and not isinstance(said, Mapping):
+        if said is None:
+            return
+        if not isinstance(said, Mapping):
             self._say(file, ("routing",), "expected a mapping")
+            return
+        try:
+            RoutingTable.of(said)
+        except ValidationError as error:
+            place, message = amiss(error)
+            self._say(file, ("routing", *place), message)
         else:
-            self.routing = said if self.routing is None or said is not None else self.routing
+            self.routing = said
 
     def _entry(self, file: _File, place: Place, said: Any, seen: dict[str, int]) -> None:
         name = said.get("name") if isinstance(said, Mapping) else None

@@ -1,8 +1,8 @@
 """Does each model answer? One cheap call per model, and what is wrong in plain words.
 
 Each call goes through a gateway of its own model alone, without retries and fallbacks, so that it is this model that is
-asked; under a scope with a small budget, which the calls share. Keys are never shown: neither by us, nor as part of
-what a provider said about one.
+asked, whatever its breaker thinks of it; under a scope with a small budget, which the calls share. Keys are never
+shown: neither by us, nor as part of what a provider said about one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from escalade.agents.gateway import PREFIX, AsyncEngine, Gateway
 from escalade.agents.models import Model
 from escalade.errors import BudgetExceeded, DeadlineExceeded, EscaladeError, PermissionDenied, UnknownPrice
 from escalade.money import Money
+from escalade.registry.breaker import Breaker
 from escalade.registry.opening import scope
 from escalade.registry.privacy.outlets import safe_line
 
@@ -67,7 +68,7 @@ async def check_models(
 
 
 async def _checked(spec: ModelSpec, model: Model, patience: float) -> Checked:
-    alone = replace(model, fallbacks=(), timeout=min(patience, model.timeout))
+    alone = replace(model, fallbacks=(), timeout=min(patience, model.timeout), breaker=Breaker())
     engine = AsyncEngine(Gateway([alone], name=f"check of {model.name}", retry=Retry(retries=0)), model.name)
     request = Request(
         model=PREFIX + model.name, messages=(Message.user(QUESTION),), config=Config(max_tokens=MAX_TOKENS)

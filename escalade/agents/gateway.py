@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     import dspy
     from dspy.lm15 import Request, Response
 
+    from escalade.agents.cache import ResponseCache
+
 T = TypeVar("T")
 
 PREFIX = "escalade/"
@@ -54,8 +56,8 @@ _lock = threading.Lock()
 class Gateway:
     """Models by alias, and the LMs that reach them. `name` finds it again after pickling; the newest of a name wins.
 
-    `regions`: who may use models of certain regions only, such as {"tenant:acme": "eu"}; see `_allowed.py`. A library
-    that takes seconds to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
+    `regions`: who may use models of certain regions only, such as {"tenant:acme": "eu"}; see `_allowed.py`. `cache`: of
+    responses, see `cache/`; LMs use it unless they are made, or called, with `cache=False`. A library that takes seconds to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
     """
 
     def __init__(
@@ -65,8 +67,9 @@ class Gateway:
         name: str = "default",
         retry: Retry | None = None,
         regions: Mapping[str, str | Iterable[str]] | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
-        self.name, self.retry = name, retry or Retry()
+        self.name, self.retry, self.cache = name, retry or Retry(), cache
         self.regions = regions_of(regions)
         self._models: dict[str, Model] = {}
         for model in models:
@@ -134,12 +137,12 @@ class Gateway:
     def lm(self, name: str, **options: Any) -> dspy.LM:
         """A `dspy.LM` on the model; `options` are its generation settings, like `temperature`. Raises UnknownName.
 
-        DSPy's own cache is off unless you ask for it: its key knows no tenant.
+        Without a cache of the gateway, `cache=True` is DSPy's own, whose key knows no tenant; it is off by default.
         """
         from escalade.agents._lm import GatewayLM
 
         model = self.model(name)
-        options.setdefault("cache", False)
+        options.setdefault("cache", self.cache is not None)
         options.setdefault("max_tokens", model.max_output)
         pair = {"engine": Engine(self, name), "async_engine": AsyncEngine(self, name)}
         return GatewayLM(PREFIX + name, **pair, num_retries=0, **options)
@@ -325,7 +328,7 @@ def _booked(use: Admission, turn: Turn) -> Iterator[None]:
     except BaseException as error:
         if use.cost is None:
             use.cost = billed(error, use.held)
-        if use.cost == 0:
+        if not billed(error, 1):  # nor has the provider counted its tokens
             turn.used(0)
         use.blame = blames(error)
         raise

@@ -10,6 +10,7 @@ from dspy import lm15
 from dspy.lm15 import Message, Request
 
 from escalade import Journal, Principal, Roles, scope
+from escalade.agents._route import Retry
 from escalade.agents._tokens import MINUTE, TokenRate, Turn
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
@@ -195,6 +196,15 @@ def test_what_counts_is_the_providers_count():
     with scope(), pytest.raises(lm15.AuthError):
         ask(failing)
     assert failing.model("a").rate.used == 0
+
+
+def test_a_timeout_counts_whatever_the_price():
+    """The provider may have counted it, also where its price isn't known here."""
+    slow = World({"a": SimModel(fail_every=1, error=lm15.TimeoutError("late"))})
+    gateway = Gateway([Model("a", "a", Simulated(slow), tpm=10_000, max_output=500)], retry=Retry(retries=0))
+    with scope(), pytest.raises(lm15.TimeoutError):
+        ask(gateway)
+    assert gateway.model("a").rate.used > 500
 
 
 async def test_streams_count_tokens_too():

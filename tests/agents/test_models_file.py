@@ -171,6 +171,11 @@ WRONG = [
         "models.yaml:3: models[1].name: 'a' is there twice (also in line 2)",
     ),
     (
+        "models: [{name: a, model: openai/gpt-4o}]\nrouting:\n  rules:\n    - {tier: 9}\n",
+        "models.yaml:4: routing.rules[0].tier: Input should be less",
+    ),
+    ("models: [{name: a, model: openai/gpt-4o}]\nrouting: 3\n", "models.yaml:2: routing: expected a mapping"),
+    (
         "models:\n  - name: a\n    model: openai/gpt-4o\n    fallbacks: [b]\n",
         "models.yaml:4: models[0].fallbacks: unknown model 'b'",
     ),

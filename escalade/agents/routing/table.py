@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from escalade.errors import BadInput
 from escalade.registry.access.files import read_file
-from escalade.registry.places import Problem, key_of, lines_of
+from escalade.registry.places import Place, Problem, key_of, lines_of
 from escalade.scopes import Principal
 
 Complexity = Literal["low", "medium", "high"]
@@ -176,9 +176,8 @@ class RoutingTable(_Part):
         try:
             return cls.of(said)
         except ValidationError as error:
-            one = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = (("routing",) if inside else ()) + tuple(part for part in one["loc"] if part != "[key]")
-            message = one["msg"].removeprefix("Value error, ")
+            place, message = amiss(error)
+            place = ("routing", *place) if inside else place
             raise BadInput(str(Problem(str(file), lines_of(file, text)(place), key_of(place), message))) from None
 
     @classmethod
@@ -213,6 +212,12 @@ class RoutingTable(_Part):
 
     def _at(self, complexity: str, intent: str, segment: str) -> int | None:
         return next((i for i, rule in enumerate(self.rules) if rule.fits(complexity, intent, segment)), None)
+
+
+def amiss(error: ValidationError) -> tuple[Place, str]:
+    """Where in a table the first thing is wrong, and what."""
+    one = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return tuple(part for part in one["loc"] if part != "[key]"), one["msg"].removeprefix("Value error, ")
 
 
 def _said(complexity: str, intent: str, segment: str) -> str:
