@@ -231,11 +231,38 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetCrossed(Event):
+    """A budget that this run is under crossed a mark: warn, brake, exhausted or overrun; once a process and period.
+
+    `account`: its alias. `used`: settled and held; `limit`, None without one: nano-dollars.
+    """
+
+    account: str
+    level: str
+    used: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
     """A physical use of a resource, a model or a tool, was settled at `cost`."""
 
     resource: str
     cost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit(Event):
+    """A model was not called, since its answer was there. `kind`: of the question. `level`: where the answer was:
+    memory, store, joined (an equal call that ran at the time), similar. `saved`: what the call would have cost, None
+    for unknown. `age`: of the answer, seconds.
+    """
+
+    model: str
+    kind: str
+    level: str
+    saved: int | None = None
+    age: float = 0.0
 
 
 _seq = itertools.count(1)  # next() of a C iterator is atomic: no lock for the number itself

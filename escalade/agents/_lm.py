@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import dspy
+from dspy.clients._deprecation import warn_openai_messages
+from dspy.clients.execution import aexecute, execute, finalize, prepare
+from dspy.utils.callback import with_callbacks
 
 from escalade.money import NANO
 
@@ -14,13 +17,52 @@ class GatewayLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`. Raises BudgetExceeded before the first of n candidates when n don't fit the budget."""
+        if self._answers is not None:
+            return self._ask(prompt, messages=messages, **kwargs)
         self._check_candidates(prompt, messages, kwargs)
         return super().__call__(prompt, messages=messages, **kwargs)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `__call__`."""
+        if self._answers is not None:
+            return await self._aask(prompt, messages=messages, **kwargs)
         self._check_candidates(prompt, messages, kwargs)
         return await super().acall(prompt, messages=messages, **kwargs)
+
+    @property
+    def _answers(self) -> Any:
+        """The gateway's cache of responses, None where it has none (or this is a copy on another engine)."""
+        return getattr(getattr(self._engine_spec, "gateway", None), "cache", None)
+
+    @with_callbacks
+    def _ask(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """`dspy.LM.__call__` with our cache instead of DSPy's."""
+        from escalade.agents.cache.answering import answered
+
+        call, gateway = prepare(self, prompt, messages, kwargs), self._engine_spec.gateway
+        warn_openai_messages(self, messages)
+
+        def make(call: Any) -> Any:
+            self._check_candidates(prompt, messages, kwargs)
+            return execute(self, call)
+
+        result = answered(self._answers, gateway, gateway.model(self.model), call, make)
+        return finalize(self, call, result)
+
+    @with_callbacks
+    async def _aask(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """As `_ask`."""
+        from escalade.agents.cache.answering import aanswered
+
+        call, gateway = prepare(self, prompt, messages, kwargs, asynchronous=True), self._engine_spec.gateway
+        warn_openai_messages(self, messages)
+
+        async def make(call: Any) -> Any:
+            self._check_candidates(prompt, messages, kwargs)
+            return await aexecute(self, call)
+
+        result = await aanswered(self._answers, gateway, gateway.model(self.model), call, make)
+        return finalize(self, call, result)
 
     def _get_initial_kwargs(self, **options: Any) -> dict[str, Any]:
         """The settings as they are: `dspy.LM` wants others for a model called "gpt-5" or "o3", but here that is an
@@ -31,7 +73,8 @@ class GatewayLM(dspy.LM):
 
     def update_history(self, entry: dict[str, Any]) -> None:
         """Put the gateway's bill into the entry; a cache hit costs nothing now."""
-        entry = {**entry, "cost": _bill(entry.get("response"), hit=entry.get("usage") == {})}
+        hit = entry.get("usage") == {}
+        entry = {**entry, "cost": _bill(entry.get("response"), hit=hit), "cache_hit": hit}
         super().update_history(entry)
 
     def _check_candidates(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from escalade.agents import _spans
 from escalade.agents._allowed import Regions, check_allowed, regions_of
 from escalade.agents._bounds import check_bounded
 from escalade.agents._chains import crossing
@@ -57,7 +58,8 @@ class Gateway:
     """Models by alias, and the LMs that reach them. `name` finds it again after pickling; the newest of a name wins.
 
     `regions`: who may use models of certain regions only, such as {"tenant:acme": "eu"}; see `_allowed.py`. `cache`: of
-    responses, see `cache/`; LMs use it unless they are made, or called, with `cache=False`. A library that takes seconds to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
+    responses, see `cache/`; LMs use it unless they are made, or called, with `cache=False`. A library that takes seconds
+    to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
     """
 
     def __init__(
@@ -229,7 +231,7 @@ class Engine(_Engine):
         for model in route:
             try:
                 asked = _asked(request, model, scope, self._gateway.regions)
-                with asked.turn, admit(model.resource, **asked.terms) as use, _booked(use, asked.turn):
+                with asked.turn, admit(model.resource, **asked.terms) as use, _booked(use, asked, route):
                     return _finished(model, use, model.transport.complete(asked.sent), route, asked.turn)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
@@ -243,7 +245,11 @@ class Engine(_Engine):
             begun = False
             try:
                 asked = _asked(request, model, scope, self._gateway.regions)
-                with asked.turn, admit(model.resource, **asked.terms) as use, _metered(use, model, asked) as meter:
+                with (
+                    asked.turn,
+                    admit(model.resource, **asked.terms) as use,
+                    _metered(use, model, asked, route) as meter,
+                ):
                     for event in model.transport.stream(asked.sent):
                         for shown in meter.saw(event):
                             begun = True
@@ -266,7 +272,7 @@ class AsyncEngine(_Engine):
                 asked = _asked(request, model, scope, self._gateway.regions)
                 with asked.turn:
                     async with await aadmit(model.resource, **asked.terms) as use:
-                        with _booked(use, asked.turn):
+                        with _booked(use, asked, route):
                             return _finished(model, use, await _in_time(model, scope, asked.sent), route, asked.turn)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
@@ -283,7 +289,7 @@ class AsyncEngine(_Engine):
                 asked = _asked(request, model, scope, self._gateway.regions)
                 with asked.turn:
                     async with await aadmit(model.resource, **asked.terms) as use:
-                        with _metered(use, model, asked) as meter:
+                        with _metered(use, model, asked, route) as meter:
                             async for event in _events_in_time(model, scope, asked.sent):
                                 for shown in meter.saw(event):
                                     begun = True
@@ -320,9 +326,12 @@ def _check(sent: Request, model: Model, scope: Scope, turn: Turn, regions: Regio
 
 
 @contextmanager
-def _booked(use: Admission, turn: Turn) -> Iterator[None]:
+def _booked(use: Admission, asked: _Asked, route: Route, *, stream: bool = False) -> Iterator[None]:
     """Around one attempt, within its admission; books what a failure costs and whom it blames."""
+    turn = asked.turn
     turn.sent()
+    if use.span is not None:
+        _spans.asked(use.span, asked.sent, route.attempts + 1, stream=stream)
     try:
         yield
     except BaseException as error:
@@ -335,9 +344,9 @@ def _booked(use: Admission, turn: Turn) -> Iterator[None]:
 
 
 @contextmanager
-def _metered(use: Admission, model: Model, asked: _Asked) -> Iterator[_Meter]:
+def _metered(use: Admission, model: Model, asked: _Asked, route: Route) -> Iterator[_Meter]:
     """`_booked` for a stream: what was seen of it is what it costs, however it ends."""
-    with _booked(use, asked.turn):
+    with _booked(use, asked, route, stream=True):
         meter = _Meter(model, use, asked.sent)
         yield meter
         meter.ended(asked.turn)
@@ -391,6 +400,8 @@ def _finished(model: Model, use: Admission, answer: Response, route: Route, turn
     """Settle by the provider's count (the reservation where it gave none) and write the bill on the answer."""
     use.cost = _bill(model, use, answer)
     turn.counted(answer.usage)
+    if use.span is not None:
+        _spans.answered(use.span, answer)
     if answer.finish_reason == "length":
         use.scope.note_truncated()
     bill = {"model": model.name, "cost": use.cost, "attempts": route.attempts + 1}
@@ -428,6 +439,8 @@ class _Meter:
 
     def saw(self, event: Any) -> tuple[Any, ...]:
         """Count it. Returns what to show now: the start waits for content, so that until then one may fall back."""
+        if self._use.span is not None:
+            _spans.saw(self._use.span, event)
         if event.type == "start":
             self._waiting = (event,)
             return ()

@@ -47,6 +47,11 @@ async def elsewhere(do: Callable[[], T], undo: Callable[[T], object] | None = No
     raise left
 
 
+def in_background(do: Callable[[], object]) -> None:
+    """`do()` in a thread, some time; nobody waits for it, and what it raises is lost."""
+    _threads().submit(do)
+
+
 @cache
 def _threads() -> Workers:
     from escalade.registry.workers import Workers

@@ -15,20 +15,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from escalade.errors import BadInput, DataError, StoreUnavailable
-from escalade.registry.stores.owners import after_fork
+from escalade.registry.stores.owners import Owner, after_fork, here, started
 from escalade.registry.stores.resting import Rest
 
 R = TypeVar("R")
 
 MEBIBYTE = 1024 * 1024
+_CLAIM = "claim:"
+"""What the keys of claims begin with."""
+
 _SHARE = 8
 """No value takes more than this part of the whole."""
 
@@ -86,6 +91,28 @@ class DiskCache:
         """Forget what was kept under this tag, or everything. Raises StoreUnavailable."""
         self._ask(lambda cache: cache.clear() if tag is None else cache.evict(tag))
 
+    def delete(self, key: str) -> None:
+        """Forget one value. Raises StoreUnavailable."""
+        self._ask(lambda cache: cache.delete(key))
+
+    def forget(self, word: str) -> None:
+        """Forget what was kept under any tag that has this word. Raises StoreUnavailable."""
+        self._ask(lambda cache: [cache.evict(tag) for tag in self._tags() if word in tag.split()])
+
+    def claim(self, key: str, seconds: float) -> str | None:
+        """A token for who may work this value out, for so long, while no other process does; None for the others.
+
+        The claim of a process that has died is free at once. Raises StoreUnavailable.
+        """
+        me = Owner()
+        mine = json.dumps([uuid.uuid4().hex, me.host, me.pid, me.started])
+        kept = self._ask(lambda cache: _claimed(cache, _CLAIM + key, mine.encode(), seconds))
+        return mine if kept else None
+
+    def release(self, key: str, token: str) -> None:
+        """The claim is over. Raises StoreUnavailable."""
+        self._ask(lambda cache: cache.get(_CLAIM + key) == token.encode() and cache.delete(_CLAIM + key))
+
     def size(self) -> int:
         """Bytes on disk. Raises StoreUnavailable."""
         return int(self._ask(lambda cache: cache.volume()))
@@ -105,6 +132,11 @@ class DiskCache:
                 said = str(error) or "other processes write all the time"
                 raise StoreUnavailable(f"the cache {self.path.name!r} can't be used: {said}", 1.0) from error
 
+    def _tags(self) -> list[str]:
+        probe = sqlite3.connect(self.path / _file(), timeout=self._patience)
+        with contextlib.closing(probe):
+            return [tag for (tag,) in probe.execute("SELECT DISTINCT tag FROM Cache") if isinstance(tag, str)]
+
     def _opened(self) -> Any:
         if self._cache is None:
             with self._lock:
@@ -116,7 +148,7 @@ class DiskCache:
         import diskcache
 
         # Opening, diskcache waits up to 60 s for a writer: so see first whether there is one.
-        probe = sqlite3.connect(self.path / diskcache.core.DBNAME, timeout=self._patience, isolation_level=None)
+        probe = sqlite3.connect(self.path / _file(), timeout=self._patience, isolation_level=None)
         with contextlib.closing(probe):
             probe.execute("BEGIN IMMEDIATE")
             probe.execute("ROLLBACK")
@@ -124,6 +156,31 @@ class DiskCache:
         return diskcache.Cache(
             str(self.path), timeout=self._patience, disk=_bytes_only(), size_limit=self.size_limit, **settings
         )
+
+
+def _file() -> str:
+    import diskcache
+
+    return str(diskcache.core.DBNAME)
+
+
+def _claimed(cache: Any, key: str, mine: bytes, seconds: float) -> bool:
+    if cache.add(key, mine, expire=seconds):
+        return True
+    with cache.transact():
+        held = cache.get(key)
+        if held is not None and not _dead(held):
+            return False
+        return bool(cache.set(key, mine, expire=seconds))
+
+
+def _dead(claim: bytes) -> bool:
+    """Has the process surely ended? What isn't a claim of ours stays until its time is up."""
+    try:
+        _, host, pid, began = json.loads(claim)
+        return host == here() and bool(began) and started(pid) not in {None, began}
+    except (ValueError, TypeError):
+        return False
 
 
 @functools.cache

@@ -35,6 +35,11 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
 
 class RedisCache:
     """A `Cache` in Redis, for values that are text in UTF-8. `prefix`: of all keys, in braces, so that a cluster keeps
@@ -47,7 +52,9 @@ class RedisCache:
     def __init__(self, url: str, *, prefix: str = "escalade", timeout: float = 0.25, rest: float = 1.0) -> None:
         self.server, self._rest = Server(url, timeout=timeout), Rest("cached results", rest)
         self._values, self._tags, self._all = (f"{{{prefix}}}:cache:{kind}" for kind in ("value:", "tag:", "all"))
+        self._claims = f"{{{prefix}}}:cache:claim:"
         self._get, self._set = self.server.script(_GET), self.server.script(_SET)
+        self._release = self.server.script(_RELEASE)
 
     def get(self, key: str) -> bytes | None:
         """The value, None when there is none or its time is up."""
@@ -65,3 +72,35 @@ class RedisCache:
         """Forget what was kept under this tag, or everything."""
         with self._rest.asking():
             self.server.command("DEL", self._all if tag is None else self._tags + tag)
+
+    def delete(self, key: str) -> None:
+        """Forget one value."""
+        with self._rest.asking():
+            self.server.command("DEL", self._values + key)
+
+    def forget(self, word: str) -> None:
+        """Forget what was kept under any tag that has this word."""
+        with self._rest.asking():
+            for tag in self._known_tags():
+                if word in tag.removeprefix(self._tags).split():
+                    self.server.command("DEL", tag)
+
+    def claim(self, key: str, seconds: float) -> str | None:
+        """A token for who may work this value out, for so long, while nobody else does; None for the others."""
+        token = uuid.uuid4().hex
+        with self._rest.asking():
+            told = self.server.command("SET", self._claims + key, token, "NX", "PX", max(1, round(seconds * 1000)))
+        return token if told else None
+
+    def release(self, key: str, token: str) -> None:
+        """The claim is over."""
+        with self._rest.asking():
+            self._release([self._claims + key], [token])
+
+    def _known_tags(self) -> list[str]:
+        found, cursor = [], "0"
+        while True:
+            cursor, keys = self.server.command("SCAN", cursor, "MATCH", self._tags + "*", "COUNT", 1000)
+            found += keys
+            if str(cursor) == "0":
+                return found
