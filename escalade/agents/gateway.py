@@ -58,8 +58,8 @@ class Gateway:
     """Models by alias, and the LMs that reach them. `name` finds it again after pickling; the newest of a name wins.
 
     `regions`: who may use models of certain regions only, such as {"tenant:acme": "eu"}; see `_allowed.py`. `cache`: of
-    responses, see `cache/`; LMs use it unless they are made, or called, with `cache=False`. A library that takes seconds
-    to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
+    responses, see `cache/`; LMs use it unless they are made, or called, with `cache=False`. A library that takes
+    seconds to import (litellm) is imported in a thread from now on, so that no event loop waits for it.
     """
 
     def __init__(
