@@ -231,6 +231,26 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoodIn(Event):
+    """For want of money a climb tries another rung than the one that its policy wanted."""
+
+    rung: str
+    wanted: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Event):
+    """A program that degrades instead of failing answered. `level`: 1 (its own cache) to 5 (an apology), see
+    `agents/degrade`. `source`: the same in a word. `why`: what went wrong before, "" for nothing.
+    """
+
+    level: int
+    source: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetCrossed(Event):
     """A budget that this run is under crossed a mark: warn, brake, exhausted or overrun; once a process and period.
 

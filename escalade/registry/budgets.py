@@ -9,15 +9,19 @@ user:acme/*, user:*/*    each user of a tenant, each user; their own accounts
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from escalade.errors import BadInput
 from escalade.money import Money
 
 Period = Literal["none", "day", "month"]
+
+_DAY = 86_400
 
 _ACCOUNT = re.compile(r"everything|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
 
@@ -71,6 +75,17 @@ def patterns_of(account: str) -> Iterator[str]:
     elif kind == "user":
         yield f"user:{name.split('/', 1)[0]}/*"
         yield "user:*/*"
+
+
+def period_end(period: Period, now: float) -> float:
+    """When the period that `now` is in ends (UTC), in seconds since the epoch."""
+    if period == "none":
+        return math.inf
+    if period == "day":
+        return (now // _DAY + 1) * _DAY
+    today = datetime.fromtimestamp(now, UTC)
+    months = today.year * 12 + today.month  # the next month, counted from 0
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC).timestamp()
 
 
 class _Free:

@@ -26,15 +26,15 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from escalade import events
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
-from escalade.registry.budgets import Budget, Period, patterns_of, user_account
+from escalade.registry.budgets import Budget, Period, patterns_of, period_end, user_account
 from escalade.registry.privacy.names import alias
-from escalade.scopes import Principal
+from escalade.scopes import Principal, current
 
 __all__ = ["Account", "Budget", "Crossing", "Ledger", "LedgerPurse", "Level", "Period", "Reservation", "period_end"]
 
@@ -42,17 +42,19 @@ Level = Literal["warn", "brake", "exhausted", "overrun"]
 
 logger = logging.getLogger(__name__)
 
-_DAY = 86_400
-
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """An account crossed a mark. `used`: settled and held, nano-dollars."""
+    """An account crossed a mark. `used`: settled and held, nano-dollars. `named`: is it a user's, a tenant's or
+    everything's, and not a scope's? `ends`: when its period does, seconds since the epoch.
+    """
 
     account: str
     level: Level
     used: Money
     limit: Money | None
+    named: bool = field(default=False, compare=False)
+    ends: float = field(default=math.inf, compare=False)
 
 
 class Account:
@@ -87,7 +89,9 @@ class Account:
         return f"Account({self.name!r}: {Money(self.settled)} settled, {Money(self.held)} held{of})"
 
     def set_marks(self, limit: int | None, warn: float, brake: float) -> None:
-        """Set the limit, and the amounts at which it warns and brakes."""
+        """Set the limit, and the amounts at which it warns and brakes. Marks of other amounts are crossed anew."""
+        if self.marks and (limit, warn, brake) != (self.limit, self.warn, self.brake):
+            self.marks.clear()
         self.limit, self.warn, self.brake = limit, warn, brake
         self._warn_at = None if limit is None else _share(limit, warn)
         self._brake_at = None if limit is None else _share(limit, brake)
@@ -212,7 +216,7 @@ class Ledger:
     """Budgets and what was spent of them, in memory.
 
     `listen` is called with each `Crossing` after the lock is free, in the thread that crossed the mark; what it
-    raises is logged and changes nothing.
+    raises is logged and changes nothing. Each mark is told once in a period, and again when the limit was changed.
     `now`: wall clock in seconds, for periods.
     """
 
@@ -248,6 +252,7 @@ class Ledger:
                 account = self._named[budget.account] = Account(budget.account, None, sticky=False)
             if account.period != budget.period:
                 account.period, account.ends = budget.period, period_end(budget.period, self._now())
+                account.marks.clear()
             account.set_marks(limit, budget.warn, budget.brake)
 
     def purse(
@@ -311,16 +316,28 @@ class Ledger:
             self._tell(crossed)
 
     def _tell(self, crossed: list[Crossing]) -> None:
-        """Tell the listener. It must not get between an amount that is held and the one who holds it: its errors end
-        here.
-        """
-        if self._listen is None:
-            return
+        """Tell the run that it happens in, and the listener."""
         for crossing in crossed:
-            try:
-                self._listen(crossing)
-            except Exception:
-                logger.exception("the listener %r failed on %s", self._listen, crossing)
+            events.emit(
+                current(),
+                events.BudgetCrossed,
+                account=alias(crossing.account),
+                level=crossing.level,
+                used=int(crossing.used),
+                limit=None if crossing.limit is None else int(crossing.limit),
+            )
+            if self._listen is not None:
+                self._announce(crossing)
+
+    def _announce(self, crossing: Crossing) -> object:
+        """Tell the listener: what it returned. It must not get between an amount that is held and the one who holds it:
+        its errors end here.
+        """
+        try:
+            return self._listen(crossing) if self._listen is not None else None
+        except Exception:
+            logger.exception("the listener %r failed on %s", self._listen, crossing)
+            return None
 
     def _braked(self, path: tuple[Account, ...]) -> bool:
         with self._lock:
@@ -441,17 +458,6 @@ def _withdraw(reservation: Reservation) -> None:
         account.held -= reservation.amount
 
 
-def period_end(period: Period, now: float) -> float:
-    """When the period that `now` is in ends (UTC), in seconds since the epoch."""
-    if period == "none":
-        return math.inf
-    if period == "day":
-        return (now // _DAY + 1) * _DAY
-    today = datetime.fromtimestamp(now, UTC)
-    months = today.year * 12 + today.month  # the next month, counted from 0
-    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC).timestamp()
-
-
 def brake_at(limit: int, share: float = 0.95) -> int:
     """The amount, nano-dollars, at which an account of this limit brakes: what is left is for finishing cheaply."""
     return _share(limit, share)
@@ -462,21 +468,13 @@ def _share(limit: int, share: float) -> int:
     return -(-limit * round(share * 1_000_000) // 1_000_000)
 
 
-def _marked(path: tuple[Account, ...]) -> list[Crossing] | None:
-    crossed: list[Crossing] | None = None
-    for account in path:
-        if account.limit is not None and account.level() is not None:
-            crossed = _mark(account, crossed)
-    return crossed
-
-
 def _mark(account: Account, crossed: list[Crossing] | None, level: Level | None = None) -> list[Crossing] | None:
     level = level or account.level()
     if level is None or level in account.marks:
         return crossed
-    account.marks.add(level)
+    account.marks.update(("warn", level) if level == "brake" else (level,))  # at the brake, it is late for a warning
     limit = None if account.limit is None else Money(account.limit)
-    crossing = Crossing(account.name, level, Money(account.used), limit)
+    crossing = Crossing(account.name, level, Money(account.used), limit, not account.sticky, account.ends)
     return [crossing] if crossed is None else [*crossed, crossing]
 
 
