@@ -31,6 +31,7 @@ from escalade.agents._attempts import Bench
 from escalade.agents._estimate import Bill, bill_of, estimate, helper_bill
 from escalade.agents._features import Features, Maker, makers_of
 from escalade.agents._rungs import Believed, RungLike, program_of, rung_of, sources_of
+from escalade.agents._spans import climbing
 from escalade.agents.calibration import Calibrator
 from escalade.agents.climb import Attempt, Climb, Decision, Policy, Rung, Try, View, climb, climb_sync
 from escalade.agents.confidence.said import Confidence
@@ -168,8 +169,11 @@ class Escalate(dspy.Module):
         """Answer, synchronously. Raises what the last attempt raised when no rung gave an answer."""
         scope = self._checked(inputs)
         bench = self._bench(self._payer(scope))
-        done = climb_sync(self._told(scope), lambda k: bench.attempt(k, inputs), self._looker(inputs, scope))
-        return self._answered(done, scope, inputs)
+        with climbing(type(self).__name__, scope, self.rungs) as told:
+            attempt = told.attempt(lambda k: bench.attempt(k, inputs))
+            done = climb_sync(told.policy(self._told(scope)), attempt, self._looker(inputs, scope))
+            told.done(done)
+            return self._answered(done, scope, inputs)
 
     async def aforward(self, **inputs: Any) -> Escalated:
         """Answer. Raises what the last attempt raised when no rung gave an answer."""
@@ -179,7 +183,10 @@ class Escalate(dspy.Module):
         async def attempt(rung: int) -> Attempt:
             return await bench.aattempt(rung, inputs)
 
-        return self._answered(await climb(self._told(scope), attempt, self._looker(inputs, scope)), scope, inputs)
+        with climbing(type(self).__name__, scope, self.rungs) as told:
+            done = await climb(told.policy(self._told(scope)), told.aattempt(attempt), self._looker(inputs, scope))
+            told.done(done)
+            return self._answered(done, scope, inputs)
 
     def view(self, **inputs: Any) -> View:
         """What the policy will see before the first attempt on this question, in the current scope."""

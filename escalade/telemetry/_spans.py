@@ -24,13 +24,14 @@ _OURS = "escalade-span"
 
 
 class Spanning:
-    """A span under way. `facts`: its attributes so far. `path`: of the node that it is in, "" outside of any.
+    """A span under way. `facts`: its attributes so far. `path`: of the node that it is in, "" outside of any. `failed`:
+    the class of an error that nobody raises here, "" for none.
 
     `current`: whether it is the current one in this thread or task until it ends. What ends in another place than it
     began in, such as a generator, may not be: its consumer would work under it.
     """
 
-    __slots__ = ("_began", "_token", "context", "ended", "facts", "name", "outer", "path", "span")
+    __slots__ = ("_began", "_token", "context", "ended", "facts", "failed", "name", "outer", "path", "span")
 
     def __init__(
         self,
@@ -45,12 +46,13 @@ class Spanning:
         from opentelemetry import context, trace
 
         self.name, self.facts, self.path, self.ended = name, facts, path, False
+        self.failed = ""
         kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
         tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
         self.span = tracer.start_span(name, context=parent, kind=kind, attributes=facts)
         self.outer = context.get_current()
         self.context = context.set_value(_OURS, self, trace.set_span_in_context(self.span, parent))
-        self._token = context.attach(self.context) if current else None
+        self._token: Any = context.attach(self.context) if current else None
         self._began = time.perf_counter()
 
     @property
@@ -63,16 +65,11 @@ class Spanning:
         self.facts.update(facts)
         self.span.set_attributes(facts)
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """The current span for a while, for one that isn't by itself."""
+    def make_current(self) -> None:
+        """From here on it is the current one, in this thread or task, until it ends."""
         from opentelemetry import context
 
-        token = context.attach(self.context)
-        try:
-            yield
-        finally:
-            context.detach(token)
+        self._token = context.attach(self.context)
 
     def end(self, facts: dict[str, Any], error: str) -> None:
         """`error`: the class of what it failed with, "" for nothing."""
@@ -152,12 +149,12 @@ def spanned(name: str, facts: dict[str, Any], scope: Scope | None) -> Iterator[S
     except BaseException as error:
         spanning.end({}, type(error).__name__)
         raise
-    spanning.end({}, "")
+    spanning.end({}, spanning.failed)
 
 
 def opened(scope: Scope) -> Scope:
-    """The scope with a span of its run, if it begins one."""
-    if scope.span is not None:
+    """The scope with a span of its run, if it begins one: there is none around it, nor a node or a climb."""
+    if innermost(scope) is not None:
         return scope
     return scope.with_span(Spanning("escalade.run", {RUN_ID: scope.shown_id}, parent(scope)))
 
