@@ -9,6 +9,7 @@ import pickle
 import threading
 import time
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import cloudpickle
 import dspy
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from escalade import events
 from escalade.agents._route import Retry
 from escalade.agents._saving import load_saved
+from escalade.agents._sigmoid import sigmoid
 from escalade.agents.calibration import Platt, auroc, brier, ece
 from escalade.agents.climb import REFUSED, WRONG_FORMAT
 from escalade.agents.confidence import (
@@ -468,6 +470,16 @@ def test_a_verifier_is_shown_no_more_than_its_price_allows():
     assert "[[ ## answer ## ]]\nééééé\n" in big.requests[0].messages[-1].parts[0].text
 
 
+def test_the_bound_has_room_for_all_that_a_verifier_may_be_shown():
+    """An answer that is longer than usual is judged at a price that is in the rung's bound, and the bound is tight."""
+    qa, _, _ = program(Verifier("big", shown=900), [wrote(answer="x" * 2000)], [wrote(confidence="0.7")])
+    with scope(budget="1.00", recorder=(journal := Journal())):
+        view = qa.view(question="q")
+        assert ask(qa).attempt.confidence == 0.7
+    answer, judge = journal.entries()
+    assert answer.held + judge.held <= view.ceilings[0] < answer.held + judge.held + DEAR.cost(200, 0)
+
+
 @dataclass(frozen=True)
 class Broken(Source):
     """A source with a mistake in it, before or after a call."""
@@ -637,6 +649,43 @@ def test_a_fitted_combination_beats_its_parts():
     assert auroc(both, truth) > max(auroc(part, truth) for part in parts) + 0.02
     assert brier(both, truth) < min(brier(part, truth) for part in parts)
     assert load_saved(fitted.dump(), "source of confidence") == fitted
+
+
+def test_a_fitted_combination_takes_the_usual_for_the_unknown():
+    """A signal that is missing counts as the mean log-odds that it was fitted on; none at all is unknown."""
+    fitted = Combined((Verbalised(), Logprob()), coefficients=(1.0, 2.0), bias=-0.5, fill=(0.3, 0.7))
+    assert fitted.weighed({"verbalised": 0.5}) == pytest.approx(sigmoid(-0.5 + 2 * 0.7))
+    assert fitted.weighed({"logprob": 0.5}) == pytest.approx(sigmoid(-0.5 + 0.3))
+    assert math.isnan(fitted.weighed({}))
+
+
+@pytest.mark.parametrize(
+    ("source", "area"), [(Verifier("sage"), NormalDist().cdf(3 / math.sqrt(2))), (Verifier("fool"), 0.5)]
+)
+def test_the_simulated_judges_discern_as_they_are_said_to(source, area):
+    """A judge that is never wrong tells right from wrong with an AUROC of Phi(3 / sqrt 2), one that always is not."""
+    world = World({"m": SimModel(0.5), "sage": SimModel(1.0), "fool": SimModel(0.0)}, seed=5)
+    qa = Escalate(
+        "question -> answer", rungs=["m"], policy=Constant(0), gateway=Gateway(world.as_models()), confidence=source
+    )
+    examples = world.task(700, seed=8)
+    with scope():
+        attempts = [qa.attempt_sync(0, question=e.question) for e in examples]
+    right = [world.metric(e, a.result) for e, a in zip(examples, attempts, strict=True)]
+    assert auroc([a.confidence for a in attempts], right) == pytest.approx(area, abs=0.02)
+
+
+def test_simulated_log_probabilities_are_calibrated():
+    """However much a model overstates in words, its log probabilities are honest: a truth to measure against."""
+    world = World({"m": SimModel(0.5, calibration="overconfident")}, seed=5)
+    qa = Escalate(
+        "question -> answer", rungs=["m"], policy=Constant(0), gateway=Gateway(world.as_models()), confidence=Logprob()
+    )
+    examples = world.task(1500, seed=8)
+    with scope():
+        attempts = [qa.attempt_sync(0, question=e.question) for e in examples]
+    right = [world.metric(e, a.result) for e, a in zip(examples, attempts, strict=True)]
+    assert ece([a.confidence for a in attempts], right) < 0.04
 
 
 def test_too_few_rows_for_a_combination_are_refused():
