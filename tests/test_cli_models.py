@@ -139,6 +139,7 @@ def test_check_says_in_plain_words_what_is_wrong(tmp_path, server, monkeypatch, 
     rows = [f'  - {{name: {f"m{i}"}, model: "openai/{fault}"}}\n' for i, fault in enumerate(FAULTS)]
     rows += ['  - {name: nokey, model: openai/ok, api_key: "env:NO_SUCH_KEY"}\n']
     rows += ['  - {name: away, model: openai/ok, api_base: "http://127.0.0.1:9/v1"}\n']
+    rows += ["  - {name: falls, model: openai/e503, fallbacks: m0}\n"]
     rows += ["  - {name: unpriced, model: openai/ok, price: unknown}\n"]
     rows += ["  - {name: dear, model: openai/ok, price: {input: 10000, output: 10000}}\n"]
     defaults = (
@@ -159,7 +160,7 @@ def test_check_says_in_plain_words_what_is_wrong(tmp_path, server, monkeypatch, 
     assert (found["away"]["state"], found["unpriced"]["state"]) == ("unreachable", "unpriced")
     assert "http://127.0.0.1:9/v1" in found["away"]["said"]
     assert found["dear"]["state"] == "too dear"
-    assert server.calls["ok"] == 1
+    assert (found["falls"]["state"], server.calls["e503"], server.calls["ok"]) == ("server error", 1, 1)
     assert KEY not in text
 
 

@@ -81,6 +81,27 @@ async def test_calls_of_a_loop_share_connections(server):
     assert server.connections == before
 
 
+def test_what_is_kept_is_closed_on_its_own_loop():
+    """Once, when the loop ends, and not before."""
+    closed: list[tuple[object, bool]] = []
+
+    async def close(one: object) -> None:
+        closed.append((one, asyncio.get_running_loop() is loops[-1]))
+
+    kept, loops = PerLoop(object, close), []
+
+    async def use() -> object:
+        loops.append(asyncio.get_running_loop())
+        one = await kept.get()
+        assert one is await kept.get()
+        assert (one, True) not in closed
+        return one
+
+    made = [asyncio.run(use()) for _ in range(3)]
+    assert closed == [(one, True) for one in made]
+    assert len(kept) == 0
+
+
 def test_loops_that_were_just_closed_are_forgotten():
     """A loop that was closed without ending what ran on it keeps nothing alive once another one asks."""
     made: list[object] = []

@@ -146,6 +146,13 @@ def test_phrases_are_found_by_word():
     assert list(found) == [("log in", 1), ("garantia", 2), ("parou de funcionar", 3), ("a vista", 5)]
 
 
+def test_greetings_stand_back():
+    """However many there are, as soon as something else is asked; a weak word alone is nothing that is asked."""
+    classifier = LocalClassifier(default_table())
+    assert classifier.classify("hello hello, good morning, thanks! warranty?").intent == "faq"
+    assert classifier.classify("hello, how nice").intent == "greeting"
+
+
 def test_route_says_what_decided():
     """The words that made it complex, those that spoke for the intent, who asks, and the rule."""
     ann = Principal("ann", "acme", {"vip"})
