@@ -1,0 +1,136 @@
+"""What learned policies are worth on recordings of real models: APGR, out of fold, with bootstrap intervals.
+
+RouteLLM's formula, on the exact curve (`escalade.evals.curves`). Five folds; penalties are chosen within the training
+folds. The recordings lie beside a checkout of the project (`../shared/data`) and don't ship; without them only what
+ships is measured, and a line says so. Where a floor is set, it is what these policies have to keep.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from escalade.agents.learned.gain import Gain
+from escalade.agents.learned.nearest import Nearest
+from escalade.evals.curves import Sweep, sweep_of
+from escalade.evals.learned import FittedAnswers, FittedRouter
+from escalade.evals.loaders import load_outcomes
+from escalade.registry.prices import Price
+
+if TYPE_CHECKING:
+    from escalade.evals.outcomes import Outcomes
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+RESPONSES = DATA / "gsm8k_ladder" / "gsm8k_responses.csv"
+MMLU = DATA / "mmlu_pro"
+PRICES = {"Phi-3-mini-4k-instruct": "0.10", "Meta-Llama-3-8B": "0.20", "Meta-Llama-3-70B": "0.90"}
+"""The peer, the weak and the strong model of MMLU-Pro; dollars per million tokens, of hosts in 2024."""
+
+DRAWS = 400
+
+MIXTRAL, GPT4 = 4, 5
+ONE, FOUR = (2, MIXTRAL), (0, 1, 2, 3, MIXTRAL)
+"""The 1.5B model at 224 tokens, at all four budgets; then Mixtral, whose answer is in view."""
+
+FLOORS = {
+    ("recorded", "question"): 0.64,
+    ("recorded", "one peer"): 0.84,
+    ("recorded", "four peers"): 0.89,
+    ("regraded", "one peer"): 0.75,
+    ("regraded", "four peers"): 0.78,
+    ("mmlu", "one peer"): 0.67,
+}
+"""The least APGR of each; the others are reported."""
+
+
+def gsm8k() -> Outcomes:
+    """The ladder that ships, without the contaminated questions; with their texts where the recordings are at hand."""
+    outcomes = load_outcomes(contaminated="drop")
+    if not RESPONSES.is_file():
+        return outcomes
+    texts = load_outcomes(f"routellm:{RESPONSES}").features["text"]
+    return replace(outcomes, features={**outcomes.features, "text": texts})
+
+
+def mmlu_pro() -> Outcomes:
+    """MMLU-Pro on three models: a peer, an 8B and a 70B model; the lengths of questions and answers price all calls."""
+    with gzip.open(MMLU / "questions.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        asked = {row["question_id"]: row for row in csv.DictReader(file)}
+    with gzip.open(MMLU / "outcomes_long.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        answers = [row for row in csv.DictReader(file) if row["model"] in PRICES]
+    for row in answers:
+        of = asked[row["question_id"]]
+        row["prompt_chars"] = str(len(of["question"]) + int(of["options_chars"]))
+        row["question"], row["category"] = of["question"], of["category"]
+    with tempfile.TemporaryDirectory() as folder:
+        joined = Path(folder) / "mmlu_pro.csv"
+        with joined.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(answers[0]))
+            table.writeheader()
+            table.writerows(answers)
+        return load_outcomes(f"long:{joined}", prices={name: Price.of(each, each) for name, each in PRICES.items()})
+
+
+def interval(sweep: Sweep, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the APGR: questions are drawn again, scores stay."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        at = rng.integers(0, len(sweep.score), len(sweep.score))
+        found.append(Sweep(sweep.score[at], sweep.weak[at], sweep.strong[at]).apgr or 0.0)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def run(repeats: int = 3) -> list[dict[str, Any]]:
+    """APGR of each learned policy on each pair; what isn't there is skipped, and said so.
+
+    `repeats`: the folds are dealt out so many times; a figure is the mean, its interval that of the first.
+    """
+    data, results = gsm8k(), []
+    texts = "text" in data.features
+    if not texts:
+        print(f"policies: skipped what needs the texts of questions, {RESPONSES} is not there", file=sys.stderr)
+    for labels in ("recorded", "regraded"):
+        graded = data.graded(labels)
+        if texts:
+            results.append(_figure(labels, "question", "gain", FittedRouter(Gain, MIXTRAL, GPT4), graded, repeats))
+            results.append(
+                _figure(labels, "question, kNN", "nearest", FittedRouter(Nearest, MIXTRAL, GPT4), graded, repeats)
+            )
+        results.append(_figure(labels, "one peer", "answer-in-view", FittedAnswers(ONE, GPT4), graded, repeats))
+        results.append(_figure(labels, "four peers", "answer-in-view", FittedAnswers(FOUR, GPT4), graded, repeats))
+    if not MMLU.is_dir():
+        print(f"policies: skipped MMLU-Pro, {MMLU} is not there", file=sys.stderr)
+        return results
+    return [*results, _figure("mmlu", "one peer", "answer-in-view", FittedAnswers((0, 1), 2), mmlu_pro(), repeats)]
+
+
+def measured(play: FittedRouter | FittedAnswers, outcomes: Outcomes, seed: int = 0) -> Sweep:
+    """The sweep of the scores out of fold; `seed` deals out the folds."""
+    sweep = sweep_of(play, outcomes, seed=seed)
+    assert sweep is not None
+    return sweep
+
+
+def _figure(labels: str, seen: str, name: str, play: Any, outcomes: Outcomes, repeats: int) -> dict[str, Any]:
+    sweeps, floor = [measured(play, outcomes, seed) for seed in range(repeats)], FLOORS.get((labels, seen))
+    sweep = sweeps[0]
+    low, high = interval(sweep)
+    value = float(np.mean([one.apgr or 0.0 for one in sweeps]))
+    pair = "MMLU-Pro 8B -> 70B" if labels == "mmlu" else f"GSM8K, {labels}"
+    return {
+        "name": f"{pair}: {name}, {seen}",
+        "value": value,
+        "unit": "APGR",
+        "limit": "-" if floor is None else f">= {floor}",
+        "ok": floor is None or value >= floor,
+        "ratio": None,
+        "note": f"95 % of resamples in {low:.3f} to {high:.3f}, {len(sweep.score):,} questions, out of fold",
+    }
