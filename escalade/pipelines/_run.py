@@ -1,9 +1,9 @@
 """Running a pipeline: what one call knows, and the long way of a node, with events, timeout, budget and trace.
 
 Most nodes need nothing of the long way, and then no line of it runs: with 1,000 no-op nodes a task costs 4 us and each
-`dspy.context` 2 us more, so contexts are opened only for nodes with options, under listeners, or while an optimiser
-records a trace. What every node has is its step, by which calls that are made once are told apart; it is put into
-DSPy's settings past `dspy.context`, for 0.3 us.
+`dspy.context` 2 us more, so contexts are opened only for nodes with options, under listeners or telemetry, or while an
+optimiser records a trace. What every node has is its step, by which calls that are made once are told apart; it is put
+into DSPy's settings past `dspy.context`, for 0.3 us.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import Any
 
 import dspy
 
-from escalade import events, scopes
+from escalade import events, scopes, telemetry
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
 from escalade.registry.idempotency import STEP, Step
 from escalade.scopes import Scope
+from escalade.telemetry import Spanning, names
 
 _settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
 _overrides: ContextVar[dict[str, Any]] = _settings.thread_local_overrides
@@ -33,14 +34,15 @@ _overrides: ContextVar[dict[str, Any]] = _settings.thread_local_overrides
 class Frame:
     """What one call of a pipeline knows.
 
-    `place`: call number and path, (0, "") while nobody listens. `trace`: the list that an optimiser records into, None
-    while none does. DSPy appends to one shared list from all branches, in the order in which they happen to finish; so
-    each branch records into its own, and they are put together in the order of the branches. DSPy's global list, which
-    nobody reads in order, is left alone. `step`: that of the node that this pipeline is, None for none. `failed`: a
-    node has, which cancels the others: one that was to begin in the same turn of the event loop must not begin.
+    `place`: call number and path, (0, "") while nobody listens. `traced`: is telemetry on? `trace`: the list that an
+    optimiser records into, None while none does. DSPy appends to one shared list from all branches, in the order in
+    which they happen to finish; so each branch records into its own, and they are put together in the order of the
+    branches. DSPy's global list, which nobody reads in order, is left alone. `step`: that of the node that this
+    pipeline is, None for none. `failed`: a node has, which cancels the others: one that was to begin in the same turn
+    of the event loop must not begin.
     """
 
-    __slots__ = ("failed", "listeners", "place", "root", "run_id", "scope", "step", "trace")
+    __slots__ = ("failed", "listeners", "place", "root", "run_id", "scope", "step", "trace", "traced")
 
     def __init__(self) -> None:
         self.scope = scope = scopes.current()
@@ -50,7 +52,8 @@ class Frame:
             scope.check_open()
             self.run_id, self.listeners = scope.run_id, scope.listeners
         self.place, self.root, self.failed = events.NOWHERE, False, False
-        if self.listeners:
+        self.traced = telemetry.switch.tracer is not None
+        if self.listeners or self.traced:
             self.place = events.here()
             if self.place == events.NOWHERE:
                 self.place, self.root = (events.next_call(), ""), True
@@ -61,12 +64,14 @@ class Frame:
 
     def tell(self, kind: type[events.Event], path: str, /, **values: Any) -> None:
         """Tell the listeners what happened at `path`, relative to this pipeline."""
+        if not self.listeners:
+            return
         call, here = self.place
         events.send(self.listeners, kind, self.run_id, (call, _errors.join(here, path)), **values)
 
     def direct(self, prepared: Prepared) -> bool:
         """May the node be called as it is, without the long way?"""
-        if self.listeners or self.trace is not None or not prepared.options.empty:
+        if self.listeners or self.traced or self.trace is not None or not prepared.options.empty:
             return False
         return self.scope is None or not prepared.threaded
 
@@ -97,10 +102,15 @@ async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str) -> Any:
         scope = frame.scope
         if scope is not None:  # of its own, so that what this call costs can be told from what others in the scope cost
             frame.scope = stack.enter_context(scopes.Entered(lambda: scope.narrow(name="pipeline"), check=False))
-        stack.enter_context(dspy.context(**{events.PLACE: frame.place}))
+        settings: dict[str, Any] = {events.PLACE: frame.place}
+        spanning = None
+        if frame.traced:
+            facts = {names.OPERATION: "invoke_workflow", names.WORKFLOW_NAME: what}
+            settings[telemetry.SPAN] = spanning = telemetry.begin(f"invoke_workflow {what}", facts, frame.scope)
+        stack.enter_context(dspy.context(**settings))
         frame.tell(events.RunStarted, "", pipeline=what)
         kinds = (events.RunFinished, events.RunFailed, events.RunCancelled)
-        return await _observed(lambda: _bounded(flow, frame), frame, "", frame.scope, kinds)
+        return await _observed(lambda: _bounded(flow, frame), frame, "", frame.scope, kinds, spanning)
 
 
 async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame) -> Any:
@@ -160,16 +170,22 @@ async def supervise(
         settings = {**_overrides.get(), STEP: (frame.step, path if item is None else item)}
         if trace is not None:
             settings["trace"] = trace
-        if frame.listeners:
+        spanning = None
+        if frame.listeners or frame.traced:
             call, here = frame.place
             settings[events.PLACE] = (call, _errors.join(here, path))
+        if frame.traced:
+            where, inside = settings[events.PLACE][1], scope or frame.scope
+            settings[telemetry.SPAN] = spanning = telemetry.begin(
+                f"escalade.node {prepared.name}", {}, inside, path=where
+            )
         before = _overrides.set(settings)
         try:
-            if not frame.listeners:
+            if not frame.listeners and spanning is None:
                 return await _timed(prepared, fields, frame)
             frame.tell(events.NodeStarted, path)
             kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
-            return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds)
+            return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds, spanning)
         except Exception:
             frame.failed = True
             raise
@@ -185,13 +201,13 @@ async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: 
 
 
 def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
-    """A scope for the node alone: it has a budget or a principal, runs in a thread, or a listener asks for its cost."""
+    """A scope for the node alone: it has a budget or a principal, runs in a thread, or somebody asks for its cost."""
     options, scope = prepared.options, frame.scope
     if scope is None:
         if options.narrows:
             raise NoScope(f"node {path!r} with a budget or a principal")
         return None
-    if not (options.narrows or prepared.threaded or frame.listeners):
+    if not (options.narrows or prepared.threaded or frame.listeners or frame.traced):
         return None
     budget = options.budget
     left = scope.left
@@ -226,23 +242,27 @@ async def _observed(
     path: str,
     scope: Scope | None,
     kinds: tuple[type[events.Event], type[events.Event], type[events.Event]],
+    spanning: Spanning | None = None,
 ) -> Any:
     """Tell how it ended and what it cost. `scope`: whose purse has seen nothing but this work."""
     started = time.perf_counter()
     finished, failed, cancelled = kinds
 
-    def measured() -> dict[str, Any]:
+    def ended(error: BaseException | None = None) -> dict[str, Any]:
         cost = None if scope is None else scope.purse.spent
+        if spanning is not None:
+            told = {} if cost is None else {names.COST: cost}
+            spanning.end(told, "" if error is None else type(error).__name__)
         return {"seconds": time.perf_counter() - started, "cost": cost}
 
     try:
         result = await work()
-    except asyncio.CancelledError:
-        frame.tell(cancelled, path, **measured())
+    except asyncio.CancelledError as error:
+        frame.tell(cancelled, path, **ended(error))
         raise
     except BaseException as error:
-        frame.tell(failed, path, error=_errors.text(error), **measured())
+        frame.tell(failed, path, error=_errors.text(error), **ended(error))
         raise
     more = {"result": result} if finished is events.RunFinished else {}
-    frame.tell(finished, path, **more, **measured())
+    frame.tell(finished, path, **more, **ended())
     return result

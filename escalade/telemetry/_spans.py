@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 SPAN = "escalade_span"
 """The key of `dspy.context` that carries the innermost span of a node, a climb or a rung."""
 
-_OURS = "escalade-span"
-
 
 class Spanning:
-    """A span under way. `facts`: its attributes so far. `path`: of the node that it is in, "" outside of any. `failed`:
-    the class of an error that nobody raises here, "" for none.
+    """A span under way. `facts`: its attributes so far. `path`: of the node that it is in, "" outside of any. `began`:
+    `time.perf_counter()` seconds. `failed`: the class of an error that nobody raises here, "" for none.
 
     `current`: whether it is the current one in this thread or task until it ends. What ends in another place than it
     began in, such as a generator, may not be: its consumer would work under it.
     """
 
-    __slots__ = ("_began", "_token", "context", "ended", "facts", "failed", "name", "outer", "path", "span")
+    __slots__ = ("_token", "began", "context", "facts", "failed", "name", "path", "span")
 
     def __init__(
         self,
@@ -45,20 +43,13 @@ class Spanning:
     ) -> None:
         from opentelemetry import context, trace
 
-        self.name, self.facts, self.path, self.ended = name, facts, path, False
-        self.failed = ""
+        self.name, self.facts, self.path, self.failed = name, facts, path, ""
         kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
         tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
         self.span = tracer.start_span(name, context=parent, kind=kind, attributes=facts)
-        self.outer = context.get_current()
-        self.context = context.set_value(_OURS, self, trace.set_span_in_context(self.span, parent))
+        self.context = trace.set_span_in_context(self.span, parent)
         self._token: Any = context.attach(self.context) if current else None
-        self._began = time.perf_counter()
-
-    @property
-    def began(self) -> float:
-        """`time.perf_counter()` seconds."""
-        return self._began
+        self.began = time.perf_counter()
 
     def add(self, facts: dict[str, Any]) -> None:
         """More attributes."""
@@ -80,25 +71,19 @@ class Spanning:
             facts = {**facts, ERROR_TYPE: switch.shown(error)}
             self.span.set_status(Status(StatusCode.ERROR))
         self.add(facts)
-        self.ended = True
         self.span.end()
         if self._token is not None and context.get_current() is self.context:  # it may end in another task
             context.detach(self._token)
         sink = switch.sink
         if sink is not None:
-            sink(self, error, time.perf_counter() - self._began)
+            sink(self, error, time.perf_counter() - self.began)
 
 
 def parent(scope: Scope | None) -> Any:
-    """OpenTelemetry's current context where it has a span that goes on, else that of the innermost span of ours."""
+    """OpenTelemetry's current context where it has a span, else that of the innermost span of ours."""
     from opentelemetry import context, trace
 
     now = context.get_current()
-    while True:
-        ours: Any = now.get(_OURS)
-        if ours is None or not ours.ended or trace.get_current_span(now) is not ours.span:
-            break
-        now = ours.outer  # it ended elsewhere and could not be taken off here
     if trace.get_current_span(now).get_span_context().is_valid:
         return now
     inner = innermost(scope)
