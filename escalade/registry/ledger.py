@@ -76,7 +76,8 @@ class Account:
         warn: float = 0.80,
         brake: float = 0.95,
     ) -> None:
-        self.name, self.limit, self.period = name, limit, period
+        self.name, self.period = name, period
+        self.limit, self.warn, self.brake = limit, warn, brake
         self.sticky, self.optional = sticky, optional
         self.settled = self.held = self.overrun = 0
         self.exhausted: BudgetExceeded | None = None

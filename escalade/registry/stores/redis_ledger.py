@@ -13,7 +13,7 @@ from escalade.registry.budgets import Budget
 from escalade.registry.ledger import Crossing, period_end
 from escalade.registry.stores.owners import Owner, after_fork, here
 from escalade.registry.stores.redis import Server
-from escalade.registry.stores.shared import Held, OnDeath, Row, SharedLedger
+from escalade.registry.stores.shared import Change, Held, OnDeath, Row, SharedLedger, as_budget, as_crossing
 
 _EXACT = 2**53
 """Lua counts in doubles: nano-dollars up to about nine million dollars are exact in them."""
@@ -98,13 +98,37 @@ return rows
 )
 
 _SET = """
--- KEYS: account, names; ARGV: replace, name limit period warn brake ends
-local period = redis.call('HGET', KEYS[1], 'period')
+-- KEYS: account, names, crossings, changes; ARGV: replace, name limit period warn brake ends, now by said
+local was = redis.call('HMGET', KEYS[1], 'limit', 'period', 'warn', 'brake', 'said')
+local period = was[2]
 if period and ARGV[1] == '0' then return 0 end
+if was[1] == ARGV[3] and period == ARGV[4] and was[3] == ARGV[5] and was[4] == ARGV[6] then return 0 end
+if ARGV[1] == '1' then
+  redis.call('DEL', KEYS[3])
+  redis.call('RPUSH', KEYS[4], cjson.encode({ARGV[8], was[5] or '', ARGV[10], ARGV[9]}))
+end
+redis.call('HSET', KEYS[1], 'said', ARGV[10])
 redis.call('HSET', KEYS[1], 'name', ARGV[2], 'limit', ARGV[3], 'period', ARGV[4], 'warn', ARGV[5], 'brake', ARGV[6])
 if period ~= ARGV[4] then redis.call('HSET', KEYS[1], 'ends', ARGV[7]) end
 for _, field in ipairs({'settled', 'held', 'overrun'}) do redis.call('HSETNX', KEYS[1], field, '0') end
 redis.call('SADD', KEYS[2], ARGV[2])
+return 1
+"""
+
+_CLAIM = """
+-- KEYS: crossings of the account; ARGV: level, ends, value, told value of the warning
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+local function ends(text) return tonumber(cjson.decode(text).ends) end
+if old and tonumber(ARGV[2]) <= ends(old) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+if ARGV[1] == 'brake' then redis.call('HSET', KEYS[1], 'warn', ARGV[4]) end
+return 1
+"""
+
+_SWAP = """
+-- KEYS: crossings of the account; ARGV: level, value that is expected, new value
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 
@@ -148,6 +172,7 @@ class RedisStore:
         self._owner = Owner()
         texts = (_RESERVE, _SETTLE, _READ, _SET, _FORGET)
         self._reserve, self._settle, self._read, self._set, self._forget = map(server.script, texts)
+        self._claim, self._swap = map(server.script, (_CLAIM, _SWAP))
         server.check_keeps()
         self.beat()
         after_fork(self)
@@ -158,13 +183,27 @@ class RedisStore:
     def now(self) -> float:
         return self.server.now()
 
-    def set_budget(self, budget: Budget, now: float, *, replace: bool = True) -> None:
+    def set_budget(self, budget: Budget, now: float, *, replace: bool = True, by: str = "") -> None:
         limit = int(money_or_none(budget.limit) or 0)
         if limit > _EXACT:
             raise BadInput(f"budget {budget.account!r}: a ledger in Redis counts exactly up to {Money(_EXACT)}")
         ends = repr(period_end(budget.period, now))
         fields = [budget.account, limit, budget.period, repr(budget.warn), repr(budget.brake), ends]
-        self._set([self._account(budget.account), self._key("names")], [int(replace), *fields])
+        said = json.dumps([budget.account, limit, budget.period, budget.warn, budget.brake])
+        keys = [
+            self._account(budget.account),
+            self._key("names"),
+            self._crossings(budget.account),
+            self._key("changes"),
+        ]
+        self._set(keys, [int(replace), *fields, repr(now), by, said])
+
+    def changes(self) -> list[Change]:
+        found = [json.loads(line) for line in self.server.command("LRANGE", self._key("changes"), 0, -1)]
+        return [
+            Change(float(at), as_budget(was) if was else None, as_budget(said), by)
+            for at, was, said, by in reversed(found)
+        ]
 
     def read(self, names: Sequence[str] | None, now: float) -> list[Row]:
         if names is None:
@@ -201,6 +240,31 @@ class RedisStore:
             self._forget([self._holds(owner.id), self._key("owners")], [owner.id])
         return ended
 
+    def claim(self, crossing: Crossing) -> bool:
+        values = [self._crossing(crossing, told=told) for told in (False, True)]
+        return bool(self._claim([self._crossings(crossing.account)], [crossing.level, repr(crossing.ends), *values]))
+
+    def told(self, crossing: Crossing) -> None:
+        values = [self._crossing(crossing, told=told) for told in (False, True)]
+        self._swap([self._crossings(crossing.account)], [crossing.level, *values])
+
+    def inherit(self) -> list[Crossing]:
+        alive, left = set(self.server.command("HKEYS", self._key("owners"))), []
+        for account in sorted(self.server.command("SMEMBERS", self._key("names"))):
+            for level, value in self.server.command("HGETALL", self._crossings(account)).items():
+                said = json.loads(value)
+                if said["told"] or said["owner"] in alive:
+                    continue
+                crossing = as_crossing(account, level, said["used"], said["limit"], float(said["ends"]))
+                if self._swap([self._crossings(account)], [level, value, self._crossing(crossing, told=False)]):
+                    left.append(crossing)
+        return left
+
+    def _crossing(self, crossing: Crossing, *, told: bool) -> str:
+        limit = None if crossing.limit is None else int(crossing.limit)
+        said = {"ends": repr(crossing.ends), "used": int(crossing.used), "limit": limit, "owner": self._owner.id}
+        return json.dumps({**said, "told": told})
+
     def held(self) -> list[Held]:
         owners = self.server.command("HKEYS", self._key("owners"))
         keys = [key for owner in owners for key in self.server.command("SMEMBERS", self._holds(owner))]
@@ -228,6 +292,9 @@ class RedisStore:
 
     def _account(self, name: str) -> str:
         return f"{self._prefix}account:{name}"
+
+    def _crossings(self, account: str) -> str:
+        return f"{self._prefix}crossings:{account}"
 
     def _hold(self, key: str) -> str:
         return f"{self._prefix}hold:{key}"

@@ -17,6 +17,7 @@ A store that failed is left alone for `rest` seconds: everybody is refused at on
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -26,13 +27,14 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from escalade.errors import BudgetExceeded, StoreUnavailable
 from escalade.money import Money
 from escalade.registry.budgets import Budget, Period, patterns_of
-from escalade.registry.ledger import Account, Crossing, Ledger, Reservation, _withdraw
+from escalade.registry.ledger import Account, Crossing, Ledger, Level, Reservation, _withdraw
 from escalade.registry.privacy.names import alias
+from escalade.registry.stores.crossings import Claims, Teller
 from escalade.registry.stores.owners import after_fork
 
 logger = logging.getLogger(__name__)
@@ -68,15 +70,33 @@ class Held:
     at: float
 
 
-class Store(Protocol):
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A budget that was set. `at`: when, seconds since the epoch. `was`: None for a new one. `by`: who did it, "" for a
+    program that named it as it began.
+    """
+
+    at: float
+    was: Budget | None
+    now: Budget
+    by: str
+
+
+class Store(Claims, Protocol):
     """Named accounts and what is held of them. Every method is one transaction, and raises StoreUnavailable."""
 
     def now(self) -> float:
         """Seconds since the epoch, by the clock that the processes share."""
         ...
 
-    def set_budget(self, budget: Budget, now: float, *, replace: bool = True) -> None:
-        """Set the limit of an account, or a pattern of accounts; not `replace`: only if it has none."""
+    def set_budget(self, budget: Budget, now: float, *, replace: bool = True, by: str = "") -> None:
+        """Set the limit of an account, or a pattern of accounts, and note what changed and who did it; not `replace`:
+        only if it has none, and not noted.
+        """
+        ...
+
+    def changes(self) -> list[Change]:
+        """What was changed, the latest first."""
         ...
 
     def read(self, names: Sequence[str] | None, now: float) -> list[Row]:
@@ -138,6 +158,7 @@ class SharedLedger(Ledger):
         self._keeper: threading.Thread | None = None
         self._keys = _keys()
         self._known: set[str] = set()
+        self._teller = Teller(store, self._asked, super()._announce)
         super().__init__(tuple(budgets), listen=listen, now=store.now if now is None else now)
         self.sweep()
         after_fork(self)
@@ -146,12 +167,17 @@ class SharedLedger(Ledger):
         """A child is a process of its own: what the parent has still to settle is the parent's."""
         self._lock, self._keys = threading.RLock(), _keys()
         self._unsettled, self._keeper, self._talking = deque(), None, False
+        self._teller.forked()
 
-    def set_budget(self, budget: Budget) -> None:
-        """Add or change the limit of a named account, for all processes; what is spent of it stays."""
+    def set_budget(self, budget: Budget, *, by: str = "") -> None:
+        """Add or change the limit of a named account, for all processes; what is spent of it stays. The store notes
+        the change, and `by` whom.
+        """
         with self._lock, self._talk():
-            self.store.set_budget(budget, self._now())
+            self.store.set_budget(budget, self._now(), by=by)
             self._known.add(budget.account)
+            if not budget.is_pattern:
+                self._mirrored(self.store.read([budget.account], self._now()))
 
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""
@@ -181,10 +207,12 @@ class SharedLedger(Ledger):
                 "process %s died with %d reservations of %s together: %s",
                 owner, len(amounts), Money(sum(amounts)), "booked" if self._on_death == "settle" else "released",
             )  # fmt: skip
+        if self._listen is not None:
+            self._teller.catch_up()
         return ended
 
     def keep(self) -> None:
-        """Say that this process is alive, settle what could not be settled, and look for the dead."""
+        """Say that this process is alive, settle and tell what had to wait, and look for the dead."""
         with self._lock, self._talk():
             self.store.beat()
         self.sweep()
@@ -194,6 +222,17 @@ class SharedLedger(Ledger):
         with self._lock:
             self._flush()
             self.store.close()
+
+    def _announce(self, crossing: Crossing) -> object:
+        """Named accounts are everybody's: one process tells."""
+        if not crossing.named:
+            return super()._announce(crossing)
+        self._teller.tell(crossing)
+        return None
+
+    def _asked(self, what: Callable[[], Any]) -> Any:
+        with self._lock, self._talk():
+            return what()
 
     # -- under the lock, as in Ledger
 
@@ -366,6 +405,17 @@ def _keys() -> Iterator[str]:
     while True:
         number += 1
         yield f"{prefix}-{number}"
+
+
+def as_budget(said: str) -> Budget:
+    """A budget as stores note it: JSON of account, nano-dollars, period, warn, brake."""
+    account, limit, period, warn, brake = json.loads(said)
+    return Budget(account, Money(limit), period, warn, brake)
+
+
+def as_crossing(account: str, level: Level, used: int, limit: int | None, ends: float) -> Crossing:
+    """A crossing as stores keep it."""
+    return Crossing(account, level, Money(used), None if limit is None else Money(limit), named=True, ends=ends)
 
 
 def _fits(account: Account, amount: int) -> bool:

@@ -12,7 +12,7 @@ from escalade.money import money_or_none
 from escalade.registry.budgets import Budget
 from escalade.registry.ledger import Crossing, period_end
 from escalade.registry.stores.owners import Owner, after_fork, here
-from escalade.registry.stores.shared import Held, OnDeath, Row, SharedLedger
+from escalade.registry.stores.shared import Change, Held, OnDeath, Row, SharedLedger, as_budget, as_crossing
 from escalade.registry.stores.sqlite import Database
 
 _SCHEMA = """
@@ -28,10 +28,24 @@ CREATE TABLE IF NOT EXISTS holds (
 CREATE TABLE IF NOT EXISTS owners (
     id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL, seen REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS crossings (
+    account TEXT NOT NULL, level TEXT NOT NULL, ends REAL NOT NULL, used INTEGER NOT NULL, "limit" INTEGER,
+    owner TEXT NOT NULL, told INTEGER NOT NULL, PRIMARY KEY (account, level)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes (at REAL NOT NULL, was TEXT, now TEXT NOT NULL, by TEXT NOT NULL);
 """
 _ACCOUNT = 'SELECT name, "limit", period, warn, brake, ends, settled, held, overrun FROM accounts'
 _NEW = (
     'INSERT INTO accounts (name, "limit", period, warn, brake, ends) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO '
+)
+_SET = 'SELECT name, "limit", period, warn, brake FROM accounts WHERE name=?'
+_CLAIM = (
+    'INSERT INTO crossings (account, level, ends, used, "limit", owner, told) VALUES (?, ?, ?, ?, ?, ?, ?) '
+    "ON CONFLICT (account, level) DO UPDATE SET ends=excluded.ends, used=excluded.used, "
+    '"limit"=excluded."limit", owner=excluded.owner, told=excluded.told WHERE excluded.ends > crossings.ends'
+)
+_LEFT = (
+    'SELECT account, level, used, "limit", ends FROM crossings WHERE NOT told AND owner NOT IN (SELECT id FROM owners)'
 )
 _CHANGE = (
     'UPDATE SET "limit"=excluded."limit", warn=excluded.warn, brake=excluded.brake, '
@@ -83,13 +97,21 @@ class SqliteStore:
     def now(self) -> float:
         return time.time()
 
-    def set_budget(self, budget: Budget, now: float, *, replace: bool = True) -> None:
-        ends, limit = period_end(budget.period, now), int(money_or_none(budget.limit) or 0)
+    def set_budget(self, budget: Budget, now: float, *, replace: bool = True, by: str = "") -> None:
+        said = (budget.account, int(money_or_none(budget.limit) or 0), budget.period, budget.warn, budget.brake)
         with self.database.transaction() as connection:
-            connection.execute(
-                _NEW + (_CHANGE if replace else "NOTHING"),
-                (budget.account, limit, budget.period, budget.warn, budget.brake, ends),
-            )
+            was = connection.execute(_SET, (budget.account,)).fetchone()
+            if was == said:
+                return
+            connection.execute(_NEW + (_CHANGE if replace else "NOTHING"), (*said, period_end(budget.period, now)))
+            if replace:
+                connection.execute("DELETE FROM crossings WHERE account=?", (budget.account,))
+                before = None if was is None else json.dumps(was)
+                connection.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", (now, before, json.dumps(said), by))
+
+    def changes(self) -> list[Change]:
+        rows = self.database.read("SELECT at, was, now, by FROM changes ORDER BY rowid DESC")
+        return [Change(at, None if was is None else as_budget(was), as_budget(said), by) for at, was, said, by in rows]
 
     def read(self, names: Sequence[str] | None, now: float) -> list[Row]:
         sql, values = (_ACCOUNT, ()) if names is None else (f"{_ACCOUNT} WHERE name IN ({_marks(names)})", tuple(names))
@@ -148,6 +170,34 @@ class SqliteStore:
                 connection.execute("DELETE FROM holds WHERE key=?", (held.key,))
                 _book(connection, held.accounts, held.amount, held.amount if on_death == "settle" else 0, now)
         return ended
+
+    def claim(self, crossing: Crossing) -> bool:
+        limit = None if crossing.limit is None else int(crossing.limit)
+        row = (crossing.ends, int(crossing.used), limit, self._owner.id)
+        with self.database.transaction() as connection:
+            if connection.execute(_CLAIM, (crossing.account, crossing.level, *row, 0)).rowcount != 1:
+                return False
+            if crossing.level == "brake":  # it is late for a warning
+                connection.execute(_CLAIM, (crossing.account, "warn", *row, 1))
+        return True
+
+    def told(self, crossing: Crossing) -> None:
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE crossings SET told=1 WHERE account=? AND level=? AND owner=?",
+                (crossing.account, crossing.level, self._owner.id),
+            )
+
+    def inherit(self) -> list[Crossing]:
+        if not self.database.read(_LEFT):
+            return []
+        with self.database.transaction() as connection:
+            left = connection.execute(_LEFT).fetchall()
+            connection.executemany(
+                "UPDATE crossings SET owner=? WHERE account=? AND level=?",
+                [(self._owner.id, account, level) for account, level, *_ in left],
+            )
+        return [as_crossing(*row) for row in left]
 
     def held(self) -> list[Held]:
         return _helds(self.database.read("SELECT * FROM holds ORDER BY at"))
