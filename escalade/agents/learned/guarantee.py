@@ -83,6 +83,11 @@ class Guaranteed(Saved):
     def decide(self, view: View) -> Decision:
         return self.policy.decide(view)
 
+    @property
+    def per_request(self) -> Any:
+        """The hard budget per request of the policy in it, None without one."""
+        return getattr(self.policy, "per_request", None)
+
 
 def thresholds(ladder: Sequence[RungRef]) -> list[Policy]:
     """Candidates that escalate on this ladder by confidence, the safest first."""
