@@ -457,6 +457,15 @@ def test_a_verifier_with_a_signature_of_ones_own(said, value):
     assert "question" not in big.requests[0].messages[-1].parts[0].text
 
 
+@pytest.mark.parametrize("signature", [None, "question, answer -> confidence: Confidence"])
+def test_a_verifier_is_told_what_it_is_told(signature):
+    """Instructions of one's own reach the judge, with our signature and with one's own."""
+    source = Verifier("big", signature=signature, instructions="Units must be there.")
+    attempt, _, big = one(source, [wrote(answer="4")], [wrote(confidence="0.4")])
+    assert attempt.confidence == 0.4
+    assert "Units must be there." in big.requests[0].system
+
+
 @pytest.mark.parametrize("signature", ["answer, context -> right: bool", "question, answer -> right: bool, why"])
 def test_a_verifier_that_cannot_be_asked(signature):
     """An input that no rung gives, or several outputs, are refused when the program is built."""
@@ -738,6 +747,7 @@ def test_what_is_no_source_is_refused(given):
         lambda: Peers(()),
         lambda: Peers(("a", "a")),
         lambda: Verifier("big", shown=0),
+        lambda: Verifier("big", signature=dspy.Signature("answer -> right: bool")),
         lambda: Logprob("median"),
         lambda: Logprob("quantile", 2),
         lambda: TypedDecision("choice"),
@@ -780,6 +790,43 @@ def test_refused_answer_with_a_source():
         attempt = ask_rung(qa, "sync")
     assert attempt.status == REFUSED
     assert small.requests == big.requests == []
+
+
+@pytest.mark.parametrize("source", [Samples(5), Peers(("big", ("ChainOfThought", "big"))), Verifier("big")])
+async def test_a_cancelled_question_leaves_nothing_held(source):
+    """Cancelled among samples, peers or judges: every reservation is settled, none stays held."""
+    qa, _, _ = program(source, [5.0] * 5 if isinstance(source, Samples) else [wrote(answer="4")], [5.0] * 5)
+    with scope(budget="9.00", recorder=(journal := Journal())) as run:
+        asked = asyncio.create_task(qa.acall(question="q"))
+        await asyncio.sleep(0.2)
+        assert run.purse.held > 0
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert run.purse.held == 0
+        assert run.purse.spent == sum(entry.cost for entry in journal.entries())
+    assert not journal.running()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mistake_in_one_of_several_samples_is_raised(mode):
+    """A mistake in the user's program is no failed sample: it comes out as it is, and nothing stays held."""
+
+    class Odd(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.ask = dspy.Predict("question -> answer")
+
+        def forward(self, question):
+            raise ZeroDivisionError(question)
+
+        async def aforward(self, question):
+            raise ZeroDivisionError(question)
+
+    qa, _, _ = program(Samples(3), rungs=[(Odd(), "small", "0.01")])
+    with scope(budget="1.00") as run, pytest.raises(ZeroDivisionError):
+        ask(qa, mode)
+    assert run.purse.held == 0
 
 
 def test_sources_know_nothing_of_threads():

@@ -21,8 +21,9 @@ class Verifier(Source):
     """What a model says of question and answer.
 
     `model`: alias of the judge. `signature`: as text, of inputs and outputs of the rung as inputs, and one output, a
-    probability, a truth value or a decision; None makes one of all of them with an output `confidence`. `strategy`: of
-    the judge, by name. `shown`: bytes of each output that the judge gets to see: they bound the price. Raises BadInput.
+    probability, a truth value or a decision; None makes one of all of them with an output `confidence`. `instructions`:
+    what the judge is told; None is a sentence of ours, or DSPy's for a signature of yours. `strategy`: of the judge, by
+    name. `shown`: bytes of each output that the judge gets to see: they bound the price. Raises BadInput.
     """
 
     kind: ClassVar[str] = "verifier"
@@ -31,8 +32,13 @@ class Verifier(Source):
     signature: str | None = None
     strategy: str = "Predict"
     shown: int = 2_000
+    instructions: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.signature, str | None):
+            raise BadInput(
+                f"a verifier's signature is a text, like 'question, answer -> right: bool', not {self.signature!r}"
+            )
         if self.shown < 1:
             raise BadInput(f"a verifier that is shown {self.shown} bytes of an answer can't judge it")
 
@@ -63,8 +69,8 @@ class Verifier(Source):
             desc = "probability from 0 to 1 that the proposed answer is right"
             fields["confidence"] = (Confidence, dspy.OutputField(desc=desc))
             told = INSTRUCTIONS.format(outputs=", ".join(outputs), inputs=", ".join(asked.input_fields))
-            return dspy.Signature(fields, told)
-        own = dspy.Signature(self.signature, custom_types={"Confidence": Confidence})
+            return dspy.Signature(fields, self.instructions or told)
+        own = dspy.Signature(self.signature, self.instructions, custom_types={"Confidence": Confidence})
         unknown = set(own.input_fields) - set(asked.input_fields) - set(outputs)
         if unknown or len(own.output_fields) != 1:
             raise BadInput(
