@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from escalade.agents import _spans
 from escalade.agents.cache.response import Asked, Found, ResponseCache, check_use
 from escalade.errors import EscaladeError
 from escalade.registry.dspy_errors import for_dspy
@@ -106,8 +107,8 @@ async def _afar(cache: ResponseCache, asked: Asked) -> Found | None:
 def _given(cache: ResponseCache, asked: Asked, found: Found) -> CallResult:
     """Through the guard, which may refuse; then it is recorded as an answer that cost nothing."""
     try:
-        with admit(asked.model.resource, **_terms(asked)):
-            pass
+        with admit(asked.model.resource, **_terms(asked)) as use:
+            _spans.hit(use, found.level)
     except EscaladeError as refusal:
         raise for_dspy(refusal) from None
     return cache.hit(asked, found)
@@ -117,8 +118,8 @@ async def _agiven(cache: ResponseCache, asked: Asked, found: Found) -> CallResul
     if not hasattr(asked.scope.recorder, "aintent"):
         return _given(cache, asked, found)
     try:
-        async with await aadmit(asked.model.resource, **_terms(asked)):
-            pass
+        async with await aadmit(asked.model.resource, **_terms(asked)) as use:
+            _spans.hit(use, found.level)
     except EscaladeError as refusal:
         raise for_dspy(refusal) from None
     return cache.hit(asked, found)

@@ -160,6 +160,8 @@ class ResponseCache:
             record = Record.loaded(text)
         except ValueError as error:
             self.shelf.note(error)
+            if level == "store":
+                self.shelf.drop(asked.key)
             return None
         if self._spoiled and self._spoiled.get(asked.key) == record.id:
             return None
