@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from escalade.agents.lanes.lane import Lane
 from escalade.agents.models import FallbackTiers, Model
 from escalade.errors import BadInput
 from escalade.registry.limits import parse_limits
@@ -150,13 +151,14 @@ class ModelSpec(BaseModel):
 
     def built(self, transport: Transport) -> Model:
         """The model, carried by a transport. Raises BadInput."""
-        rpm = () if self.rpm is None else parse_limits(f"{self.rpm}/min")
+        limited = self.rpm is not None or self.tpm is not None
         return Model(
             self.name,
             self.model,
             transport,
             price=self.priced()[0],
-            limits=(*rpm, *parse_limits(self.limits)),
+            limits=parse_limits(self.limits),
+            lane=Lane(self.name, rpm=self.rpm, tpm=self.tpm) if limited else None,
             **{name: getattr(self, name) for name in _SAME},
         )
 

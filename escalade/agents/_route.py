@@ -11,13 +11,14 @@
 | UnsupportedModelError, ContextLengthError  | fall back          | 0                  | no               |
 | StreamAssemblyError, other ProviderError   | fall back          | the reservation    | yes              |
 | InvalidRequestError, CapabilityError       | raise              | 0                  | no               |
-| CircuitOpen, RateLimited (ours)            | fall back          | nothing was held   |                  |
+| CircuitOpen, RateLimited, Overloaded (ours) | fall back         | nothing was held   |                  |
 | PermissionDenied on a fallback             | skip it            | nothing was held   |                  |
 | any other refusal                          | raise              | nothing was held   |                  |
 
 "The reservation" is the honest answer where nobody knows whether the provider has billed: money that may be gone is
 not given back to a hard budget. Retries wait for Retry-After when the provider sent one, else exponentially; a wait
-longer than `Retry.patience`, or than the time left, falls back at once.
+longer than `Retry.patience`, or than the time left, falls back at once. A model with a lane waits there: a 429 stops
+the lane for everybody. When all have failed, one error says why for each of them; see `_failures.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,16 @@ from typing import TYPE_CHECKING, Any
 
 from dspy import lm15
 
-from escalade.errors import BadInput, CircuitOpen, DeadlineExceeded, EscaladeError, PermissionDenied, RateLimited
+from escalade.agents._failures import Failure, in_one
+from escalade.errors import (
+    BadInput,
+    CircuitOpen,
+    DeadlineExceeded,
+    EscaladeError,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+)
 from escalade.registry.dspy_errors import for_dspy
 
 if TYPE_CHECKING:
@@ -38,7 +48,7 @@ if TYPE_CHECKING:
     from escalade.scopes import Scope
 
 RETRYABLE = (lm15.RateLimitError, lm15.ServerError, lm15.TimeoutError, lm15.TransportError)
-OURS_TO_SKIP = (CircuitOpen, RateLimited)
+OURS_TO_SKIP = (CircuitOpen, RateLimited, Overloaded)
 CALLERS_FAULT = (lm15.InvalidRequestError, lm15.CapabilityError)
 FREE = (
     lm15.RateLimitError,
@@ -108,14 +118,23 @@ class Route:
     def __init__(self, models: tuple[Model, ...], retry: Retry, scope: Scope) -> None:
         self._models, self._retry, self._scope = models, retry, scope
         self._at, self._tries = 0, 0
-        self._error: BaseException | None = None
+        self._failures: list[Failure] = []
         self.attempts = 0
 
     def __iter__(self) -> Iterator[Model]:
         while self._at < len(self._models):
             yield self._models[self._at]
-        assert self._error is not None  # noqa: S101 - there is at least one model, and it failed
-        raise self.crossing(self._error) from None
+        raise self.crossing(in_one(self._failures)) from None
+
+    @property
+    def again(self) -> bool:
+        """Was this model tried for this request before?"""
+        return self._tries > 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds that it is worth to wait for this model's lane."""
+        return self._retry.patience if self._at + 1 < len(self._models) else math.inf
 
     def failed(self, error: BaseException) -> float:
         """Seconds to wait before the next attempt. Raises the error where no other attempt can help."""
@@ -123,22 +142,35 @@ class Route:
         if isinstance(error, PermissionDenied) and not first and self._tries == 0:
             self._next()
             return 0.0
-        self._error = error if self._error is None or not isinstance(error, OURS_TO_SKIP) else self._error
         if isinstance(error, OURS_TO_SKIP):
+            self._note(error)
             self._next()
             return 0.0
         if not isinstance(error, lm15.LM15Error) or not _may_fall_back(error):
             raise self.crossing(error)
+        self._note(error)
         self.attempts += 1
         if isinstance(error, RETRYABLE) and self._tries < self._retry.retries:
             wait = self._retry.delay(self._tries, error)
-            if wait < self._scope.time_left() and wait <= self._patience():
+            if wait < self._scope.time_left() and wait <= self._most():
                 self._tries += 1
-                return wait
+                return 0.0 if self._in_lane(error) else wait
         self._next()
         return 0.0
 
-    def _patience(self) -> float:
+    def _in_lane(self, error: BaseException) -> bool:
+        """Is the wait the lane's affair, which was stopped by this error for everybody?"""
+        return self._models[self._at].lane is not None and isinstance(error, lm15.RateLimitError)
+
+    def _note(self, error: BaseException) -> None:
+        """The provider's word says more than ours that we leave it alone."""
+        model = self._models[self._at]
+        if self._failures and self._failures[-1].model is model:
+            last = self._failures.pop()
+            error = last.error if isinstance(error, OURS_TO_SKIP) else error
+        self._failures.append(Failure(model, error, self._tries + 1))
+
+    def _most(self) -> float:
         return self._retry.patience if self._at + 1 < len(self._models) else max(self._retry.patience, 60.0)
 
     def _next(self) -> None:

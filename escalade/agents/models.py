@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from escalade.agents._bounds import media, open_ended, thinking
-from escalade.agents._tokens import TokenRate, Turn
+from escalade.agents.lanes.lane import Lane
 from escalade.errors import BadInput
 from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
@@ -56,7 +56,8 @@ class Model:
 
     `tier`: 1 (fast) to 4 (premium). `fallback_tiers`: the tiers that may stand in for it, if it has one: its own, also
     dearer ("up") or cheaper ones ("down"), or "any". `context`: tokens that prompt and answer may have together; a
-    prompt that can't fit is not sent, and the next model is tried. `tpm`: tokens per minute. `region`: where it runs.
+    prompt that can't fit is not sent, and the next model is tried. `tpm`: tokens per minute. `lane`: the
+    account at its provider, see `lanes/`; one of its own for `tpm` by default. `region`: where it runs.
     `roles`: who may use it, of those whom the policy lets; empty is all of them.
     """
 
@@ -76,11 +77,11 @@ class Model:
     fallback_tiers: FallbackTiers = "same"
     context: int | None = None
     tpm: int | None = None
+    lane: Lane | None = None
     region: str = ""
     roles: tuple[str, ...] = ()
     breaker: Breaker = field(default_factory=Breaker)
     resource: Resource = field(init=False, repr=False)
-    rate: TokenRate | None = field(init=False, repr=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self  # copies of a program share its limits and its breaker
@@ -98,7 +99,10 @@ class Model:
             self.price = frozen_prices().get(self.id)
         self.fallbacks = (self.fallbacks,) if isinstance(self.fallbacks, str) else tuple(self.fallbacks)
         self.roles = (self.roles,) if isinstance(self.roles, str) else tuple(self.roles)
-        self.rate = None if self.tpm is None else TokenRate(self.tpm)
+        if self.lane is None and self.tpm is not None:
+            self.lane = Lane(self.name, tpm=self.tpm)
+        if self.lane is not None and self.tpm not in {None, self.lane.tpm}:
+            raise BadInput(f"model {self.name!r}: its tokens per minute are those of {self.lane}, not {self.tpm:,}")
         self.resource = Resource(
             name=self.name,
             version="",
@@ -126,14 +130,6 @@ class Model:
         """How many tokens the provider may count as input."""
         tokens = self.bound(prompt_size(request))
         return tokens + media(request) * self.media_tokens if self.media_tokens else tokens
-
-    def turn(self, request: Request) -> Turn:
-        """What a request as it is sent is expected to use at most of the tokens per minute."""
-        if self.rate is None:
-            return Turn(None, 0)
-        return Turn(
-            self.rate, -(-prompt_size(request) // 4) + self.clamp(request.config.max_tokens) + thinking(request)
-        )
 
     def check_fits(self, request: Request) -> None:
         """Raises `lm15.ContextLengthError` for a prompt that is longer than the context by any tokenizer of use."""

@@ -71,7 +71,8 @@ def test_a_file_becomes_a_gateway(tmp_path):
     assert gateway.models == ("small", "other")
     assert (small.tier, small.tpm, small.context, small.timeout, small.region) == (1, 200_000, 128_000, 30, "eu")
     assert small.price == frozen_prices().get("openai/gpt-4o-mini")
-    assert small.resource.limits == (RateLimit(500, 60.0), RateLimit(5, 1.0, "user"))
+    assert small.resource.limits == (RateLimit(5, 1.0, "user"),)
+    assert (small.lane.rpm, small.lane.tpm, other.lane) == (500, 200_000, None)
     assert small.fallbacks == ("other",)
     assert (other.price, other.roles, other.region) == (Price.of("0.20", "0.80", "0"), ("analyst",), "us")
     assert other.resource.permission == "model.other:call"
