@@ -15,6 +15,7 @@ from escalade.telemetry import Spanning, names, switch
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response, Usage
 
+    from escalade.registry.guard import Admission
     from escalade.scopes import Scope
 
 # ------------------------------------------------------------------------------------------ one attempt on a model
@@ -47,6 +48,12 @@ def answered(spanning: Spanning, answer: Response) -> None:
     if switch.previews:
         facts |= _previewed("output", answer.text or "")
     spanning.add(_known(facts))
+
+
+def hit(use: Admission, level: str) -> None:
+    """The answer was in a cache; `level`: which."""
+    if use.span is not None:
+        use.span.add({names.CACHE_LEVEL: level})
 
 
 def saw(spanning: Spanning, event: Any) -> None:

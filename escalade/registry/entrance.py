@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from escalade import telemetry
 from escalade.errors import Overloaded, RateLimited, StoreUnavailable
 from escalade.registry.elsewhere import elsewhere
 from escalade.registry.guard import Resource
@@ -43,7 +44,9 @@ class Entrance:
         if self._places is None or scope is None:
             yield None
             return
+        began = time.perf_counter()
         with self._places.turn(_PLACES, min(self._patience, scope.time_left())) as mine:
+            telemetry.waited("tool", self._resource.name, began)
             yield None if mine else self._overloaded()
 
     @asynccontextmanager
@@ -53,7 +56,9 @@ class Entrance:
         if self._places is None or scope is None:
             yield None
             return
+        began = time.perf_counter()
         async with self._places.aturn(_PLACES, min(self._patience, scope.time_left())) as mine:
+            telemetry.waited("tool", self._resource.name, began)
             yield None if mine else self._overloaded()
 
     def left(self, job: Future[Any]) -> None:
@@ -66,11 +71,13 @@ class Entrance:
         scope = None if self._lines is None else self._scope()
         if self._lines is None or scope is None:
             return attempt()
+        began = time.perf_counter()
         with self._lines.turn(self._line(scope), scope.time_left()):
             while True:
                 wait = self._wait(scope)
                 if wait is not None:
                     time.sleep(wait)
+                telemetry.waited("tool", self._resource.name, began)
                 try:
                     return attempt()
                 except RateLimited as full:  # others were faster: another process, or a line of other keys
@@ -83,6 +90,7 @@ class Entrance:
         scope = None if self._lines is None else self._scope()
         if self._lines is None or scope is None:
             return await attempt()
+        began = time.perf_counter()
         async with self._lines.aturn(self._line(scope), scope.time_left()):
             while True:
                 if self._resource.remote:
@@ -91,6 +99,7 @@ class Entrance:
                     wait = self._wait(scope)
                 if wait is not None:
                     await asyncio.sleep(wait)
+                telemetry.waited("tool", self._resource.name, began)
                 try:
                     return await attempt()
                 except RateLimited as full:

@@ -18,6 +18,7 @@ beginning of prompts and answers.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from escalade.telemetry._exporters import from_environment
@@ -43,6 +44,7 @@ __all__ = [
     "spanned",
     "started",
     "switch",
+    "waited",
     "watch",
 ]
 
@@ -82,6 +84,12 @@ def disable() -> None:
     """Emit no spans and no metrics any more."""
     switch.meters, switch.previews = None, False
     switch.trace(None)
+
+
+def waited(kind: str, resource: str, began: float) -> None:
+    """Somebody has stood in line for a tool or a model since `began`, `time.perf_counter()` seconds."""
+    if switch.meters is not None:
+        switch.meters.waited(kind, resource, time.perf_counter() - began)
 
 
 def watch(figures: Figures) -> None:

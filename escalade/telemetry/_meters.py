@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from escalade.telemetry.names import (
+    CACHE_LEVEL,
     ERROR_TYPE,
     FIRST_CHUNK,
     INPUT_TOKENS,
@@ -70,7 +71,8 @@ class Meters:
     def used(self, entry: Entry, facts: Mapping[str, Any]) -> None:
         """A use ended; `facts`: the attributes of its span."""
         if entry.source:
-            self.answered(entry.kind, entry.resource, entry.source)
+            about = {KIND: entry.kind, RESOURCE: entry.resource, SOURCE: entry.source}
+            self._answers.add(1, {**about, **_some(facts, CACHE_LEVEL)})
             return
         about = {KIND: entry.kind, RESOURCE: entry.resource}
         self._uses.add(1, {**about, OUTCOME: entry.outcome})
@@ -84,10 +86,6 @@ class Meters:
     def refused(self, entry: Entry) -> None:
         """The guard said no; `entry.outcome` is the class of the refusal."""
         self._uses.add(1, {KIND: entry.kind, RESOURCE: entry.resource, OUTCOME: "refused", ERROR_TYPE: entry.outcome})
-
-    def answered(self, kind: str, resource: str, source: str) -> None:
-        """An answer was there already: in a cache, on a cassette, from an earlier call."""
-        self._answers.add(1, {KIND: kind, RESOURCE: resource, SOURCE: source})
 
     def escalated(self, from_rung: str, to_rung: str) -> None:
         """A climb went on."""
