@@ -21,6 +21,7 @@ from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
+from escalade.agents.routing.policy import TierTable
 from escalade.agents.world import SimModel, World
 from escalade.errors import BudgetExceeded
 from escalade.evals.record import record
@@ -67,6 +68,7 @@ def policies(draw, k):
             st.builds(Agreement, members=some, then=rung),
             st.builds(RandomMix, st.floats(0, 1), rung, rung, st.integers(0, 9)),
             st.builds(PromptLength, st.integers(0, 200), rung, rung),
+            st.builds(TierTable, st.lists(rung, min_size=1, max_size=4).map(tuple)),
             learned(k),
             learned(k),
         )
@@ -74,6 +76,16 @@ def policies(draw, k):
     if draw(st.booleans()):
         return Budgeted(policy, draw(st.one_of(st.none(), amounts().map(_dollars))))
     return policy
+
+
+def classified(inputs):
+    """What a classifier might say of a question: known beforehand, and the same each time."""
+    size = len(inputs["question"])
+    return {
+        "complexity": ("low", "medium", "high")[size % 3],
+        "intent": ("faq", "other")[size % 2],
+        "segment": ("vip", "standard")[size % 5 == 0],
+    }
 
 
 def sources(models):
@@ -145,7 +157,14 @@ def test_live_climb_and_replay_agree(data):
     patient = Breaker(failures=1 << 30, window=1 << 30)
     gateway = Gateway(world.as_models(breaker=patient), retry=Retry(retries=0))
     confidence = data.draw(st.dictionaries(st.integers(0, len(rungs) - 1), sources(gateway.models)))
-    qa = Escalate("question -> answer", rungs=rungs, policy=policy, gateway=gateway, confidence=confidence)
+    qa = Escalate(
+        "question -> answer",
+        rungs=rungs,
+        policy=policy,
+        gateway=gateway,
+        confidence=confidence,
+        features=classified,
+    )
     qa.calibrators = data.draw(st.dictionaries(st.sampled_from([r.name for r in qa.rungs]), CALIBRATORS))
 
     with scope():

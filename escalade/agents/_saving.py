@@ -18,15 +18,16 @@ from escalade.money import Money
 
 _KINDS: dict[str, type[Saved]] = {}
 
-_LEARNED = {
-    "answer-in-view": "answers",
-    "bandit": "bandit",
-    "cascade-routing": "cascade",
-    "gain": "gain",
-    "guaranteed": "guarantee",
-    "nearest": "nearest",
+_ELSEWHERE = {
+    "answer-in-view": "learned.answers",
+    "bandit": "learned.bandit",
+    "cascade-routing": "learned.cascade",
+    "gain": "learned.gain",
+    "guaranteed": "learned.guarantee",
+    "nearest": "learned.nearest",
+    "tier-table": "routing.policy",
 }
-"""Module of `escalade.agents.learned` by the kind that it registers: imported when a saved policy asks for it."""
+"""Module of `escalade.agents` by the kind that it registers: imported when something saved asks for it."""
 
 P = TypeVar("P", bound="type[Saved]")
 
@@ -92,8 +93,8 @@ def load_saved(saved: Mapping[str, Any], noun: str) -> Saved:
     kind = saved.get("kind")
     if not isinstance(kind, str):
         raise BadInput(f'not a saved {noun}, it has no kind under "{noun}": {dict(saved)!r}')
-    if kind not in _KINDS and kind in _LEARNED:
-        importlib.import_module(f"escalade.agents.learned.{_LEARNED[kind]}")
+    if kind not in _KINDS and kind in _ELSEWHERE:
+        importlib.import_module(f"escalade.agents.{_ELSEWHERE[kind]}")
     if kind not in _KINDS or _KINDS[kind].noun != noun:
         raise UnknownName(noun, kind, [k for k, cls in _KINDS.items() if cls.noun == noun])
     return _KINDS[kind].load({name: value for name, value in saved.items() if name != "kind"})
