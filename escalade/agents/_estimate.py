@@ -38,8 +38,12 @@ USUAL = 80
 def estimate(program: dspy.Module, model: Model, inputs: Mapping[str, Any]) -> Bill:
     """The bill of one call of the program.
 
-    Unknown for an unpriced model, and for a program other than a `Predict` or a `ChainOfThought`.
+    Unknown for an unpriced model, and for a program other than a `Predict` or a `ChainOfThought`, unless it says itself
+    what it may cost, by a method `bill(model, inputs)`.
     """
+    if hasattr(type(program), "bill"):
+        own: Bill = program.bill(model, inputs)
+        return own
     predictor = predictor_of(program)
     if predictor is None or model.price is None:
         return None, None

@@ -1,0 +1,87 @@
+"""What an agent may cost: steps times the bound of one, so that it may stand on a rung of a ladder.
+
+Each turn's prompt has the question, the tools and all steps before; a step adds a thought, the arguments and the result
+of each call, cut to `shown` bytes each. So turn k is bounded, and the answer after it. The bound is enforced, too: the
+agent's scope has it for a budget, whatever adapters and fallbacks make of a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dspy
+
+from escalade.agents._estimate import Bill, _size, predictor_of
+from escalade.agents._shapes import Prompt, Shape
+from escalade.agents.models import Model
+from escalade.registry.governed import GovernedTool
+
+_FRAME = 256
+"""Bytes around a call: names of fields, ids."""
+
+USUAL_STEPS = 2
+"""Steps of a usual answer, for the expected price."""
+
+
+def growth(shape: Shape, shown: int) -> int:
+    """Bytes that a step adds to the next prompt at most."""
+    return shown + shape.most_calls * (2 * shown + _FRAME)
+
+
+def bill(
+    shape: Shape, predictors: Mapping[str, Any], model: Model, inputs: Mapping[str, Any],
+    tools: Iterable[GovernedTool], max_steps: int, shown: int,
+) -> Bill:  # fmt: skip
+    """(expected price, upper bound) of a run. Unknown for an unpriced model, and with an unpriced tool."""
+    tools = list(tools)
+    first, last = shape.next(inputs, (), tools), shape.last(inputs, (), tools)
+    turn, end = prompt_bytes(predictors, first), prompt_bytes(predictors, last)
+    more = growth(shape, shown)
+    sizes = [*(turn + k * more for k in range(max_steps)), end + max_steps * more]
+    bounds = [model.ceiling(size, _limit(predictors, first)) for size in sizes]
+    charges = [_most(tool) for tool in tools]
+    usual = model.expected(turn)
+    if any(one is None for one in (*bounds, *charges)) or usual is None:
+        return None, None
+    paid = max((charge or 0 for charge in charges), default=0)
+    most = sum(bound or 0 for bound in bounds) + max_steps * shape.most_calls * paid
+    return (USUAL_STEPS + 1) * usual, most
+
+
+def prompt_bytes(predictors: Mapping[str, Any], prompt: Prompt) -> int:
+    """UTF-8 bytes of a prompt at most; tools are counted as text and as schemas, one of which is sent."""
+    size = _size(_predictor(predictors[prompt.predictor]), prompt.inputs)
+    tools = prompt.inputs.get("tools", ())
+    return size + sum(len(repr(tool.format_as_litellm_function_call()).encode()) + 64 for tool in tools)
+
+
+def bounds(
+    predictors: Mapping[str, Any], model: Model, next_: Prompt, last: Prompt, more: int
+) -> tuple[int, int] | None:
+    """Nano-dollars that the next turn costs at most, and the answer after it; None where the price is unknown."""
+    turn = model.ceiling(prompt_bytes(predictors, next_), _limit(predictors, next_))
+    end = model.ceiling(prompt_bytes(predictors, last) + more, _limit(predictors, last))
+    return None if turn is None or end is None else (turn, end)
+
+
+def model_of(predictor: Any) -> Model | None:
+    """The governed model that it would ask here, None for none."""
+    lm = _predictor(predictor).lm or dspy.settings.lm
+    gateway = getattr(getattr(lm, "_engine_spec", None), "gateway", None)
+    return None if gateway is None else gateway.model(lm.model)
+
+
+def _predictor(program: Any) -> Any:
+    return predictor_of(program) or program
+
+
+def _limit(predictors: Mapping[str, Any], prompt: Prompt) -> int | None:
+    limit: int | None = _predictor(predictors[prompt.predictor]).config.get("max_tokens")
+    return limit
+
+
+def _most(tool: GovernedTool) -> int | None:
+    spec = tool.spec
+    most = spec.max_cost if spec.max_cost is not None else spec.cost
+    return None if most is None else int(most) * (1 + spec.retries)
