@@ -104,6 +104,7 @@ def _sent(request: Request, model: Model) -> Request:
 
 
 async def in_time(model: Model, scope: Scope, sent: Request) -> Response:
+    """The transport's answer, within the model's timeout and before the deadline. Raises `lm15.TimeoutError`."""
     try:
         async with asyncio.timeout(min(model.timeout, scope.time_left())) as limit:
             return await model.transport.acomplete(sent)

@@ -6,9 +6,11 @@ from typing import Any
 
 import dspy
 from dspy.clients._deprecation import warn_openai_messages
-from dspy.clients.execution import aexecute, execute, finalize, prepare
+from dspy.clients.execution import execute, finalize, prepare
 from dspy.utils.callback import with_callbacks
 
+from escalade.agents._engines import AsyncEngine, Engine
+from escalade.agents._execution import aexecuted, aprepared
 from escalade.money import NANO
 
 
@@ -23,10 +25,9 @@ class GatewayLM(dspy.LM):
         return super().__call__(prompt, messages=messages, **kwargs)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """As `__call__`."""
-        if self._answers is not None:
+        """As `__call__`, and without DSPy's threads: see `_execution.py`."""
+        if type(self._engine_spec) is Engine and type(self._async_engine_spec) is AsyncEngine:
             return await self._aask(prompt, messages=messages, **kwargs)
-        self._check_candidates(prompt, messages, kwargs)
         return await super().acall(prompt, messages=messages, **kwargs)
 
     @property
@@ -51,16 +52,19 @@ class GatewayLM(dspy.LM):
 
     @with_callbacks
     async def _aask(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """As `_ask`."""
-        from escalade.agents.cache.answering import aanswered
-
-        call, gateway = prepare(self, prompt, messages, kwargs, asynchronous=True), self._engine_spec.gateway
+        """As `_ask`, with DSPy's cache where the gateway has none."""
+        call = await aprepared(self, prompt, messages, kwargs)
         warn_openai_messages(self, messages)
 
         async def make(call: Any) -> Any:
             self._check_candidates(prompt, messages, kwargs)
-            return await aexecute(self, call)
+            return await aexecuted(self, call)
 
+        if self._answers is None:
+            return finalize(self, call, await make(call))
+        from escalade.agents.cache.answering import aanswered
+
+        gateway = self._engine_spec.gateway
         result = await aanswered(self._answers, gateway, gateway.model(self.model), call, make)
         return finalize(self, call, result)
 
