@@ -8,6 +8,7 @@ candidates and new questions come from where they came from. A budget that holds
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,10 @@ from typing import Any, ClassVar, Self
 
 from escalade.agents._saving import Saved, register_policy
 from escalade.agents.climb import Decision, Policy, View, climb_sync
+from escalade.agents.learned.answers import AnswerInView
 from escalade.agents.learned.betting import last_safe, rows_needed
+from escalade.agents.learned.gain import Gain
+from escalade.agents.learned.nearest import Nearest
 from escalade.agents.learned.table import Table, graded
 from escalade.agents.policies import Constant, RungRef, Threshold, rung_index
 from escalade.errors import BadInput, DataError
@@ -25,6 +29,9 @@ CONFIDENCES = tuple(round(1.0 - 0.025 * i, 3) for i in range(41))
 
 GAINS = tuple(round(-0.3 + 0.02 * i, 2) for i in range(46))
 """Thresholds of an expected gain from -0.3 to 0.6, the safest first."""
+
+_BY_THRESHOLD = (Threshold, Gain, Nearest, AnswerInView)
+"""Policies whose threshold decides one thing: whether to go on."""
 
 
 @register_policy
@@ -105,14 +112,41 @@ def losses_of(table: Table, candidates: Sequence[Policy], strong: RungRef, rows:
     """(m, n) quality of the strong rung less quality of the candidate's answer, -1..1."""
     import numpy as np
 
-    best = rung_index(table.rungs, strong)
+    best, nested = rung_index(table.rungs, strong), _nested(candidates)
     losses = np.zeros((len(candidates), len(rows)))
     for column, row in enumerate(rows):
-        view, quality, known = table.view(row), graded(table, row, best), {}
-        for line, policy in enumerate(candidates):
-            chosen = climb_sync(policy, lambda rung, row=row: table.attempt(row, rung), view).chosen  # type: ignore[misc]
-            rung = -1 if chosen is None else chosen.rung
-            if rung not in known:
-                known[rung] = quality - (graded(table, row, rung) if rung >= 0 else 0.0)
-            losses[line, column] = known[rung]
+        chosen = _chosen(table, row, candidates, nested=nested)
+        quality = {rung: graded(table, row, rung) if rung >= 0 else 0.0 for rung in {*chosen, best}}
+        losses[:, column] = [quality[best] - quality[rung] for rung in chosen]
     return losses
+
+
+def _chosen(table: Table, row: int, candidates: Sequence[Policy], *, nested: bool) -> list[int]:
+    """The rung that answers by each candidate, -1 for none. Between thresholds that agree, nested candidates do."""
+    view, known = table.view(row), [-2] * len(candidates)
+
+    def rung(i: int) -> int:
+        if known[i] == -2:
+            chosen = climb_sync(candidates[i], lambda rung: table.attempt(row, rung), view).chosen
+            known[i] = -1 if chosen is None else chosen.rung
+        return known[i]
+
+    spans = [(0, len(candidates) - 1)] if candidates else []
+    while spans:
+        first, last = spans.pop()
+        if rung(first) == rung(last) and nested:
+            known[first : last + 1] = [known[first]] * (last + 1 - first)
+        elif last - first > 1:
+            middle = (first + last) // 2
+            spans += [(first, middle), (middle, last)]
+    return known
+
+
+def _nested(candidates: Sequence[Any]) -> bool:
+    """Are they one policy at thresholds in order? Then a question's answer changes in one direction only."""
+    if not candidates or type(candidates[0]) not in _BY_THRESHOLD:
+        return False
+    first, cuts = candidates[0], [float(getattr(one, "threshold", math.nan)) for one in candidates]
+    if any(type(one) is not type(first) or replace(one, threshold=first.threshold) != first for one in candidates):
+        return False
+    return cuts in (sorted(cuts), sorted(cuts, reverse=True))

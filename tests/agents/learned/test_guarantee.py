@@ -144,3 +144,17 @@ def test_candidates_by_confidence() -> None:
     assert cuts == sorted(cuts, reverse=True)
     with pytest.raises(BadInput, match="no score"):
         cuts_of(Constant(0))
+
+
+@pytest.mark.parametrize("fails", [0.0, 0.3])
+def test_losses_are_those_of_every_candidate(fails: float) -> None:
+    """Thresholds in order are searched for where they change the answer; each alone gives the same losses."""
+    data = world(120, seed=5, fails=fails)
+    scored = AnswerInView.fit(world(), (PEER, LOW), HIGH)
+    for candidates in (
+        cuts_of(scored),
+        thresholds((LOW, PEER, HIGH)),
+        [Constant(HIGH), Constant(LOW), *cuts_of(scored)],
+    ):
+        each = np.concatenate([losses_of(data, [one], HIGH, range(data.n)) for one in candidates])
+        assert np.array_equal(losses_of(data, candidates, HIGH, range(data.n)), each)
