@@ -26,7 +26,7 @@ DEPTH = "escalade_depth"
 """The key of `dspy.context` that says how many specialists called each other on the way here."""
 
 
-def tool_of(
+def as_tool(
     program: Any,
     name: str,
     *,

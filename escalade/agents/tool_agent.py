@@ -23,7 +23,7 @@ from escalade.agents._agent_bill import bounds, growth, model_of
 from escalade.agents._agent_run import Run, adrive, drive, native_adapter
 from escalade.agents._estimate import Bill
 from escalade.agents._shapes import CONVERSATION, Prompt, conversation, shape_of, talkless
-from escalade.agents._specialist import tool_of
+from escalade.agents._specialist import as_tool
 from escalade.agents._steps import AgentAnswer, Step, Used
 from escalade.agents.gateway import Gateway, find_gateway
 from escalade.agents.models import Model
@@ -34,7 +34,7 @@ from escalade.registry.governed import GovernedTool
 from escalade.registry.tools import ToolDefinition
 from escalade.scopes import Entered, Scope, require
 
-__all__ = ["AgentAnswer", "Step", "ToolAgent", "Used"]
+__all__ = ["AgentAnswer", "Step", "ToolAgent", "Used", "as_tool"]
 
 
 class ToolAgent(dspy.Module):
@@ -146,11 +146,11 @@ class ToolAgent(dspy.Module):
         return price if price is None else min(price, least), least
 
     def as_tool(self, name: str, *, description: str, **options: Any) -> ToolDefinition:
-        """The agent as a tool of other agents, to be put into a registry; see `specialist`."""
+        """The agent as a tool of other agents, to be put into a registry; `options` as of `as_tool`."""
         effects = [tool.spec.side_effects for tool in self.tools.values()]
         order = ("none", "read", "write", "irreversible")
         options.setdefault("side_effects", max(effects, key=order.index, default="none"))
-        return tool_of(self, name, description=description, **options)
+        return as_tool(self, name, description=description, **options)
 
     def get_lm(self) -> Any:
         """The LM that was set on all predictors, else the agent's own, None if it has none."""
