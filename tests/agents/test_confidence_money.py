@@ -22,7 +22,7 @@ from escalade.errors import BudgetExceeded
 from escalade.money import Money
 from escalade.registry.journal import Journal
 from escalade.registry.opening import scope
-from tests.test_live_equals_replay import CALIBRATORS, policies, sources, steps_of
+from tests.test_live_equals_replay import CALIBRATORS, classified, policies, sources, steps_of
 
 PATIENT = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 SILENT = (BudgetExceeded, LMError, AdapterParseError)
@@ -49,7 +49,7 @@ class Made:
         gateway = Gateway(world.as_models(max_output=self.max_output), retry=Retry(retries=0))
 
         def again(**changed):
-            options = {"policy": self.policy, "confidence": self.confidence} | changed
+            options = {"policy": self.policy, "confidence": self.confidence, "features": classified} | changed
             return Escalate("question -> answer", rungs=self.rungs, gateway=gateway, **options)
 
         qa = again()
