@@ -5,6 +5,7 @@ tenant:acme              one tenant
 tenant:*                 each tenant, its own account
 user:acme/ada            one user of one tenant: ada of another tenant is somebody else
 user:acme/*, user:*/*    each user of a tenant, each user; their own accounts
+request                  each run that a scope opens: all models and tools that one request uses, together
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from escalade.money import Money
 
 Period = Literal["none", "day", "month"]
 
+REQUEST = "request"
+"""The account of each run."""
+
 _DAY = 86_400
 
-_ACCOUNT = re.compile(r"everything|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
+_ACCOUNT = re.compile(r"everything|request|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,14 @@ class Budget:
         if _ACCOUNT.fullmatch(self.account) is None:
             raise BadInput(
                 f"unknown budget account {self.account!r}; write 'everything', 'tenant:NAME', 'user:TENANT/NAME', or "
-                f"'tenant:*', 'user:TENANT/*' and 'user:*/*' for an account of each"
+                f"'tenant:*', 'user:TENANT/*', 'user:*/*' and 'request' for an account of each"
             )
         if int(Money.of(self.limit)) < 0:
             raise BadInput(f"budget {self.account!r}: expected a limit of 0 or more, got {self.limit}")
         if self.period not in ("none", "day", "month"):
             raise BadInput(f"unknown budget period {self.period!r}; write 'none', 'day' or 'month'")
+        if self.account == REQUEST and self.period != "none":
+            raise BadInput("budget 'request': a request has no period; leave it out")
         if not 0 < self.warn <= self.brake <= 1:
             raise BadInput(
                 f"budget {self.account!r}: expected 0 < warn <= brake <= 1, got {self.warn} and {self.brake}"
@@ -59,7 +65,12 @@ class Budget:
     @property
     def is_pattern(self) -> bool:
         """Does it stand for an account of each?"""
-        return self.account.endswith("*")
+        return is_pattern(self.account)
+
+
+def is_pattern(account: str) -> bool:
+    """Does it stand for an account of each?"""
+    return account.endswith("*") or account == REQUEST
 
 
 def user_account(tenant: str, user: str) -> str:

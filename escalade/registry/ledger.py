@@ -32,7 +32,7 @@ from typing import Literal
 from escalade import events
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
-from escalade.registry.budgets import Budget, Period, patterns_of, period_end, user_account
+from escalade.registry.budgets import REQUEST, Budget, Period, patterns_of, period_end, user_account
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Principal, current
 
@@ -263,6 +263,11 @@ class Ledger:
         budget. `run`: the id of the run, for those who look at what is held.
         """
         return LedgerPurse(self, self._budgeted("everything"), run).child(name, limit, principal=principal)
+
+    def per_request(self) -> Budget | None:
+        """The budget of each run, if there is one; see `opening`."""
+        with self._lock:
+            return self._patterns.get(REQUEST)
 
     def named(self, *, user: str, tenant: str) -> tuple[Account, ...]:
         """The accounts of a user and his tenant that have a budget, the narrower first."""

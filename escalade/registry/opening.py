@@ -15,7 +15,7 @@ from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.journal import Journal
-from escalade.registry.ledger import Ledger
+from escalade.registry.ledger import Budget, Ledger, LedgerPurse
 from escalade.registry.lock import Lock, locked
 from escalade.registry.modes import Mode, moded, rewound
 from escalade.scopes import NOBODY, Access, Desk, Entered, Entry, Principal, Recorder, Scope, current, set_default
@@ -49,9 +49,10 @@ def scope(
         with escalade.scope(budget="0.05", deadline=30):
             answer = agent(question="…")
 
-    `budget`: dollars, None for no limit of its own. `deadline`: seconds from entering. `listen`: called with each
-    event. `approvals`: where people approve the calls that need it. `run_id`: goes on with an earlier run, so that what
-    was approved for it counts; a new one by default. `optional`: a refusal inside doesn't exhaust the outer scope.
+    `budget`: dollars, None for no limit of its own; a ledger's budget for `request` holds all the same. `deadline`:
+    seconds from entering. `listen`: called with each event. `approvals`: where people approve the calls that need it.
+    `run_id`: goes on with an earlier run, so that what was approved for it counts; a new one by default. `optional`: a
+    refusal inside doesn't exhaust the outer scope.
     `lock`: the versions that ranges mean in this run, as `registry.write_lock` wrote them; only on the outermost.
     `mode`: what tools do, see `registry/modes.py`: live, record, live-read-only, dry-run or replay; "record" and
     "replay" need a `cassette`, a file. A nested mode is never more live.
@@ -68,28 +69,52 @@ def scope(
         _wall()
         outer = current()
         if outer is None:
-            made = _root(limit, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
-            return moded(locked(replace(made, once={}), lock), mode, cassette)
+            cap = _cap(ledger, limit)
+            most = limit if cap is None else Money.of(cap.limit)
+            made = _root(most, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
+            return moded(locked(_marked(replace(made, once={}), cap), lock), mode, cassette)
         if any(given is not None for given in (ledger, access, recorder, approvals, run_id)):
             raise BadInput(
                 "a nested scope narrows the outer one: ledger, access, recorder, approvals and run_id are set on the "
                 "outermost"
             )
         outer.check_open()
+        cap = _cap(getattr(outer.purse, "ledger", None), limit) if outer.once is None else None
         inner = outer.narrow(
-            name=name, budget=limit, deadline=deadline, principal=principal, optional=optional, listeners=listeners
+            name=name,
+            budget=limit if cap is None else Money.of(cap.limit),
+            deadline=deadline,
+            principal=principal,
+            optional=optional,
+            listeners=listeners,
         )
         if outer.once is None:  # the configured one: this is a run of its own
-            inner = rewound(inner)
+            inner = _marked(rewound(inner), cap)
         return moded(locked(inner, lock), mode, cassette)
 
     async def amake() -> Scope:
         """`make`; a store is asked for the budgets in a thread, so that the event loop goes on."""
         outer = current()
-        asked = ledger if outer is None else principal and getattr(outer.purse, "ledger", None)
+        if outer is None:
+            asked = ledger
+        else:
+            asked = getattr(outer.purse, "ledger", None) if principal or outer.once is None else None
         return await elsewhere(make) if is_remote(asked) else make()
 
     return Entered(make, amake=amake)
+
+
+def _cap(ledger: Ledger | None, limit: Money | None) -> Budget | None:
+    """The ledger's budget of each run, where it is tighter than the run's own."""
+    cap = None if ledger is None else ledger.per_request()
+    return None if cap is None or (limit is not None and limit <= Money.of(cap.limit)) else cap
+
+
+def _marked(run: Scope, cap: Budget | None) -> Scope:
+    """The run, which warns and brakes where the budget of each run does."""
+    if cap is not None and isinstance(run.purse, LedgerPurse):
+        run.purse.account.set_marks(run.purse.account.limit, cap.warn, cap.brake)
+    return run
 
 
 def configure(

@@ -26,12 +26,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from escalade.errors import BudgetExceeded, StoreUnavailable
 from escalade.money import Money
-from escalade.registry.budgets import Budget, Period, patterns_of
+from escalade.registry.budgets import REQUEST, Budget, Period, is_pattern, patterns_of
 from escalade.registry.ledger import Account, Crossing, Ledger, Level, Reservation, _withdraw
 from escalade.registry.privacy.names import alias
 from escalade.registry.stores.crossings import Claims, Teller
@@ -189,8 +189,17 @@ class SharedLedger(Ledger):
         with self._lock:
             with self._talk():
                 rows = self.store.read(None, self._now())
-            own = [row for row in rows if not row.name.endswith("*")]  # no patterns
+            own = [row for row in rows if not is_pattern(row.name)]
             return sorted(self._mirrored(own), key=lambda account: account.name)
+
+    def per_request(self) -> Budget | None:
+        """The budget of each run, if there is one."""
+        with self._lock:
+            with self._talk():
+                rows = self.store.read([REQUEST], self._now())
+            self._check_kept([REQUEST], [row.name for row in rows])
+            self._known.update(row.name for row in rows)
+            return next((budget_of(row) for row in rows), None)
 
     @property
     def unsettled(self) -> int:
@@ -245,8 +254,7 @@ class SharedLedger(Ledger):
                 new = [name for name in names if name not in rows and any(p in rows for p in patterns[name])]
                 for name in new:
                     pattern = next(rows[p] for p in patterns[name] if p in rows)
-                    budget = Budget(name, Money(pattern.limit), pattern.period, pattern.warn, pattern.brake)
-                    self.store.set_budget(budget, self._now(), replace=False)
+                    self.store.set_budget(replace(budget_of(pattern), account=name), self._now(), replace=False)
                 rows |= {row.name: row for row in self.store.read(new, self._now())} if new else {}
             self._check_kept(wanted, rows)
             return tuple(self._mirrored([rows[name] for name in names if name in rows]))
@@ -405,6 +413,11 @@ def _keys() -> Iterator[str]:
     while True:
         number += 1
         yield f"{prefix}-{number}"
+
+
+def budget_of(row: Row) -> Budget:
+    """What the account may spend, or each that the pattern stands for."""
+    return Budget(row.name, Money(row.limit), row.period, row.warn, row.brake)
 
 
 def as_budget(said: str) -> Budget:
