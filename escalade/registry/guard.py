@@ -82,13 +82,17 @@ class Resource:
         return f"{self.name}@{self.version}" if self.version else self.name
 
     def windows(self, scope: Scope) -> tuple[Window, ...]:
-        """The windows of its limits that a use in this scope counts in."""
-        who = scope.principal
-        return tuple(
+        """The windows of its limits that a use in this scope counts in: those of everybody on whose behalf it is, since
+        a nested scope narrows and makes nobody's room larger.
+        """
+        callers = scope.principals or (scope.principal,)
+        counted = (
             (self._counted(limit.per or self.limits_per, who), limit)
             for limit in self.limits
+            for who in callers
             if not limit.per.startswith("role:") or limit.per[5:] in who.roles
         )
+        return tuple(counted if len(callers) == 1 else dict.fromkeys(counted))
 
     def _counted(self, per: str, who: Principal) -> str:
         if per in {"resource", "tool"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -198,6 +199,22 @@ def test_limits_of_names_that_look_alike() -> None:
     for user, tenant in [("c", "a|b"), ("b|c", "a"), ("c'|'d", "a"), ("d", "a'|'c")]:
         with escalade.scope(principal=Principal(user, tenant, frozenset({"user"})), access=access):
             use(resource, int, ceiling=0)
+
+
+@pytest.mark.parametrize("limits", ["1/h", {"role:intern": "1/h"}, {"user": "1/h"}])
+def test_limits_of_everybody_on_whose_behalf_it_is(limits: Any) -> None:
+    """Nobody gets room in a limit per user or role by a nested scope in another name: each use counts for all of them,
+    and once.
+    """
+    resource = Resource("t", "1", "tool", "t:call", limits=parse_limits(limits), limits_per="user")
+    access = escalade.Roles({"intern": ["*"], "helper": ["*"]})
+    ran = 0
+    with escalade.scope(principal=Principal("ana", "acme", frozenset({"intern"})), access=access):
+        for user in ("ana", "bo", "cy"):
+            with escalade.scope(principal=Principal(user, "acme", frozenset({"helper"}))):
+                with contextlib.suppress(RateLimited):
+                    ran += use(resource, lambda: 1, ceiling=0)
+    assert ran == 1
 
 
 def test_a_deadline_that_passed() -> None:
