@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from escalade.registry.ledger import Ledger
     from escalade.registry.limits import RateLimit
     from escalade.registry.lock import Lock
+    from escalade.registry.logs import JsonFormatter, json_logs
     from escalade.registry.metering import charge
     from escalade.registry.metrics import usage_metrics
     from escalade.registry.opening import configure, scope
@@ -169,6 +170,7 @@ __all__ = [
     "InvalidArguments",
     "Isotonic",
     "Journal",
+    "JsonFormatter",
     "Ledger",
     "LiteLLM",
     "Lock",
@@ -256,6 +258,7 @@ __all__ = [
     "configure",
     "import_mcp",
     "import_openapi",
+    "json_logs",
     "load_outcomes",
     "load_program",
     "measured_bound",
@@ -317,6 +320,7 @@ _MODULES = {
     "registry.ledger": ("Ledger",),
     "registry.limits": ("RateLimit",),
     "registry.lock": ("Lock",),
+    "registry.logs": ("JsonFormatter", "json_logs"),
     "registry.metering": ("charge",),
     "registry.metrics": ("usage_metrics",),
     "registry.opening": ("configure", "scope"),

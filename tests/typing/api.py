@@ -35,6 +35,7 @@ from escalade import (
     Guardrails,
     Isotonic,
     Journal,
+    JsonFormatter,
     Ledger,
     LiteLLM,
     Lock,
@@ -87,6 +88,7 @@ from escalade import (
     allow_stdio,
     import_mcp,
     import_openapi,
+    json_logs,
     load_program,
     node,
     save_program,
@@ -284,6 +286,7 @@ def elsewhere() -> None:
     server = ToolServer(catalogue, access=access, principal_of=Tokens([("env:ANA_TOKEN", Principal("ana"))]))
     server.run_http("127.0.0.1", 8000)
     telemetry.enable()
+    json_logs(previews=True).setFormatter(JsonFormatter())
 
 
 def pipelines() -> None:

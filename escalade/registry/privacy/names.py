@@ -47,6 +47,14 @@ def _aliased(name: str, redactor: Redactor, _known: int, key: bytes) -> str:
 
 def token(key: bytes, span: Span, value: str) -> str:
     """`<email:3k7f2qa5h2b4x>`: 64 bits of HMAC-SHA-256, which no redactor takes for a find."""
-    message = f"{span.type}\0{value}".encode("utf-8", "surrogatepass")
-    letters = base64.b32encode(hmac.digest(key, message, hashlib.sha256)[:8]).decode().rstrip("=").lower()
-    return f"<{span.type}:{letters}>"
+    return f"<{span.type}:{_letters(key, f'{span.type}{chr(0)}{value}')}>"
+
+
+def fingerprint(text: str) -> str:
+    """13 letters that stand for a text, by the key of aliases: equal texts have equal ones."""
+    return _letters(_key, text)
+
+
+def _letters(key: bytes, text: str) -> str:
+    digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256)
+    return base64.b32encode(digest[:8]).decode().rstrip("=").lower()

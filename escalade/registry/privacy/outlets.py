@@ -10,7 +10,7 @@ from typing import Any
 from escalade import telemetry
 from escalade.registry import secrets
 from escalade.registry.privacy import redactor
-from escalade.registry.privacy.names import alias
+from escalade.registry.privacy.names import alias, fingerprint
 
 _LONGEST = 64 * 1024
 _TRACEBACK = "Traceback (most recent call last)"
@@ -37,6 +37,13 @@ def error_line(error: BaseException, limit: int = 300) -> str:
     """`safe_line` with the class of the error in front, as in a traceback's last line."""
     line = safe_line(error, limit)
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def preview(text: str, limit: int = 80) -> dict[str, Any]:
+    """What may be shown of a prompt or an answer: a `hash` by the key of aliases, its `length` in characters, and its
+    redacted beginning as `preview`.
+    """
+    return {"hash": fingerprint(text), "length": len(text), "preview": safe_line(text, limit)}
 
 
 def _text_of(error: BaseException) -> str:
@@ -135,7 +142,7 @@ def install(tree: str = "escalade") -> None:
     the first handler of the tree, which redacts it for those of the root.
     """
     global _seen  # noqa: PLW0603 - loggers are global, too
-    telemetry.switch.shown, telemetry.switch.safe = alias, safe_line
+    telemetry.switch.shown, telemetry.switch.safe, telemetry.switch.preview = alias, safe_line, preview
     known, top = logging.Logger.manager.loggerDict, logging.getLogger(tree)
     if len(known) == _seen and _handler in top.handlers:
         return
