@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from escalade.agents.policies import Agreement, Threshold, rung_index
 from escalade.evals._names import listed, shortened
+from escalade.evals.learned import FittedAnswers, FittedBandit, FittedCascade, FittedGuaranteed
 from escalade.evals.replay import FittedThreshold
 
 if TYPE_CHECKING:
@@ -79,12 +80,22 @@ def _of_policies(lineup: Lineup, entries: list[Entry], folds: int, *, default: b
         limits = lineup.budgets
         yield f"+budget: at most {limits.per_request} a question and {limits.per_run} in all{limits.why}"
         yield f"budgets are spent in a random order of the questions (seed {lineup.seed}), not in that of the data"
+    yield from _promises(entries)
     if any(entry.fitted for entry in entries):
         yield f"what is fitted is fitted on the other folds of {folds}, never on the questions it is judged on"
     elif default and not enough(lineup.outcomes, folds):
         yield f"fewer questions than the {folds} folds: policies that have to be fitted are left out"
     if not lineup.outcomes.priced and default:
         yield "policies that need prices (budgets, fitting, matched cost) are left out"
+
+
+def _promises(entries: list[Entry]) -> Iterator[str]:
+    """What learned policies were told: what answers are worth, how much may be lost."""
+    for play in (entry.play for entry in entries):
+        if isinstance(play, FittedCascade | FittedBandit):
+            yield f"{play.name}: a right answer is taken to be worth ${play.worth:.3g}"
+        if isinstance(play, FittedGuaranteed):
+            yield f"{play.name}: loses at most {100 * play.epsilon:g} points, in {1 - play.delta:.0%} of calibrations"
 
 
 def _ladders(lineup: Lineup, entries: list[Entry]) -> Iterator[str]:
@@ -100,6 +111,6 @@ def _ladders(lineup: Lineup, entries: list[Entry]) -> Iterator[str]:
 
 
 def _before_last(play: Policy | Fitted | None) -> tuple[int | str, ...]:
-    if isinstance(play, Agreement):
+    if isinstance(play, Agreement | FittedAnswers):
         return play.members
     return (play.ladder or ())[:-1] if isinstance(play, Threshold | FittedThreshold) else ()

@@ -34,6 +34,10 @@ def test_compared_by_name() -> None:
         assert apgr is not None
         assert apgr > 0.6
     assert found.row("answer-in-view").beats_random
+    told = "\n".join(found.notes)
+    assert "guaranteed: loses at most 5 points, in 95% of calibrations" in told
+    assert "cascade-routing: a right answer is taken to be worth $0.0397" in told
+    assert "asked first: low, peer by answer-in-view" in told
     assert all(Lineup(FOUND).entry(name).fitted for name in LEARNED)
 
 
