@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NotRequired, get_type_hints
 
 from escalade.errors import BadInput, InvalidArguments
+from escalade.registry.idempotency import copied
 from escalade.registry.privacy.redactor import redact
 
 _REFUSED = {
@@ -21,6 +22,7 @@ _REFUSED = {
     inspect.Parameter.POSITIONAL_ONLY: "is positional-only; a model gives arguments by name",
 }
 _SCANNED = 64_000
+_FIXED = frozenset({str, int, float, bool, bytes, type(None)})
 
 _UNHINTED = "has no type hint; the input schema is made from the hints, so give it one"
 
@@ -45,11 +47,14 @@ class Inputs:
         self._validator = _validator(self.schema)
 
     def accept(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments by name, in their Python types. Raises InvalidArguments, one line that names the argument."""
+        """The arguments by name, in their Python types, as they are now: what is changed in them later doesn't count.
+        Raises InvalidArguments, one line that names the argument.
+        """
         from pydantic import ValidationError
 
         if args:
             kwargs = self._by_name(args, kwargs)
+        kwargs = {name: value if type(value) in _FIXED else _owned(value) for name, value in kwargs.items()}
         plain = kwargs
         try:
             valid = self._validator.is_valid(plain)
@@ -111,6 +116,21 @@ def _about(line: str, *arguments: str) -> InvalidArguments:
     error = InvalidArguments(line if len(line) <= 300 else f"{line[:297]}...")
     error.arguments = arguments
     return error
+
+
+def _owned(value: Any) -> Any:
+    """A copy of an argument, so that whoever gave it can't change it between the guard's look and the tool's."""
+    kind = type(value)
+    if kind in _FIXED:
+        return value
+    try:
+        if kind is list:
+            return [_owned(item) for item in value]
+        if kind is dict:
+            return {key: _owned(item) for key, item in value.items()}
+    except RecursionError:  # the validator refuses what goes so deep
+        return value
+    return copied(value)
 
 
 def is_async(function: Callable[..., Any]) -> bool:

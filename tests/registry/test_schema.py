@@ -292,3 +292,24 @@ def test_accepted_means_valid_for_schema_and_types(arguments: dict[str, Any]) ->
     assert valid
     for name, value in accepted.items():
         TypeAdapter(SOME.hints[name]).validate_python(value, strict=True)
+
+
+def test_arguments_that_are_changed_afterwards() -> None:
+    """What was looked at is what the tool gets: later changes of what the caller gave don't reach it, at any depth."""
+
+    def take(anything: Any, table: dict[str, Any], items: list[Any], point: Point) -> None:
+        """Takes what can be changed."""
+
+    given: dict[str, Any] = {
+        "anything": {"a": [1]},
+        "table": {"a": {"b": 1}},
+        "items": [[1], {"c": (2, [3])}],
+        "point": Point(x=1),
+    }
+    accepted = inputs(take).accept((), given)
+    before = repr(accepted)
+    given["anything"]["a"].append(2)
+    given["table"]["a"]["b"] = 2
+    given["items"][1]["c"][1].append(4)
+    given["point"].x = 2
+    assert repr(accepted) == before

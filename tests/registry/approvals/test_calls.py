@@ -367,6 +367,27 @@ async def test_what_changed_while_it_waited_counts() -> None:
     assert ran == []
 
 
+def test_arguments_that_are_changed_after_the_look() -> None:
+    """Arguments that the caller changes while his call is admitted are those that were looked at, in the tool too."""
+    given: dict[str, Any] = {"to": {"amount": 1}}
+
+    class Late(Journal):
+        def intent(self, entry: Any) -> None:
+            given["to"]["amount"] = 1_000_000
+            super().intent(entry)
+
+    def transfer(order: dict[str, Any]) -> int:
+        """Transfers money."""
+        amount: int = order["to"]["amount"]
+        return amount
+
+    tool = governed(transfer, approval={"order.to.amount": {">": 10}})
+    with scope(desk(), recorder=Late()):
+        assert tool(order=given) == 1
+        with pytest.raises(ApprovalRequired):
+            tool(order=given)
+
+
 def test_models_can_not_be_approved() -> None:
     """A rule that needs approval gives no model: its calls have nothing that a person could bind himself to."""
     from escalade.registry.guard import Resource, use
