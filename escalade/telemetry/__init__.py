@@ -50,6 +50,9 @@ __all__ = [
 
 _watched: list[Figures] = []
 
+_ours: list[Any] = []
+"""Providers that were made here, to be closed here."""
+
 
 def enable(tracer_provider: Any = None, meter_provider: Any = None, *, previews: bool = False) -> None:
     """Emit spans and metrics from now on, to these providers or to the global ones. Scopes that are open already stay
@@ -69,21 +72,26 @@ def enable_from_environment(*, previews: bool = False) -> bool:
     _METRICS_ kin). False, and nothing happens, where none is set, or OTEL_SDK_DISABLED or a `none` in
     OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER say so.
 
-    Raises BadInput for other exporters and protocols, and where the extra `otlp` is not installed.
+    What is left is sent when the process ends, and by `disable()`. Raises BadInput for other exporters and protocols,
+    and where the extra `otlp` is not installed.
     """
     tracers, meters = from_environment()
     if tracers is None and meters is None:
         return False
     from opentelemetry import metrics, trace
 
+    disable()
+    _ours.extend(provider for provider in (tracers, meters) if provider is not None)
     enable(tracers or trace.NoOpTracerProvider(), meters or metrics.NoOpMeterProvider(), previews=previews)
     return True
 
 
 def disable() -> None:
-    """Emit no spans and no metrics any more."""
+    """Emit no spans and no metrics any more; what `enable_from_environment` made is sent and closed."""
     switch.meters, switch.previews = None, False
     switch.trace(None)
+    while _ours:
+        _ours.pop().shutdown()
 
 
 def waited(kind: str, resource: str, began: float) -> None:
