@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from escalade.agents.lanes.lane import Lane
-from escalade.agents.models import FallbackTiers, Model
+from escalade.agents.models import FallbackTiers, Kind, Model
 from escalade.errors import BadInput
 from escalade.registry.limits import parse_limits
 from escalade.registry.prices import Price, frozen_prices
@@ -112,6 +112,7 @@ class ModelSpec(BaseModel):
         min_length=1, description="The provider's name of it, like openai/gpt-4o-mini."
     )
     transport: Literal["litellm", "lm15", "recorded", "simulated"] = "litellm"
+    kind: Kind = Field("chat", description="Whether it answers or turns texts into vectors.")
     tier: int | None = Field(None, ge=1, le=4, description="1 fast, 2 balanced, 3 advanced, 4 premium.")
     price: PriceSpec | Literal["unknown"] | None = Field(
         None,
@@ -173,6 +174,7 @@ _SAME = (
     "tpm",
     "region",
     "roles",
+    "kind",
     "permission",
     "fallbacks",
     "fallback_tiers",

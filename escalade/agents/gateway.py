@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dspy.lm15 import Request
 
     from escalade.agents.cache import ResponseCache
+    from escalade.agents.embedding import GovernedEmbedder
 
 __all__ = ["PREFIX", "AsyncEngine", "Engine", "Gateway", "find_gateway"]
 
@@ -130,11 +131,19 @@ class Gateway:
         from escalade.agents._lm import GatewayLM
 
         model = self.model(name)
+        if model.kind != "chat":
+            raise BadInput(f"model {model.name!r} gives vectors, not answers: use `gateway.embedder({model.name!r})`")
         options.setdefault("cache", self.cache is not None)
         options.setdefault("max_tokens", model.max_output)
         priority = None if priority is None else checked(priority)
         pair = {"engine": Engine(self, name, priority), "async_engine": AsyncEngine(self, name, priority)}
         return GatewayLM(PREFIX + name, **pair, num_retries=0, **options)
+
+    def embedder(self, name: str, *, batch_size: int = 200) -> GovernedEmbedder:
+        """A `dspy.Embedder` on a model of kind embedding. Raises UnknownName, BadInput for a model of another kind."""
+        from escalade.agents.embedding import GovernedEmbedder
+
+        return GovernedEmbedder(self, name, batch_size)
 
     def route(self, request: Request) -> tuple[Route, Scope]:
         """The attempts for this request, and the scope that pays. Raises NoScope, UnknownName in DSPy's form."""

@@ -26,6 +26,8 @@ Bound = Callable[[int], int]
 TIERS = (1, 2, 3, 4)
 """Fast, balanced, advanced, premium."""
 
+Kind = Literal["chat", "embedding"]
+
 FallbackTiers = Literal["same", "up", "down", "any"]
 
 _MOST_BYTES = 16
@@ -58,7 +60,8 @@ class Model:
     dearer ("up") or cheaper ones ("down"), or "any". `context`: tokens that prompt and answer may have together; a
     prompt that can't fit is not sent, and the next model is tried. `tpm`: tokens per minute. `lane`: the
     account at its provider, see `lanes/`; one of its own for `tpm` by default. `region`: where it runs.
-    `roles`: who may use it, of those whom the policy lets; empty is all of them.
+    `roles`: who may use it, of those whom the policy lets; empty is all of them. `kind`: "embedding" for one that
+    turns texts into vectors (`Gateway.embedder`).
     """
 
     name: str
@@ -80,6 +83,7 @@ class Model:
     lane: Lane | None = None
     region: str = ""
     roles: tuple[str, ...] = ()
+    kind: Kind = "chat"
     breaker: Breaker = field(default_factory=Breaker)
     resource: Resource = field(init=False, repr=False)
 
@@ -89,6 +93,11 @@ class Model:
     def __post_init__(self) -> None:
         if not self.name or self.max_output < 1 or self.timeout <= 0:
             raise BadInput(f"model {self.name!r}: expected a name, max_output >= 1 and timeout > 0")
+        if self.kind not in {"chat", "embedding"} or (self.kind == "embedding" and self.fallbacks):
+            raise BadInput(
+                f"model {self.name!r}: expected kind chat or embedding, and no fallbacks of an embedding model: "
+                f"vectors of two models don't compare"
+            )
         if self.tier is not None and self.tier not in TIERS:
             raise BadInput(f"model {self.name!r}: expected a tier from 1 to 4, got {self.tier!r}")
         if self.context is not None and self.context <= self.max_output:

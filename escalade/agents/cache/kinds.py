@@ -15,10 +15,10 @@ from typing import Any
 from escalade.agents.routing._phrases import words_of
 from escalade.errors import BadInput, UnknownName
 
-FACTS, CODE, REALTIME = "facts", "code", "realtime"
+FACTS, CODE, REALTIME, VECTORS = "facts", "code", "realtime", "vectors"
 
-SECONDS: Mapping[str, float] = {FACTS: 86_400.0, CODE: 3_600.0, REALTIME: 300.0}
-"""Seconds for which an answer of a kind may be used again."""
+SECONDS: Mapping[str, float] = {FACTS: 86_400.0, CODE: 3_600.0, REALTIME: 300.0, VECTORS: 30 * 86_400.0}
+"""Seconds for which an answer of a kind may be used again; vectors of texts (`embedding.py`) don't grow old."""
 
 SAID = "escalade_cache_kind"
 """The key of `dspy.context` that carries the kind: it reaches the threads of `dspy.Parallel`."""
@@ -42,7 +42,7 @@ _CODE_SHAPE = re.compile(
 
 
 def kind_of(question: str) -> str:
-    """One of `SECONDS`."""
+    """Of a question: realtime, code or facts."""
     words = " ".join(words_of(question))
     if _LIVE.search(words):
         return REALTIME

@@ -12,14 +12,15 @@ The classes are imported on first use, so that this package costs nothing and li
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Collection, Generator, Iterable
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from escalade.errors import BadInput
 from escalade.registry.secrets import Secret, resolve_secret
 
 if TYPE_CHECKING:
-    from dspy.lm15 import Request, Response
+    from dspy.lm15 import Request, Response, Usage
 
     from escalade.agents.transports.litellm import LiteLLM
     from escalade.agents.transports.lm15 import LM15
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHAT_PARAMS",
     "LM15",
+    "Embedded",
     "LiteLLM",
     "Recorded",
     "Simulated",
@@ -54,6 +56,16 @@ CHAT_PARAMS = frozenset(
     }
 )
 """Generation settings that a chat model usually takes, as DSPy's adapters ask for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What a transport's `embed(model, texts)` and `aembed` bring, where it has them: a vector per text, in their
+    order, all of one length; `usage` as the provider counted, None where it didn't.
+    """
+
+    vectors: Sequence[Sequence[float]]
+    usage: Usage | None = None
 
 
 class Transport(Protocol):

@@ -30,7 +30,7 @@ from dspy.clients.engines.litellm_engine import _ChatStream  # private in 3.4
 from dspy.clients.engines.litellm_errors import to_lm15_error  # private in 3.4
 from dspy.clients.lm15_boundary import request_kwargs, response_value  # private in 3.4
 
-from escalade.agents.transports import CHAT_PARAMS, revealed_key
+from escalade.agents.transports import CHAT_PARAMS, Embedded, revealed_key
 from escalade.registry.secrets import Secret, revealed, sealed
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ class LiteLLM:
         """One answer."""
         litellm = self._litellm()
         arguments = self._arguments(request)
-        with _errors(request):
+        with _errors(request.model):
             return response_value(litellm.completion(**arguments), "chat", request)
 
     async def acomplete(self, request: Request) -> Response:
         """One answer."""
         litellm = await self._alitellm()
         arguments = self._arguments(request)
-        with _errors(request):
+        with _errors(request.model):
             raw = await litellm.acompletion(**arguments)
             return response_value(raw, "chat", request)
 
@@ -126,10 +126,10 @@ class LiteLLM:
         """The events of one answer. Raises `lm15.StreamAssemblyError` when it breaks off without a finish reason."""
         litellm = self._litellm()
         arguments = self._arguments(request, stream=True)
-        with _errors(request):
+        with _errors(request.model):
             source = litellm.completion(**arguments)
         codec = _ChatStream(request)
-        with closing_stream(source), _errors(request):
+        with closing_stream(source), _errors(request.model):
             for chunk in source:
                 yield from codec.feed(chunk)
             yield _end(codec, source, litellm)
@@ -138,15 +138,39 @@ class LiteLLM:
         """As `stream`."""
         litellm = await self._alitellm()
         arguments = self._arguments(request, stream=True)
-        with _errors(request):
+        with _errors(request.model):
             source = await litellm.acompletion(**arguments)
         codec = _ChatStream(request)
         async with aclosing_stream(source):
-            with _errors(request):
+            with _errors(request.model):
                 async for chunk in source:
                     for event in codec.feed(chunk):
                         yield event
                 yield _end(codec, source, litellm)
+
+    def embed(self, model: str, texts: list[str]) -> Embedded:
+        """Vectors of texts, in one call."""
+        litellm = self._litellm()
+        with _errors(model):
+            return _embedded(litellm.embedding(model=model, input=texts, **self._settings()))
+
+    async def aembed(self, model: str, texts: list[str]) -> Embedded:
+        """As `embed`."""
+        litellm = await self._alitellm()
+        with _errors(model):
+            return _embedded(await litellm.aembedding(model=model, input=texts, **self._settings()))
+
+    def _settings(self) -> dict[str, Any]:
+        """Of each call: one attempt, no cache, our connection."""
+        settings = {"api_key": revealed_key(self._api_key), "api_base": self._api_base}
+        return {
+            **revealed(self._extra),
+            **{name: value for name, value in settings.items() if value is not None},
+            "timeout": self._timeout,
+            "num_retries": 0,
+            "max_retries": 0,  # of the SDKs below litellm
+            "cache": {"no-cache": True, "no-store": True},
+        }
 
     def _litellm(self) -> Any:
         if self._module is None:
@@ -167,16 +191,10 @@ class LiteLLM:
             # OpenAI's dialect, which the conversion speaks, has no top_k; litellm passes it to those who do.
             arguments["top_k"] = request.config.top_k
         arguments.update(
-            revealed(self._extra),
+            self._settings(),
             model=request.model,
-            timeout=self._timeout,
-            num_retries=0,
-            max_retries=0,  # of the SDKs below litellm
-            cache={"no-cache": True, "no-store": True},
             _skip_mcp_handler=True,  # or litellm imports the mcp package on every call with tools
         )
-        settings = {"api_key": revealed_key(self._api_key), "api_base": self._api_base}
-        arguments.update({k: v for k, v in settings.items() if v is not None})
         if stream:
             arguments.update(stream=True, stream_options={"include_usage": True})
         return arguments
@@ -205,6 +223,14 @@ def _load() -> Any:
     return module
 
 
+def _embedded(answer: Any) -> Embedded:
+    """Vectors in the order of the texts, and the tokens that were counted."""
+    rows = sorted(answer.data, key=lambda row: row.get("index") or 0)
+    tokens = getattr(answer.usage, "prompt_tokens", None)
+    usage = None if not tokens else lm15.Usage(input_tokens=tokens, output_tokens=0)
+    return Embedded([row["embedding"] for row in rows], usage)
+
+
 def _end(codec: Any, source: Any, litellm: Any) -> Any:
     """The end event, if the provider sent a finish reason. litellm makes one up where the stream was cut off."""
     told = (getattr(source, name, "unknown") for name in ("received_finish_reason", "intermittent_finish_reason"))
@@ -217,13 +243,13 @@ def _end(codec: Any, source: Any, litellm: Any) -> Any:
 
 
 @contextmanager
-def _errors(request: Request) -> Iterator[None]:
+def _errors(model: str) -> Iterator[None]:
     try:
         yield
     except lm15.LM15Error:
         raise
     except Exception as error:
-        mapped = _mapped(error, request.model)
+        mapped = _mapped(error, model)
         if mapped is error:
             raise
         raise mapped from error
