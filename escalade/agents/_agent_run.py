@@ -17,6 +17,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
 from escalade.agents._shapes import Prompt, Shape, Wanted, cut, observed, shown_args
+from escalade.agents._sink import quietly
 from escalade.agents._steps import (
     BUDGET,
     FINISHED,
@@ -318,7 +319,7 @@ async def _around(run: Run, wanted: Sequence[Wanted]) -> list[Used]:
 
 def _use(run: Run, wanted: Wanted, tools: Scope) -> Used:
     began, got, error = time.perf_counter(), None, None
-    with run.entered(wanted, tools) as scope:
+    with run.entered(wanted, tools) as scope, dspy.context(**quietly()):
         try:
             got = run.tools[wanted.name](**wanted.args)
         except Exception as failed:  # noqa: BLE001 - a line for the model, and an entry in the trajectory
@@ -329,10 +330,11 @@ def _use(run: Run, wanted: Wanted, tools: Scope) -> Used:
 async def _ause(run: Run, wanted: Wanted, tools: Scope) -> Used:
     began, got, error = time.perf_counter(), None, None
     async with run.entered(wanted, tools) as scope:
-        try:
-            got = await run.tools[wanted.name].acall(**wanted.args)
-        except Exception as failed:  # noqa: BLE001 - as above
-            error = failed
+        with dspy.context(**quietly()):
+            try:
+                got = await run.tools[wanted.name].acall(**wanted.args)
+            except Exception as failed:  # noqa: BLE001 - as above
+                error = failed
     return run.used(wanted, got, error, scope, began)
 
 

@@ -23,6 +23,7 @@ from dspy.utils.exceptions import AdapterParseError, LMError
 
 from escalade import events
 from escalade.agents._estimate import predictor_of
+from escalade.agents._sink import showing
 from escalade.agents.calibration import Calibrator
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung
 from escalade.agents.confidence.agreement import chosen_of, drawing
@@ -171,8 +172,14 @@ class Bench:
         else:
             program, lm = self.programs[rung], self._sampling(rung, call)
         plain = predictor_of(program) is not None
-        with dspy.context(lm=lm):
+        with dspy.context(lm=lm, **self._shown(rung, call, program)):
             yield program, {"lm": lm} if plain else {}
+
+    def _shown(self, rung: int, call: Call, program: dspy.Module) -> Mapping[str, Any]:
+        """What a stream shows of the call: a rung's one answer, where that is the same with and without a stream."""
+        source = self.sources[rung]
+        one = not call.helper and call.sample is None and not (source is not None and source.settings())
+        return showing(self.rungs[rung].name, program, answer=not call.helper, plain=one)
 
     def _sampling(self, rung: int, call: Call) -> Any:
         program, lm, source = self.programs[rung], self.lms[rung], self.sources[rung]

@@ -37,6 +37,7 @@ from escalade.agents.climb import Attempt, Climb, Decision, Policy, Rung, Try, V
 from escalade.agents.confidence.said import Confidence
 from escalade.agents.confidence.source import Helper, Source, rung_signature
 from escalade.agents.gateway import Gateway, find_gateway
+from escalade.agents.streaming import Stream
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, UnknownName, UnknownPrice
 from escalade.money import Money
 from escalade.scopes import Scope, require
@@ -187,6 +188,10 @@ class Escalate(dspy.Module):
             done = await climb(told.policy(self._told(scope)), told.aattempt(attempt), self._looker(inputs, scope))
             told.done(done)
             return self._answered(done, scope, inputs)
+
+    def stream(self, *, provisional: bool = True, **inputs: Any) -> Stream:
+        """Follow one call, by `async for` or by `for`; see `streaming.py`."""
+        return Stream(self, inputs, provisional=provisional)
 
     def view(self, **inputs: Any) -> View:
         """What the policy will see before the first attempt on this question, in the current scope."""
@@ -355,7 +360,7 @@ class Escalate(dspy.Module):
 
 
 class _Announced:
-    """A policy that emits an event when it goes on to another rung."""
+    """A policy that emits an event when it goes on to another rung, and when one stands in for another."""
 
     def __init__(self, policy: Policy, scope: Scope) -> None:
         self._policy, self._scope = policy, scope
@@ -366,6 +371,9 @@ class _Announced:
 
     def decide(self, view: View) -> Decision:
         decision = self._policy.decide(view)
+        if isinstance(decision, Try) and decision.wanted is not None and view.fits(decision.rung):
+            rung, wanted = view.rungs[decision.rung].name, view.rungs[decision.wanted].name
+            events.emit(self._scope, events.StoodIn, rung=rung, wanted=wanted, why=decision.why)
         if isinstance(decision, Try) and view.attempts and view.fits(decision.rung):
             last = view.attempts[-1]
             events.emit(

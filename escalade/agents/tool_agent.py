@@ -27,6 +27,7 @@ from escalade.agents._specialist import as_tool
 from escalade.agents._steps import AgentAnswer, Step, Used
 from escalade.agents.gateway import Gateway, find_gateway
 from escalade.agents.models import Model
+from escalade.agents.streaming import Stream
 from escalade.errors import BadInput, BudgetExceeded, UnknownName
 from escalade.money import Money, money_or_none
 from escalade.registry.catalogue import Registry, find_registry
@@ -124,6 +125,10 @@ class ToolAgent(dspy.Module):
                 except BudgetExceeded as refusal:
                     self._gave_up(scope, refusal)
                     raise
+
+    def stream(self, *, provisional: bool = True, **inputs: Any) -> Stream:
+        """Follow one call, by `async for` or by `for`; see `streaming.py`."""
+        return Stream(self, inputs, provisional=provisional)
 
     def bill(self, model: Model, inputs: Mapping[str, Any]) -> Bill:
         """(expected price, upper bound) of one call in nano-dollars, None where unknown: steps times the bound of one.

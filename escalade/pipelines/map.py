@@ -8,12 +8,12 @@ from typing import Any
 
 import dspy
 
+from escalade.agents._pipe import Pipe, carried
 from escalade.errors import BadInput
 from escalade.pipelines import _node, _run
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._group import each
 from escalade.pipelines._node import Prepared, Wants
-from escalade.pipelines._stream import Pipe, carried
 from escalade.pipelines.pipeline import Pipeline
 
 CONCURRENCY = 1000

@@ -10,10 +10,10 @@ from typing import Any
 import dspy
 
 from escalade import events, scopes
+from escalade.agents._pipe import Pipe, carried
 from escalade.pipelines import _run
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
-from escalade.pipelines._stream import Pipe, carried
 
 
 class Pipeline(dspy.Module):

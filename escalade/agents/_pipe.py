@@ -33,10 +33,14 @@ class Pipe:
             self._loop.call_soon_threadsafe(self._ready.set)
 
     async def put(self, item: Any) -> None:
+        await self.room()
+        self(item)
+
+    async def room(self) -> None:
+        """Wait while as many items as may be ahead aren't taken yet."""
         while len(self._items) >= self._ahead:
             self._room.clear()
             await self._room.wait()
-        self(item)
 
     async def more(self, task: asyncio.Task[Any]) -> bool:
         """Wait for an item; False when the task is done and all is taken."""

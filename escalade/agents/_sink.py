@@ -1,0 +1,142 @@
+"""Where tokens go while an answer is written: from DSPy's engines to the reader of a stream.
+
+The sink travels as a key of `dspy.context`. Each attempt of a rung gets a receiver of its own, which DSPy takes for its
+`send_stream`. What isn't the answer (judges, peers, tools) is not shown, nor is what can't be shown without changing
+it: samples, of which one is chosen later; log probabilities, which not every provider streams; typed decisions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy.adapters.decision import resolve_adapter
+
+from escalade import events
+from escalade.agents._fields import Fields, text_fields
+from escalade.agents._pipe import Pipe
+
+SINK = "escalade_sink"
+"""The key of `dspy.context` that carries the sink."""
+
+QUIET: Mapping[str, Any] = {"send_stream": None, SINK: None}
+"""Settings under which nothing is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungStarted(events.Event):
+    """A climb tries a rung. What was shown of an earlier one is no answer, unless it is shown again."""
+
+    rung: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token(events.Event):
+    """A piece of text of an output `field`, as a model writes it.
+
+    `draft`: pieces with the same number belong together; those of a field with a higher number take the place of all
+    before. `provisional`: the rung hasn't been judged yet. `rung`: its name, "" outside of climbs.
+    """
+
+    text: str
+    field: str
+    draft: int
+    rung: str = ""
+    provisional: bool = False
+
+
+class Sink:
+    """One reader's. `pipe`: to him. `provisional`: is anything shown before it is certain to be the answer?"""
+
+    def __init__(self, pipe: Pipe, run_id: str, *, provisional: bool) -> None:
+        self.pipe, self.run_id, self.provisional = pipe, run_id, provisional
+        self._drafts = itertools.count(1)
+        self._shown: dict[str, str] = {}
+        self._rung = ""
+
+    def begin(self, rung: str) -> None:
+        """A rung begins."""
+        if rung != self._rung:
+            self._rung = rung
+            self._tell(RungStarted, rung=rung)
+
+    def receiver(self) -> Receiver:
+        """For the calls of one attempt."""
+        return Receiver(self, self._rung)
+
+    def draft(self) -> int:
+        """The number of one more."""
+        return next(self._drafts)
+
+    async def show(self, field: str, text: str, draft: int, rung: str, *, first: bool) -> None:
+        """Tell a piece; waits while the reader is behind."""
+        self._shown[field] = text if first else self._shown[field] + text
+        self._tell(Token, text=text, field=field, draft=draft, rung=rung, provisional=bool(rung))
+        await self.pipe.room()
+
+    def finish(self, answer: Mapping[str, Any], names: tuple[str, ...], rung: str) -> None:
+        """Tell the fields of the answer that the reader hasn't seen, or hasn't seen last."""
+        unseen = [name for name in names if isinstance(answer.get(name), str) and self._shown.get(name) != answer[name]]
+        draft = self.draft() if unseen else 0
+        for name in unseen:
+            self._tell(Token, text=answer[name], field=name, draft=draft, rung=rung)
+
+    def _tell(self, kind: type[events.Event], **values: Any) -> None:
+        events.send((self.pipe,), kind, self.run_id, events.here(), **values)
+
+
+class Receiver:
+    """What DSPy sends the chunks of one attempt to: all its calls, one after the other."""
+
+    def __init__(self, sink: Sink, rung: str) -> None:
+        self._sink, self._rung = sink, rung
+        self._fields: Fields | None = None
+        self._key: Any = None
+        self._draft = 0
+
+    async def send(self, chunk: Any) -> None:
+        """A chunk of a call. Called by DSPy, in the context of the predictor that asked."""
+        choice = chunk.choices[0]
+        key = (chunk.predict_id, chunk.id)
+        if self._fields is None or key != self._key:
+            predictor = dspy.settings.caller_predict
+            names = text_fields(predictor.signature) if predictor is not None else ()
+            self._fields, self._key = Fields(dspy.settings.adapter, names), key
+            self._draft = self._sink.draft()
+        fields = self._fields
+        for name, text in fields.feed(choice.delta.content or ""):
+            first = fields.given[name] == text
+            await self._sink.show(name, text, self._draft, self._rung, first=first)
+        if choice.finish_reason is not None:
+            self._fields = None
+
+
+def showing(rung: str, program: dspy.Module, *, answer: bool, plain: bool) -> Mapping[str, Any]:
+    """DSPy's settings for one call of a rung. `answer`: it is no helper's. `plain`: it is the rung's one answer, asked
+    for without log probabilities.
+    """
+    sink: Sink | None = dspy.settings.get(SINK)
+    if sink is None:
+        return {}
+    if answer:
+        sink.begin(rung)
+    if not plain or not sink.provisional or decides(program):
+        return {"send_stream": None}
+    return {"send_stream": sink.receiver()}
+
+
+def quietly() -> Mapping[str, Any]:
+    """Settings for what is not the answer."""
+    return {} if dspy.settings.get(SINK) is None else QUIET
+
+
+def decides(program: dspy.Module) -> bool:
+    """Has it outputs of DSPy's decision types? Those can't be streamed."""
+    adapter = dspy.settings.adapter or dspy.ChatAdapter()
+    return any(
+        resolve_adapter(None, adapter, one.signature, one.fields, one.signature) is not adapter
+        for one in program.predictors()
+    )
