@@ -78,12 +78,12 @@ def mmlu_pro() -> Outcomes:
         return load_outcomes(f"long:{joined}", prices={name: Price.of(each, each) for name, each in PRICES.items()})
 
 
-def interval(sweep: Sweep, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the APGR: questions are drawn again, scores stay."""
-    rng, found = np.random.default_rng(seed), []
+def interval(sweeps: list[Sweep], draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean APGR of several sweeps: questions are drawn again, scores stay."""
+    rng, found, n = np.random.default_rng(seed), [], len(sweeps[0].score)
     for _ in range(draws):
-        at = rng.integers(0, len(sweep.score), len(sweep.score))
-        found.append(Sweep(sweep.score[at], sweep.weak[at], sweep.strong[at]).apgr or 0.0)
+        at = rng.integers(0, n, n)
+        found.append(np.mean([Sweep(s.score[at], s.weak[at], s.strong[at]).apgr or 0.0 for s in sweeps]))
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
 
@@ -91,7 +91,7 @@ def interval(sweep: Sweep, draws: int = DRAWS, seed: int = 0) -> tuple[float, fl
 def run(repeats: int = 3) -> list[dict[str, Any]]:
     """APGR of each learned policy on each pair; what isn't there is skipped, and said so.
 
-    `repeats`: the folds are dealt out so many times; a figure is the mean, its interval that of the first.
+    `repeats`: the folds are dealt out so many times; a figure is the mean over them.
     """
     data, results = gsm8k(), []
     texts = "text" in data.features
@@ -121,8 +121,7 @@ def measured(play: FittedRouter | FittedAnswers, outcomes: Outcomes, seed: int =
 
 def _figure(labels: str, seen: str, name: str, play: Any, outcomes: Outcomes, repeats: int) -> dict[str, Any]:
     sweeps, floor = [measured(play, outcomes, seed) for seed in range(repeats)], FLOORS.get((labels, seen))
-    sweep = sweeps[0]
-    low, high = interval(sweep)
+    low, high = interval(sweeps)
     value = float(np.mean([one.apgr or 0.0 for one in sweeps]))
     pair = "MMLU-Pro 8B -> 70B" if labels == "mmlu" else f"GSM8K, {labels}"
     return {
@@ -132,5 +131,5 @@ def _figure(labels: str, seen: str, name: str, play: Any, outcomes: Outcomes, re
         "limit": "-" if floor is None else f">= {floor}",
         "ok": floor is None or value >= floor,
         "ratio": None,
-        "note": f"95 % of resamples in {low:.3f} to {high:.3f}, {len(sweep.score):,} questions, out of fold",
+        "note": f"95 % of resamples in {low:.3f} to {high:.3f}, {outcomes.n:,} questions, out of fold",
     }
