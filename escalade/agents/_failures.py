@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from escalade.errors import EscaladeError, Refused
 from escalade.registry.breaker import Pass
+from escalade.registry.privacy.outlets import safe_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +38,17 @@ def in_one(failures: Sequence[Failure]) -> BaseException:
     text = f"none of {len(failures)} models answered: {'; '.join(map(_line, failures))}{again}"
     twin = type(error).__new__(type(error))
     Exception.__init__(twin, text)
-    twin.__dict__.update({**error.__dict__, "message": text, "retry_after": wait})
-    if isinstance(error, EscaladeError):
-        del twin.__dict__["message"]
+    twin.__dict__.update({**error.__dict__, "retry_after": wait})
+    if not isinstance(error, EscaladeError):  # it is a provider's: what is said now is of all of them
+        twin.__dict__.update(message=text, provider=None, status=None, request_id=None)
     twin.__cause__ = error
     return twin
 
 
 def _line(failure: Failure) -> str:
     times = f" ({failure.attempts} attempts)" if failure.attempts > 1 else ""
-    return f"{failure.model.name}: {type(failure.error).__name__}: {failure.error}{times}"
+    told = safe_line(failure.error).partition(" To fix: ")[0].partition(" Retry advice: ")[0]  # advice of lm15's
+    return f"{failure.model.name}: {type(failure.error).__name__}: {told.strip()}{times}"
 
 
 def _wait(failure: Failure) -> float | None:

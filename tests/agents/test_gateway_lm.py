@@ -1,4 +1,4 @@
-"""The governed LM is a `dspy.LM`: what it does without DSPy's threads, a stock one over the same engines does as well."""
+"""The governed LM is a `dspy.LM`: what it does without DSPy's threads, a stock one does as well."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@
     drop                closes the connection before it answers
     slow:2              answers after 2 seconds
     flaky:2             two times 500, then answers
+    limit:20            takes 20 requests in any second; others get 429 with a Retry-After of 1 second
     tool                calls the first tool
     cut:2               a stream that ends after 2 pieces, without a finish reason
     broken:2            a stream whose connection breaks after 2 pieces (chunked encoding, no last chunk)
@@ -32,7 +33,7 @@ import json
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -61,6 +62,8 @@ class FaultServer:
         self.lock = threading.Lock()
         self.connections = 0
         self.calls: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self._taken: dict[str, deque[float]] = {}
         self.tokens: dict[str, tuple[int, int]] = {}
         self.requests: list[dict[str, Any]] = []
         handler = type("Handler", (_Handler,), {"fault_server": self})
@@ -82,6 +85,8 @@ class FaultServer:
         """Forget what was counted."""
         with self.lock:
             self.calls.clear()
+            self.rejected.clear()
+            self._taken.clear()
             self.tokens.clear()
             self.requests.clear()
 
@@ -92,6 +97,18 @@ class FaultServer:
             self.calls[model] += 1
             self.requests.append({"model": model, "path": path, "authorization": authorization, "body": body})
             return self.calls[model]
+
+    def takes(self, model: str, limit: int) -> bool:
+        """Is there room for one more in this second? Counts it, or the rejection."""
+        with self.lock:
+            now, taken = time.monotonic(), self._taken.setdefault(model, deque())
+            while taken and taken[0] <= now - 1.0:
+                taken.popleft()
+            if len(taken) >= limit:
+                self.rejected[model] += 1
+                return False
+            taken.append(now)
+            return True
 
     def note_tokens(self, model: str, used: dict[str, int]) -> None:
         """Count what a complete answer used."""
@@ -129,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(*ERRORS[kind], retry_after=arg)
         elif kind == "flaky" and call <= int(arg or 1):
             self._error(500, "server_error", None, f"flaky {call}")
+        elif kind == "limit" and not self.fault_server.takes(model, int(arg)):
+            self._error(*ERRORS["e429"], retry_after="1")
         elif kind == "drop":
             self._hang_up()
         elif kind == "badjson":
