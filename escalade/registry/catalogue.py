@@ -306,7 +306,14 @@ class Registry:
         from escalade.registry.governed import GovernedTool
 
         scope = require("looking for a tool")
-        registered = self._named(name, wanted)
+        try:
+            registered = self._named(name, wanted)
+        except BadInput:  # which says what versions there are
+            plain = name.partition("@")[0]
+            hidden = self._hidden(scope, self._model_names.get(plain, plain))
+            if hidden is None:
+                raise
+            registered = hidden
         if registered is not None and _sees(scope, registered, None):
             return GovernedTool(registered)
         self._record_miss(scope, name, registered)
@@ -375,6 +382,11 @@ class Registry:
             return self._shelf.find(name, wanted)
         except (UnknownName, ToolRetired):
             return None
+
+    def _hidden(self, scope: Scope, name: str) -> Registered | None:
+        """The newest version of a tool of which no version may be seen here; None if one may."""
+        versions = [one for one in self._shelf.all() if one.spec.name == name]
+        return None if not versions or any(_sees(scope, one, None) for one in versions) else versions[-1]
 
     def _record_miss(self, scope: Scope, name: str, registered: Registered | None) -> None:
         """In the record, who asked for what he may not use differs from who asked for what there isn't."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import escalade
-from escalade import Principal, Registry, Roles, tool
+from escalade import Journal, Principal, Registry, Roles, tool
 from escalade.errors import BadInput, DuplicateVersion, NoScope, ToolError, UnknownName
 from escalade.money import Money
 from escalade.registry.catalogue import find_registry
@@ -151,6 +151,25 @@ def test_who_may_not_call_a_tool_does_not_see_it() -> None:
     escalade.configure(access=access)
     assert names(registry) == [], "a server in which nobody asked yet"
     assert names(registry, who("admin")) == ["crm.search@2.0.0", "mail.send@1.0.0"]
+
+
+@pytest.mark.parametrize("wanted", ["^9", "9.9.9", "not a range", "2.0.0", None])
+def test_a_denied_tool_is_unknown_in_any_version(wanted: str | None) -> None:
+    """Who may not call a tool learns nothing of its versions either, whatever he asks for: the record knows."""
+    registry, journal = versions(*CRM, "mail.send@1.0.0"), Journal()
+    scope = escalade.scope(
+        principal=Principal("ana", roles=frozenset({"writer"})),
+        access=Roles({"writer": ["mail.*:call"]}),
+        recorder=journal,
+    )
+    with scope:
+        for asked in (("crm.search", wanted), ("crm_search", wanted), (f"crm.search@{wanted or ''}", None)):
+            with pytest.raises(UnknownName) as caught:
+                registry.tool_for(*asked)
+            assert str(caught.value) == str(UnknownName("tool", asked[0], ["mail.send"]))
+        with pytest.raises(BadInput, match="there is: 1.0.0"):
+            registry.tool_for("mail.send", "^9")
+    assert {(one.resource, one.outcome) for one in journal.denials()} == {("crm.search", "PermissionDenied")}
 
 
 def test_seeing_is_calling() -> None:
