@@ -22,14 +22,12 @@ from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
 from escalade import events, telemetry
-from escalade.errors import (
-    EscaladeError,
-    UnknownPrice,
-)
+from escalade.errors import UnknownPrice
 from escalade.registry.admission import Admission, fingerprint
 from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker
 from escalade.registry.elsewhere import elsewhere, is_remote
+from escalade.registry.idempotency import InFlight
 from escalade.registry.limits import Limiter, RateLimit, RateLimiter, Window
 from escalade.registry.privacy.outlets import safe_line
 from escalade.scopes import NOBODY, AsyncRecorder, Decided, Entry, Principal, Scope, current, require
@@ -129,7 +127,9 @@ def admit(
     try:
         admission = _through(resource, scope, entry, ceiling, check, shortcut)
         admission.record()
-    except EscaladeError as refusal:
+    except InFlight:
+        raise
+    except Exception as refusal:  # a policy or a store that breaks refuses, too
         _refused(resource, scope, entry, refusal)
         raise
     return admission
@@ -161,7 +161,9 @@ async def aadmit(
             await admission.arecord(cast("AsyncRecorder", scope.recorder))
         else:
             admission.record()
-    except EscaladeError as refusal:
+    except InFlight:
+        raise
+    except Exception as refusal:
         _refused(resource, scope, entry, refusal)
         raise
     return admission
@@ -212,7 +214,7 @@ def _through(
     return admission
 
 
-def _refused(resource: Resource, scope: Scope, entry: Entry, refusal: EscaladeError) -> None:
+def _refused(resource: Resource, scope: Scope, entry: Entry, refusal: Exception) -> None:
     """Record, count and tell that the guard said no."""
     entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
     scope.recorder.denied(entry)

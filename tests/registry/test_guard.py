@@ -472,3 +472,28 @@ def test_threads_share_every_gate() -> None:
         assert (setup.ran, scope.spent, setup.taken()) == (3, 30, 3)
     assert len(setup.journal.entries()) == 3
     assert len(setup.journal.denials()) == 29
+
+
+class Broken:
+    """A policy with a mistake in it."""
+
+    digest = "broken"
+
+    def decide(self, principal: Principal, permission: str, effect: str = "") -> Any:
+        raise TypeError(f"a mistake, met by {principal.user}")
+
+    def check_roles(self, roles: frozenset[str]) -> None:
+        """All roles are known."""
+
+
+async def test_a_gate_that_breaks_is_a_refusal() -> None:
+    """A policy that raises lets nothing through, and whoever asked is in the record."""
+    resource, journal = Resource("t", "1", "tool", "t:call"), Journal()
+    with escalade.scope(principal=Principal("ana"), access=Broken(), recorder=journal):
+        with pytest.raises(TypeError):
+            use(resource, int, ceiling=0)
+        with pytest.raises(TypeError):
+            await ause(resource, asyncio.sleep, ceiling=0)  # type: ignore[arg-type]
+    assert [(one.principal.user, one.resource, one.outcome) for one in journal.denials()] == [
+        ("ana", "t", "TypeError")
+    ] * 2
