@@ -257,6 +257,8 @@ class Call:
     # -- after
 
     def _begun(self, admission: Admission) -> None:
+        if self._lead is not None:
+            self._lead.begun = not (self._cached or self._manner.spec.repeatable)
         if self._manner.spec.metered and not self.source:
             self._tab = Tab(self._manner.spec.label, admission.held if admission.entry.priced else None)
 

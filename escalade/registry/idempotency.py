@@ -115,18 +115,22 @@ class Flights:
 
 class Lead:
     """A call that its holder has to make, and to end, by one of the ways of `Flights`. Lost before (Ctrl-C came
-    between), it was not made.
+    between), it was not made; or nobody knows, from when on it was `begun` and must not be made twice.
     """
 
     def __init__(self, flights: Flights, key: str) -> None:
-        self.flights, self.key, self.over = flights, key, False
+        self.flights, self.key, self.over, self.begun = flights, key, False, False
 
     def ended(self, way: Callable[[str], None]) -> None:
         self.over = True
         way(self.key)
 
     def __del__(self) -> None:
-        if not self.over:
+        if self.over:
+            return
+        if self.begun:
+            self.flights.lose(self.key)
+        else:
             self.flights.crash(self.key, None)
 
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import escalade
-from escalade import Principal, Registry, Roles
-from escalade.errors import BadInput, DeadlineExceeded, PermissionDenied, ToolTimeout
+from escalade import Principal, Registry, Roles, tool
+from escalade.errors import BadInput, DeadlineExceeded, OutcomeUnknown, PermissionDenied, ToolTimeout
 from escalade.registry.cache import MemoryCache
 from escalade.registry.idempotency import Flights, Lead
 from escalade.registry.journal import Journal
@@ -345,6 +345,31 @@ def test_a_call_that_was_lost_strands_nobody() -> None:
     kept = Lead(flights, "k")
     kept.ended(lambda key: flights.deliver(key, b"1"))
     assert len(flights) == 0
+
+
+def test_a_write_whose_end_was_lost_is_not_made_again() -> None:
+    """Ctrl-C between the end of a tool that is used once and the note of it: it ran, so it doesn't run again."""
+    ran: list[str] = []
+
+    class Interrupted(Journal):
+        def digest(self, value: Any) -> str:
+            if value == "sent":
+                raise KeyboardInterrupt
+            return ""
+
+    def send(text: str) -> str:
+        """Sends a mail."""
+        ran.append(text)
+        return "sent"
+
+    governed = Registry([tool(once=True)(send)], name="lost").get_tool("send")
+    with escalade.scope(recorder=Interrupted()):
+        with pytest.raises(KeyboardInterrupt):
+            governed(text="hi")
+        gc.collect()
+        with pytest.raises(OutcomeUnknown):
+            governed(text="hi")
+    assert ran == ["hi"]
 
 
 # ----------------------------------------------------------------------------------------------------------- any course
