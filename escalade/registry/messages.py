@@ -126,6 +126,7 @@ def shown(error: Exception, spec: ToolSpec) -> EscaladeError:
     twin = _twin(type(error))
     if isinstance(error, EscaladeError):
         twin.__dict__.update(error.__dict__)
+        twin.__dict__.pop("__notes__", None)  # whatever the tool wrote there: the original has it
     else:
         twin.__dict__["original"] = error
     twin.__dict__["told"] = said

@@ -93,6 +93,26 @@ def test_dspy_takes_nothing_apart() -> None:
     assert len(shown.strip().splitlines()) == 2, "the line and the note"
 
 
+@pytest.mark.parametrize("kind", [errors.ToolError, ValueError])
+def test_notes_of_a_tool_are_for_developers(kind: type[Exception]) -> None:
+    """What a tool noted on its exception is no part of what models read; the original has it."""
+    from dspy.utils.exceptions import format_error_for_lm
+
+    def noted(city: str) -> str:
+        """Books a flight."""
+        error = kind("full")
+        error.add_note(SENTENCE)
+        raise error
+
+    with escalade.scope(), pytest.raises(kind) as caught:
+        made(noted)(city="Rome")
+    shown = format_error_for_lm(caught.value, traceback_frames=5)
+    assert "full" in shown
+    assert not [canary for canary in CANARIES if canary in shown]
+    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__.__notes__ == [SENTENCE]
+
+
 class Picky(Exception):
     """Can't be made by anybody else."""
 
