@@ -227,7 +227,7 @@ class Registered:
         try:
             async with asyncio.timeout(None if limit == math.inf else limit) as timer:
                 if self.definition.is_async:
-                    return await self._function(**values)
+                    return self._finished(await self._function(**values))
                 return self._finished(await self._in_thread(values))
         except TimeoutError:
             if timer.expired():
@@ -275,11 +275,14 @@ class Registered:
         return for_model(ToolTimeout(f"{self.spec.label} did not answer within {self.spec.timeout:g} s"))
 
     def _finished(self, result: Any) -> Any:
+        """The result, unless it is work that is still to be done: that would be done outside of the guard."""
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise ToolError(f"{self.spec.label} returned a generator, which has done nothing yet; return a list")
         if not inspect.isawaitable(result) or isinstance(result, Future):
             return result
         if inspect.iscoroutine(result):
             result.close()
-        raise ToolError(f"{self.spec.label} is a sync function that returned an awaitable; declare it `async def`")
+        raise ToolError(f"{self.spec.label} returned an awaitable; declare it `async def` and await it there")
 
 
 def _time_left() -> float:

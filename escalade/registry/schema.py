@@ -138,6 +138,12 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_call(function))
 
 
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Does calling it give a generator, so that nothing runs within the call?"""
+    each = (function, _call(function))
+    return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in each)
+
+
 def _call(function: Any) -> Any:
     """What runs when a callable object is called."""
     return type(function).__call__

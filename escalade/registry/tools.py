@@ -28,7 +28,7 @@ from escalade.registry.access.conditions import Condition, parse_condition
 from escalade.registry.handling import Handling
 from escalade.registry.limits import RateLimit, parse_limits
 from escalade.registry.metering import CostOf
-from escalade.registry.schema import Inputs, is_async, output_schema
+from escalade.registry.schema import Inputs, is_async, is_generator, output_schema
 from escalade.registry.versions import parse_version
 
 SideEffects = Literal["none", "read", "write", "irreversible"]
@@ -231,7 +231,7 @@ def define(function: Callable[..., Any], **said: Any) -> ToolDefinition:
     if isinstance(function, ToolDefinition) or not callable(function):
         raise BadInput(f"@tool takes a function, got {function!r}")
     name = said.pop("name", None) or getattr(function, "__name__", type(function).__name__).lower()
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if is_generator(function):
         raise BadInput(f"tool {name!r} is a generator; return a list instead: a model gets one answer per call")
     description = said.pop("description", None)
     dry, cost_of = said.pop("dry", NOTHING_DRY), None

@@ -220,6 +220,33 @@ def test_a_coroutine_in_disguise() -> None:
             asyncio.run(made(disguised).acall(host="a"))
 
 
+def test_a_generator_is_no_answer() -> None:
+    """A generator has done nothing yet, and would do it outside of the guard: a tool that returns one fails."""
+    ran: list[int] = []
+
+    def numbers() -> Any:
+        ran.append(1)
+        yield 1
+
+    async def anumbers() -> Any:
+        ran.append(1)
+        yield 1
+
+    def lazy() -> Any:
+        """Lazy."""
+        return numbers()
+
+    async def alazy() -> Any:
+        """Lazy."""
+        return anumbers()
+
+    for function in (lazy, alazy):
+        governed = Registry([tool(name="lazy")(function)], name="lazy").get_tool("lazy")
+        with escalade.scope(), pytest.raises(ToolError, match="returned a generator"):
+            governed()
+    assert ran == []
+
+
 # -------------------------------------------------------------------------------------------------------------- time
 # is up
 

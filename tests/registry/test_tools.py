@@ -152,8 +152,14 @@ def test_what_the_decorator_refuses(said: dict[str, Any], message: str) -> None:
 
 def test_what_is_no_tool() -> None:
     """A generator gives no one answer; a tool of a tool, and a thing that can't be called, are mistakes."""
-    with pytest.raises(BadInput, match="tool 'generator' is a generator; return a list"):
-        tool(generator)
+
+    class Generator:
+        def __call__(self, x: int) -> Any:
+            yield x
+
+    for made in (generator, Generator()):
+        with pytest.raises(BadInput, match="tool 'generator' is a generator; return a list"):
+            tool(made)
     for thing in (search, 3):
         with pytest.raises(BadInput, match="@tool takes a function"):
             tool(thing)  # type: ignore[call-overload]
