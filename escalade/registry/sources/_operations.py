@@ -95,6 +95,8 @@ def _definition(
     operation: dict[str, Any],
 ) -> Definition:
     (document, root), (method, path, server) = documents, where
+    if not path.startswith("/"):  # put behind the address of the server, it could change the host's name
+        raise Unsupported("its path doesn't begin with '/'")
     properties: dict[str, Any] = {}
     required: list[str] = []
     places: list[Parameter] = []

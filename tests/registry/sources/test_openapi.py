@@ -170,6 +170,14 @@ def test_operations_that_can_not_be_tools(server: OpenApiServer, made: dict[str,
         import_openapi(Registry(), "shop", document, operations=["x"], base_url=server.url)
 
 
+@pytest.mark.parametrize("path", ["@elsewhere.example/x", ".elsewhere.example/x", "x", ""])
+def test_a_path_that_leads_to_another_host(server: OpenApiServer, path: str) -> None:
+    """A description can't change where its importer said that the API is."""
+    document = {"openapi": "3.1.0", "paths": {path: {"get": operation("x")}}}
+    source = import_openapi(Registry(), "shop", document, operations="*", base_url=server.url)
+    assert source.skipped == {"x": "its path doesn't begin with '/'"}
+
+
 def test_a_path_without_its_parameter(server: OpenApiServer) -> None:
     """A hole in the path that nothing fills can't be called; two operations of one name can't be told apart."""
     document = {"openapi": "3.1.0", "paths": {"/x/{id}": {"get": operation("x")}}}
