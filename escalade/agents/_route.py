@@ -124,7 +124,7 @@ class Route:
     def __iter__(self) -> Iterator[Model]:
         while self._at < len(self._models):
             yield self._models[self._at]
-        raise self.crossing(in_one(self._failures)) from None
+        raise self.crossing(in_one(self._failures))
 
     @property
     def again(self) -> bool:
