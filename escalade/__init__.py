@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     )
     from escalade.agents.escalate import Escalate
     from escalade.agents.gateway import Gateway
+    from escalade.agents.lanes.lane import Lane
+    from escalade.agents.lanes.priority import priority
     from escalade.agents.models import Model, measured_bound
     from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
     from escalade.agents.routing.classify import Classify
@@ -171,6 +173,7 @@ __all__ = [
     "Isotonic",
     "Journal",
     "JsonFormatter",
+    "Lane",
     "Ledger",
     "LiteLLM",
     "Lock",
@@ -263,6 +266,7 @@ __all__ = [
     "load_program",
     "measured_bound",
     "node",
+    "priority",
     "record",
     "route",
     "save_program",
@@ -289,6 +293,8 @@ _MODULES = {
     ),
     "agents.escalate": ("Escalate",),
     "agents.gateway": ("Gateway",),
+    "agents.lanes.lane": ("Lane",),
+    "agents.lanes.priority": ("priority",),
     "agents.models": ("Model", "measured_bound"),
     "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
     "agents.routing.classify": ("Classify",),

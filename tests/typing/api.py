@@ -31,6 +31,7 @@ from escalade import (
     FanOut,
     FileAnchor,
     Gateway,
+    Lane,
     GovernedTool,
     Guardrails,
     Isotonic,
@@ -91,6 +92,7 @@ from escalade import (
     json_logs,
     load_program,
     node,
+    priority,
     save_program,
     telemetry,
     tool,
@@ -185,6 +187,11 @@ def models(transport: Transport) -> None:
     small = Model("small", "openai/gpt-4o-mini", transport, price=table.get("mine/small"), fallbacks=("big",))
     gateway = Gateway([small, Model("big", "openai/gpt-4o", transport)])
     Gateway([Model("a", "openai/a", LM15(api_key="env:KEY")), Model("b", "openai/b", LiteLLM(timeout=30.0))])
+    shared = Lane("openai", rpm=500, tpm=200_000, limits="20/s", at_once=64, max_waiting=1_000, patience=30.0)
+    laned = Gateway([Model("a", "openai/a", transport, lane=shared)])
+    with priority("batch"):
+        laned.lm("a", priority="interactive")
+    assert_type(shared.status.waiting, int)
     Gateway([Model("c", "openai/c", Recorded("answers.jsonl")), Model("d", "sim/d", Simulated(World()))])
     gateway.lm("small", temperature=0.7)
     limit, patient = escalade.RateLimit(60, 60.0), escalade.Retry()
