@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from escalade.agents._route import Retry
+from escalade.agents.braked import Braked
 from escalade.agents.calibration import Identity, Isotonic, Platt
 from escalade.agents.climb import Stop, Try
 from escalade.agents.confidence import Combined, Logprob, Peers, Samples, Verbalised, Verifier
@@ -73,6 +74,8 @@ def policies(draw, k):
             learned(k),
         )
     )
+    if draw(st.integers(0, 3)) == 0:
+        policy = Braked(policy, rungs=draw(some))
     if draw(st.booleans()):
         return Budgeted(policy, draw(st.one_of(st.none(), amounts().map(_dollars))))
     return policy

@@ -37,7 +37,8 @@ def rung_of(like: RungLike, gateway: Gateway) -> tuple[Rung, Any]:
         raise BadInput(f"rung {like!r}: expected the alias of a model on the gateway, got {model!r}")
     label = strategy if isinstance(strategy, str) else _class_of(strategy).__name__
     ceiling = Money.of(bound[0]) if bound else None
-    return Rung(f"{label}/{gateway.model(model).name}", label, model, ceiling), strategy
+    found = gateway.model(model)
+    return Rung(f"{label}/{found.name}", label, model, ceiling, found.tier), strategy
 
 
 def program_of(strategy: Any, signature: Any) -> dspy.Module:

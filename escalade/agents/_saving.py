@@ -21,6 +21,7 @@ _KINDS: dict[str, type[Saved]] = {}
 _ELSEWHERE = {
     "answer-in-view": "learned.answers",
     "bandit": "learned.bandit",
+    "braked": "braked",
     "cascade-routing": "learned.cascade",
     "gain": "learned.gain",
     "guaranteed": "learned.guarantee",

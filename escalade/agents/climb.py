@@ -40,12 +40,14 @@ class Rung:
 
     `name` is unique on a ladder. `strategy` and `model` are None where outcomes were recorded elsewhere. `ceiling`: an
     upper bound of its price per question, for programs whose price can't be bounded by their prompt (agents, loops).
+    `tier`: of its model, 1 (fast) to 4 (premium), None where unknown.
     """
 
     name: str
     strategy: str | None = None
     model: str | None = None
     ceiling: Money | None = None
+    tier: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Try rung number `rung` next; `why` is shown to people."""
+    """Try rung number `rung` next; `why` is shown to people. `wanted`: the rung that it stands in for, for want of
+    money.
+    """
 
     rung: int
     why: str = ""
+    wanted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,7 @@ class Budgeted(Saved):
         if rung < 0:
             why = f"neither {name} nor any cheaper rung fits {left_of(view)}"
             return Stop(best_attempt(view.attempts), why, wanted=wanted)
-        return Try(rung, f"{name} doesn't fit {left_of(view)}: the dearest that does, at {usd(price)}")
+        return Try(rung, f"{name} doesn't fit {left_of(view)}: the dearest that does, at {usd(price)}", wanted)
 
 
 def pick(view: View, rung: int, why: str) -> Decision:

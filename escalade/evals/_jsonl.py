@@ -63,11 +63,13 @@ class RungInfo(_Row):
     strategy: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     ceiling: Dollars | None = None
+    tier: Annotated[int, Field(ge=1, le=4)] | None = None
     tariff: Tariff | None = None
 
     def rung(self) -> Rung:
         """As the ladder has it."""
-        return Rung(self.name, self.strategy, self.model, None if self.ceiling is None else Money.of(self.ceiling))
+        ceiling = None if self.ceiling is None else Money.of(self.ceiling)
+        return Rung(self.name, self.strategy, self.model, ceiling, self.tier)
 
 
 class Header(_Row):

@@ -62,6 +62,7 @@ def _rows(outcomes: Outcomes, *, texts: bool) -> Iterator[dict[str, Any]]:
 def _rung(rung: Rung, listed: Listed | None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": rung.name, "strategy": rung.strategy, "model": rung.model}
     row["ceiling"] = None if rung.ceiling is None else _dollars(rung.ceiling)
+    row["tier"] = rung.tier
     if listed is not None:
         price = listed.price
         row["tariff"] = {"input": _dollars(price.input), "output": _dollars(price.output), "source": listed.source}
