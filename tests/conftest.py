@@ -22,6 +22,7 @@ import dspy
 import pytest
 from hypothesis import HealthCheck, settings
 
+from escalade.registry import secrets
 from escalade.scopes import set_default
 
 dspy_settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_dspy() -> Iterator[None]:
-    """DSPy as it is after its import, without a cache, without a default scope."""
+    """DSPy as it is after its import, without a cache; no default scope, no secret managers of another test."""
     _reset()
     yield
     _reset()
@@ -63,6 +64,7 @@ def _clean_dspy() -> Iterator[None]:
 def _reset() -> None:
     """DSPy has no public way back to its defaults, and ties `configure` to the first thread that called it."""
     set_default(None)
+    secrets._managers.clear()
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     dspy_settings.main_thread_config = copy.deepcopy(dspy_settings.DEFAULT_CONFIG)
     dspy_settings.config_owner_thread_id = None

@@ -190,10 +190,10 @@ def test_bad_waits(tmp_path: Path, wrong: Any) -> None:
 
 
 async def test_the_loop_goes_on(tmp_path: Path) -> None:
-    """While commits take 0.2 s, an event loop that records uses, and waits by `aintent`, goes on."""
+    """While commits take 0.6 s, an event loop that records uses, and waits by `aintent`, goes on."""
     with AuditLog(tmp_path / "audit.sqlite", patience=30) as log:
         log.flush()
-        slow(log, 0.2)
+        slow(log, 0.6)
         gaps: list[float] = []
         beating = asyncio.create_task(heartbeat(gaps))
 
@@ -211,8 +211,8 @@ async def test_the_loop_goes_on(tmp_path: Path) -> None:
         beating.cancel()
         await asyncio.to_thread(log.close)
     print(f"longest gap of the loop {max(gaps) * 1e3:.1f} ms, while {took:.2f} s were waited")
-    assert took > 0.2
-    assert max(gaps) < 0.15
+    assert took > 0.6
+    assert max(gaps) < 0.4
     found = verify(tmp_path / "audit.sqlite")
     assert (found.ok, found.unfinished_count) == (True, 0)
 
