@@ -231,6 +231,14 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(Event):
+    """`model` answered in place of the one that was `asked`, which failed or was left alone."""
+
+    model: str
+    asked: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoodIn(Event):
     """For want of money a climb tries another rung than the one that its policy wanted."""
 
@@ -240,8 +248,8 @@ class StoodIn(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered(Event):
-    """A program that degrades instead of failing answered. `level`: 1 (its own cache) to 5 (an apology), see
+class Served(Event):
+    """A program that degrades instead of failing gave an answer. `level`: 1 (its own cache) to 5 (an apology), see
     `agents/degrade`. `source`: the same in a word. `why`: what went wrong before, "" for nothing.
     """
 

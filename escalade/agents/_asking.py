@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from escalade import events
 from escalade.agents import _spans
 from escalade.agents._allowed import Regions, check_allowed
 from escalade.agents._bounds import check_bounded
@@ -92,6 +93,7 @@ def metered(use: Admission, asked: Asked, place: Standing) -> Iterator[Meter]:
         meter = Meter(asked.model, use, asked.sent)
         yield meter
         meter.ended(place)
+        _announce(asked)
 
 
 def _sent(request: Request, model: Model) -> Request:
@@ -142,8 +144,15 @@ def finished(asked: Asked, use: Admission, place: Standing, answer: Response) ->
         _spans.answered(use.span, answer)
     if answer.finish_reason == "length":
         use.scope.note_truncated()
+    _announce(asked)
     bill = {"model": asked.model.name, "cost": use.cost, "attempts": asked.route.attempts + 1}
     return _changed(answer, provider_data={**(answer.provider_data or {}), "escalade": bill})
+
+
+def _announce(asked: Asked) -> None:
+    """It answered; in place of another one?"""
+    if asked.scope.listeners and asked.model.name != asked.route.asked:
+        events.emit(asked.scope, events.FellBack, model=asked.model.name, asked=asked.route.asked)
 
 
 def _changed(value: T, **changes: Any) -> T:

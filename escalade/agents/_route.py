@@ -121,6 +121,11 @@ class Route:
         self._failures: list[Failure] = []
         self.attempts = 0
 
+    @property
+    def asked(self) -> str:
+        """The model that the request is for."""
+        return self._models[0].name
+
     def __iter__(self) -> Iterator[Model]:
         while self._at < len(self._models):
             yield self._models[self._at]
