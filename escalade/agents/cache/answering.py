@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents import _spans
+from escalade.agents.cache._variants import asimilar_to, similar_to
 from escalade.agents.cache.response import Asked, Found, ResponseCache, check_use
 from escalade.errors import EscaladeError
 from escalade.registry.dspy_errors import for_dspy
@@ -48,7 +49,7 @@ def answered(
     asked = cache.asked(gateway, model, call)
     if asked is None:
         return make(call)
-    found = cache.near(asked) or cache.far(asked)
+    found = cache.near(asked) or cache.far(asked) or similar_to(cache, asked)
     lead: Lead | None = None
     if found is None and asked.joins and not _streams():
         found, lead = _joined(cache, asked)
@@ -78,7 +79,7 @@ async def aanswered(
     asked = cache.asked(gateway, model, call)
     if asked is None:
         return await make(call)
-    found = cache.near(asked) or await _afar(cache, asked)
+    found = cache.near(asked) or await _afar(cache, asked) or await asimilar_to(cache, asked)
     lead: Lead | None = None
     if found is None and asked.joins and not _streams():
         found, lead = await _ajoined(cache, asked)

@@ -99,6 +99,12 @@ def question_of(call: Any) -> str:
     return ""
 
 
+def around(content: str) -> list[str]:
+    """What an adapter writes around the inputs: the names of fields, then the trailer (last, "" for none)."""
+    trailer = _TRAILER.search(content)
+    return [*_MARKER.findall(content), trailer[0] if trailer else ""]
+
+
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content

@@ -15,6 +15,7 @@ from escalade.agents._allowed import check_allowed
 from escalade.agents.cache._key import key_of, place_of, whose, word
 from escalade.agents.cache._record import Record, flaw
 from escalade.agents.cache._shelf import AnswerStore, Memory, Shelf
+from escalade.agents.cache._variants import family_of
 from escalade.agents.cache.kinds import Classifier, Kinds, kind_of, question_of
 from escalade.agents.cache.parsing import Outputs, watch
 from escalade.agents.cache.usage import CacheStats, Counters
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dspy.clients.call_result import CallResult
     from dspy.clients.execution import PreparedCall
 
+    from escalade.agents.cache.similar import SimilarityCache
     from escalade.agents.gateway import Gateway
     from escalade.agents.models import Model
 
@@ -52,13 +54,15 @@ class Asked(NamedTuple):
     gateway: Gateway
     model: Model
     joins: bool
+    family: str | None = None
 
 
 class Found(NamedTuple):
-    """An answer that is there, and where it was: memory, store, joined, similar."""
+    """An answer that is there, where it was (memory, store, joined, similar), and its key, if it isn't the call's."""
 
     record: Record
     level: str
+    key: str = ""
 
 
 class ResponseCache:
@@ -67,8 +71,9 @@ class ResponseCache:
     `path`: a folder on a local disk, which processes of one host share; None keeps them in memory. `store`: instead of
     a folder, such as `RedisCache(url)`. `ttl`: seconds by kind of question, or for all; see `kinds.py`. `classify`:
     says the kind. `per`: whether each user of a tenant has his own. `size_limit`: bytes on disk; `memory`: bytes in
-    this process. `joins`: which equal calls that run at once are one call: those of temperature 0, all, none. `now`:
-    seconds since the epoch. Raises BadInput.
+    this process. `joins`: which equal calls that run at once are one call: those of temperature 0, all, none.
+    `similar`: also answers questions that differ a little, see `similar/`. `now`: seconds since the epoch. Raises
+    BadInput.
 
     Who has no scope has no cache. A hit costs nothing, uses no rate limit, and passes the guard all the same: who may
     not use the model (now) is refused. Truncated, refused, empty and unparsable answers are not kept.
@@ -85,11 +90,13 @@ class ResponseCache:
         size_limit: int = 256 * MEBIBYTE,
         memory: int = 64 * MEBIBYTE,
         joins: Joins = "deterministic",
+        similar: SimilarityCache | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         _check(path, store, per, memory, joins)
         self.kinds, self.per, self.joins, self.now = Kinds(ttl, classify), per, joins, now
         self.counters, self.flights = Counters(), Flights(optional=True)
+        self.similar = similar
         store = DiskCache(path, size_limit=size_limit) if path is not None else store
         self.shelf = Shelf(Memory(memory, now), store, self.counters.failed)
         self._spoiled: OrderedDict[str, str] = OrderedDict()
@@ -112,11 +119,16 @@ class ResponseCache:
         if not named:
             raise BadInput("evict: expected a tenant, a model or a kind; `clear()` forgets everything")
         for what, name in named:
-            self.shelf.forget(word(what, name))
+            self._forget(word(what, name))
 
     def clear(self) -> None:
         """Forget everything. Raises StoreUnavailable when it may still be there."""
-        self.shelf.forget(None)
+        self._forget(None)
+
+    def _forget(self, tag: str | None) -> None:
+        if self.similar is not None:
+            self.similar.clear()
+        self.shelf.forget(tag)
 
     def stats(self) -> CacheStats:
         """Hits, misses, dollars saved, by tenant and model, since the cache was made."""
@@ -133,14 +145,16 @@ class ResponseCache:
         question = question_of(call)
         kind = self.kinds.of(question)
         owners, place = whose(scope, self.per), place_of(gateway.name, model)
-        key = key_of(owners, place, call.key(_PLAIN_CHAT, asynchronous=False))
+        told = call.key(_PLAIN_CHAT, asynchronous=False)
+        key = key_of(owners, place, told)
         if key is None or self.kinds.seconds[kind] <= 0:
             self.counters.refused(scope.principal.tenant, model.name, "never" if key else "not exact")
             return None
         tag = " ".join(
             [*(word("tenant", tenant) for tenant, _ in owners), word("model", model.name), word("kind", kind)]
         )
-        return Asked(key, tag, kind, question, scope, gateway, model, self._joins(call))
+        family = None if self.similar is None else family_of(owners, place, call, told)
+        return Asked(key, tag, kind, question, scope, gateway, model, self._joins(call), family)
 
     def near(self, asked: Asked) -> Found | None:
         """An answer in memory."""
@@ -180,7 +194,15 @@ class ResponseCache:
             events.emit(
                 scope, events.CacheHit, model=model, kind=asked.kind, level=found.level, saved=record.cost, age=age
             )
-        return self._remembering(asked, record, record.result())
+        self._learn(asked)
+        return self._remembering(asked._replace(key=found.key or asked.key), record, record.result())
+
+    def stand_in(self, asked: Asked, key: str, text: bytes | None) -> Found | None:
+        """The answer to a similar question, if it is still there and good."""
+        found = self.read(asked._replace(key=key), text, "similar")
+        if found is None and self.similar is not None:
+            self.similar.forget(key)
+        return None if found is None else found._replace(key=key)
 
     def made(self, asked: Asked, result: CallResult) -> tuple[CallResult, bytes | None, float]:
         """What a call brought: to hand out, to share with those who wait, and for how many seconds to keep (0: not)."""
@@ -193,12 +215,17 @@ class ResponseCache:
         seconds = self.seconds(asked.kind, record, asked.model)
         self.shelf.memory.set(asked.key, text, seconds, asked.tag)
         self.counters.kept(tenant, model)
+        self._learn(asked)
         return self._remembering(asked, record, result), text, seconds
 
     def seconds(self, kind: str, record: Record, model: Model) -> float:
         """For how long it may be used."""
         ttl = min(self.kinds.seconds[kind], self.kinds.seconds.get(record.kind, 0.0))
         return ttl if set(record.by) <= {model.name} else min(ttl, STANDIN)
+
+    def _learn(self, asked: Asked) -> None:
+        if self.similar is not None and asked.family is not None:
+            self.similar.learn(asked.family, asked.question, asked.key)
 
     def _good(self, asked: Asked, record: Record) -> bool:
         if not self.now() - record.at < self.seconds(asked.kind, record, asked.model):
@@ -218,7 +245,7 @@ class ResponseCache:
             with contextlib.suppress(KeyError):  # another thread was faster
                 self._spoiled.popitem(last=False)
         text = self.shelf.near(asked.key)
-        if text is None or Record.loaded(text).id == record_id:
+        if text is None or f'"{record_id}"'.encode() in text:
             self.shelf.memory.drop(asked.key)
             if self.shelf.store is not None:
                 in_background(partial(self.shelf.drop, asked.key))
