@@ -6,7 +6,7 @@ import graphlib
 
 from tests._house import imports, trees
 
-BASE = {"errors", "money", "scopes", "events", "telemetry"}
+BASE = {"errors", "money", "protocols", "scopes", "events", "telemetry"}
 FLOORS = ("registry", "agents", "pipelines", "evals")
 
 
