@@ -1,8 +1,8 @@
 """A request for approval: what it is bound to, to the byte, and what became of it.
 
-Bound are the arguments (their canonical JSON, with defaults filled in), the tool's version and input schema, everybody
-who asks, the run, the policy, and for tools that are used `once` the step. When one of these changes it is another
-request: an approval is good for nothing else.
+Bound are the arguments (their canonical JSON, with defaults filled in, and the types that JSON doesn't show), the
+tool's version and input schema, everybody who asks, the run, the policy, and for tools that are used `once` the step.
+When one of these changes it is another request: an approval is good for nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -57,7 +57,8 @@ class Asked:
         who = [[principal.user, principal.tenant, sorted(principal.roles)] for principal in self.principals]
         what = [self.tool, self.version, self.schema_digest, self.text]
         where = [self.run_id, self.policy_digest, *([list(self.step)] if self.step else [])]
-        return digest([*what, who, *where])
+        kinds = sorted(_kinds(self.arguments))
+        return digest([*what, who, *where, *([{"kinds": kinds}] if kinds else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,8 @@ def _legible(text: str) -> str:
     return text if clean == plain else canonical(clean).decode("ascii")
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None), list, dict})
+
 _secrets = Redactor(("secret", "private_key", "url_credentials", "jwt", "api_key"), regions=())
 
 
@@ -192,9 +195,37 @@ def _jsonable(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _jsonable({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Mapping):
-        return {str(to_jsonable_python(key)): _jsonable(one) for key, one in value.items()}
+        plain = {str(to_jsonable_python(key)): _jsonable(one) for key, one in value.items()}
+        if len(plain) < len(value):
+            raise ValueError("two keys of an object are the same as text")
+        return plain
     if isinstance(value, set | frozenset):
         return sorted((_jsonable(one) for one in value), key=canonical)
     if isinstance(value, list | tuple):
         return [_jsonable(one) for one in value]
     return value if isinstance(value, float) else to_jsonable_python(value)  # which would make null of NaN
+
+
+def _kinds(value: Any, at: str = "") -> Iterator[str]:
+    """The types that the JSON of an argument doesn't show, and where: a refund of 5 is no charge of 5."""
+    if type(value) not in _PLAIN:
+        yield f"{at}: {type(value).__qualname__}"
+    for key, one in _inside(value):
+        if type(key) is not str and isinstance(value, Mapping):
+            yield f"{at}/{key}: key of {type(key).__qualname__}"
+        yield from _kinds(one, f"{at}/{key}")
+
+
+def _inside(value: Any) -> Iterable[tuple[Any, Any]]:
+    """What it consists of, by key, field or number; sets have no order."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return dict(value).items()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, set | frozenset):
+        return [("*", one) for one in value]
+    return enumerate(value) if isinstance(value, list | tuple) else ()

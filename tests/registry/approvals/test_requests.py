@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import sqlite3
 import stat
 import threading
@@ -205,3 +206,42 @@ def test_python_values() -> None:
     for bad in (float("nan"), object(), b"\xff"):
         with pytest.raises(InvalidArguments):
             text(bad)
+
+
+class Refund(BaseModel):
+    """Money back."""
+
+    amount: int
+
+
+class Charge(BaseModel):
+    """Money in."""
+
+    amount: int
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (Refund(amount=5), Charge(amount=5)),
+        ([Refund(amount=5)], [Charge(amount=5)]),
+        ({"a": Refund(amount=5)}, {"a": {"amount": 5}}),
+        (Decimal("1.0"), "1.0"),
+        (dt.date(2026, 1, 1), "2026-01-01"),
+        (b"a", "a"),
+        ((1, 2), [1, 2]),
+        ({1}, [1]),
+        ({1: "a"}, {"1": "a"}),
+    ],
+)
+def test_types_that_json_does_not_show(one: Any, two: Any) -> None:
+    """Of two arguments that look the same as JSON, the approval of one is none of the other."""
+    keys = {dataclasses.replace(ASKED, arguments={"x": value}).key for value in (one, two)}
+    texts = {dataclasses.replace(ASKED, arguments={"x": value}).text for value in (one, two)}
+    assert (len(keys), len(texts)) == (2, 1)
+
+
+def test_keys_that_are_the_same_as_text() -> None:
+    """What a person would not see can't be approved."""
+    with pytest.raises(InvalidArguments, match="two keys of an object are the same as text"):
+        _ = dataclasses.replace(ASKED, arguments={"x": {1: "a", "1": "b"}}).key
