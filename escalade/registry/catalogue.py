@@ -299,9 +299,9 @@ class Registry:
         return rank(query, self.specs_for(principal), limit)
 
     def tool_for(self, name: str, wanted: str | None = None) -> GovernedTool:
-        """A tool that a model asked for by name (`crm.search`, `crm_search`). One that may not be called is as unknown
-        as one that there isn't: the same UnknownName for both, which knows only of what may be seen. The record tells
-        them apart. Raises NoScope, UnknownName; BadInput when no version is in the range.
+        """A tool that a model asked for by name (`crm.search`, `crm_search`; a version is no part of it). One that may
+        not be called is as unknown as one that there isn't: the same UnknownName for both, which knows only of what may
+        be seen. The record tells them apart. Raises NoScope, UnknownName; BadInput when no version is in the range.
         """
         from escalade.registry.governed import GovernedTool
 
@@ -309,8 +309,7 @@ class Registry:
         try:
             registered = self._named(name, wanted)
         except BadInput:  # which says what versions there are
-            plain = name.partition("@")[0]
-            hidden = self._hidden(scope, self._model_names.get(plain, plain))
+            hidden = self._hidden(scope, self._model_names.get(name, name))
             if hidden is None:
                 raise
             registered = hidden
@@ -378,6 +377,8 @@ class Registry:
 
     def _named(self, name: str, wanted: str | None) -> Registered | None:
         name = name if name in self._shelf.tools else self._model_names.get(name, name)
+        if "@" in name:  # or whoever names a tool could choose a version that he isn't given
+            return None
         try:
             return self._shelf.find(name, wanted)
         except (UnknownName, ToolRetired):

@@ -163,13 +163,22 @@ def test_a_denied_tool_is_unknown_in_any_version(wanted: str | None) -> None:
         recorder=journal,
     )
     with scope:
-        for asked in (("crm.search", wanted), ("crm_search", wanted), (f"crm.search@{wanted or ''}", None)):
+        for asked in (("crm.search", wanted), ("crm_search", wanted)):
             with pytest.raises(UnknownName) as caught:
                 registry.tool_for(*asked)
             assert str(caught.value) == str(UnknownName("tool", asked[0], ["mail.send"]))
         with pytest.raises(BadInput, match="there is: 1.0.0"):
             registry.tool_for("mail.send", "^9")
+        assert registry.tool_for("mail_send", "1.0.0").spec.label == "mail.send@1.0.0"
     assert {(one.resource, one.outcome) for one in journal.denials()} == {("crm.search", "PermissionDenied")}
+
+
+@pytest.mark.parametrize("name", ["crm.search@1.0.0", "crm.search@^9", "crm.search@", "crm.search@x y", "ghost@1.0.0"])
+def test_a_model_does_not_choose_versions(name: str) -> None:
+    """A name that a model says is a name and nothing else: no way to a version that is yanked, or in a rollout."""
+    registry = versions(*CRM)
+    with escalade.scope(), pytest.raises(UnknownName, match="unknown tool"):
+        registry.tool_for(name)
 
 
 def test_seeing_is_calling() -> None:
