@@ -19,10 +19,21 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 """Host and port -> addresses."""
 
-_METADATA = tuple(map(ipaddress.ip_network, ("168.63.129.16", "192.0.0.0/24", "fd00:ec2::254")))
-"""Addresses at which clouds hand out credentials and that look public, at least to some versions of Python."""
+_UNFIT = tuple(
+    map(
+        ipaddress.ip_network,
+        ("168.63.129.16", "192.0.0.0/24", "192.88.99.0/24", "fd00:ec2::254", "fec0::/10", "3fff::/20", "5f00::/16"),
+    )
+)
+"""Addresses that look public, at least to some versions of Python, and aren't: at which clouds hand out credentials, of
+sites, relays, documents and segments.
+"""
 
-_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
+"""Networks whose addresses end in an IPv4 address: translated by NAT64 (RFC 6052, 8215) and SIIT (2765), compatible."""
+
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""What stands before the IPv4 address in an address of ISATAP (RFC 5214)."""
 
 
 class AddressRefused(ToolError):
@@ -71,7 +82,7 @@ class Net:
 
 
 def _public(address: Address) -> bool:
-    if any(address in network for network in _METADATA if network.version == address.version):
+    if any(address in network for network in _UNFIT if network.version == address.version):
         return False
     return address.is_global and not address.is_multicast
 
@@ -83,7 +94,8 @@ def _embedded(address: Address) -> list[Address]:
     inner: list[Address] = [] if address.sixtofour is None else [address.sixtofour]
     if address.teredo is not None:
         inner += address.teredo
-    if any(address in network for network in _EMBEDDING):
+    isatap = (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
+    if isatap or (any(address in network for network in _EMBEDDING) and int(address) > 1):
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return inner
 

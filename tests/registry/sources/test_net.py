@@ -22,9 +22,18 @@ PRIVATE = [
     "192.0.0.192", "168.63.129.16", "100.100.100.200", "224.0.0.1", "255.255.255.255", "240.0.0.1", "198.18.0.1",
     "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
     "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2002:0a00:0001::1",
-    "2001:0:7f00:1::",
+    "2001:0:7f00:1::", "::127.0.0.1", "::10.0.0.1", "::ffff:0:127.0.0.1", "2a00::5efe:7f00:1", "2a00::200:5efe:a00:1",
+    "192.88.99.1", "fec0::1", "3fff::1", "5f00::1",
 ]  # fmt: skip
-PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+PUBLIC = [
+    "8.8.8.8",
+    "1.1.1.1",
+    "2606:4700::1111",
+    "::ffff:8.8.8.8",
+    "64:ff9b::808:808",
+    "2002:808:808::1",
+    "2a00::5efe:808:808",
+]
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -46,6 +55,7 @@ def test_what_was_allowed() -> None:
         assert net.allows(address)
     for address in ("10.2.0.1", "127.0.0.2", "169.254.169.254", "::1"):
         assert not net.allows(address)
+    assert Net(["::1"]).allows("::1")
     with pytest.raises(BadInput, match="not an address or a network"):
         Net(["localhost"])
 
@@ -59,6 +69,9 @@ def test_an_address_in_any_guise(address: ipaddress.IPv4Address) -> None:
         f"::ffff:{address}",
         str(ipaddress.IPv6Address((0x64FF9B << 96) | number)),
         str(ipaddress.IPv6Address((0x2002 << 112) | (number << 80))),
+        f"::{address}",
+        f"::ffff:0:{address}",
+        str(ipaddress.IPv6Address((0x2A00 << 112) | (0x5EFE << 32) | number)),
     ]
     if not net.allows(str(address)):
         assert not any(map(net.allows, guises))
