@@ -67,7 +67,7 @@ def operations(document: dict[str, Any], base_url: str) -> tuple[dict[str, Defin
     found: dict[str, Definition] = {}
     refused: dict[str, str] = {}
     root = modern_root(document)
-    for path, method, item, operation in _each(document):
+    for path, method, item, operation in _each(document, refused):
         name = str(operation.get("operationId") or f"{method} {path}")
         if name in found or name in refused:
             raise BadInput(f"two operations are called {name[:100]!r}")
@@ -79,9 +79,15 @@ def operations(document: dict[str, Any], base_url: str) -> tuple[dict[str, Defin
     return found, refused
 
 
-def _each(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+def _each(
+    document: dict[str, Any], refused: dict[str, str]
+) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
     for path, raw in _mapping(document.get("paths")).items():
-        item = _resolved(document, raw)
+        try:
+            item = _resolved(document, raw)
+        except Unsupported as error:
+            refused[str(path)] = str(error)
+            continue
         for method in METHODS:
             if isinstance(item.get(method), dict):
                 yield str(path), method, item, item[method]

@@ -178,6 +178,16 @@ def test_a_path_that_leads_to_another_host(server: OpenApiServer, path: str) -> 
     assert source.skipped == {"x": "its path doesn't begin with '/'"}
 
 
+@pytest.mark.parametrize("reference", ["file:///etc/passwd", "http://127.0.0.1:1/x", "other.yaml#/x", "#/nowhere"])
+def test_a_path_that_is_a_reference(server: OpenApiServer, reference: str) -> None:
+    """A path that stands in another document is skipped, and nothing is fetched; the others are imported."""
+    paths = {"/x": {"$ref": reference}, "/y": {"get": operation("y")}}
+    registry = Registry()
+    source = import_openapi(registry, "shop", {"openapi": "3.1.0", "paths": paths}, operations="*", base_url=server.url)
+    assert list(source.skipped) == ["/x"]
+    assert [spec.name for spec in registry.specs()] == ["shop.y"]
+
+
 def test_a_path_without_its_parameter(server: OpenApiServer) -> None:
     """A hole in the path that nothing fills can't be called; two operations of one name can't be told apart."""
     document = {"openapi": "3.1.0", "paths": {"/x/{id}": {"get": operation("x")}}}
