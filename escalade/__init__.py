@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from escalade import telemetry
     from escalade.agents._route import Retry
+    from escalade.agents.adapter import ChatAdapter
     from escalade.agents.calibration import Isotonic, Platt, Temperature
     from escalade.agents.climb import Attempt, Climb, Policy, Rung, Stop, Try, View, climb
     from escalade.agents.confidence import (
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from escalade.agents.routing.policy import TierTable
     from escalade.agents.routing.router import Routed, Router, route
     from escalade.agents.routing.table import RoutingTable
+    from escalade.agents.sessions import Session, SqliteSessions
+    from escalade.agents.streaming import stream
+    from escalade.agents.tool_agent import ToolAgent, as_tool
     from escalade.agents.transports import LM15, LiteLLM, Recorded, Simulated
     from escalade.agents.world import SimModel, World
     from escalade.errors import (
@@ -149,6 +153,7 @@ __all__ = [
     "Budgeted",
     "CedarAccess",
     "Chain",
+    "ChatAdapter",
     "CircuitOpen",
     "Classify",
     "Climb",
@@ -224,6 +229,7 @@ __all__ = [
     "ScopeClosed",
     "ScopeError",
     "Secret",
+    "Session",
     "Shadow",
     "SimModel",
     "Simulated",
@@ -231,12 +237,14 @@ __all__ = [
     "SqliteLedger",
     "SqliteLimiter",
     "SqliteRequests",
+    "SqliteSessions",
     "Stop",
     "StoreUnavailable",
     "Temperature",
     "Threshold",
     "TierTable",
     "Tokens",
+    "ToolAgent",
     "ToolError",
     "ToolFailed",
     "ToolRetired",
@@ -253,6 +261,7 @@ __all__ = [
     "View",
     "World",
     "allow_stdio",
+    "as_tool",
     "calibrate",
     "calibrated",
     "charge",
@@ -272,6 +281,7 @@ __all__ = [
     "save_program",
     "scope",
     "step",
+    "stream",
     "telemetry",
     "tool",
     "usage_metrics",
@@ -280,6 +290,7 @@ __all__ = [
 _MODULES = {
     "agents._route": ("Retry",),
     "agents.climb": ("Attempt", "Climb", "Policy", "Rung", "Stop", "Try", "View", "climb"),
+    "agents.adapter": ("ChatAdapter",),
     "agents.calibration": ("Isotonic", "Platt", "Temperature"),
     "agents.confidence": (
         "Combined",
@@ -301,6 +312,9 @@ _MODULES = {
     "agents.routing.policy": ("TierTable",),
     "agents.routing.router": ("Routed", "Router", "route"),
     "agents.routing.table": ("RoutingTable",),
+    "agents.sessions": ("Session", "SqliteSessions"),
+    "agents.streaming": ("stream",),
+    "agents.tool_agent": ("ToolAgent", "as_tool"),
     "agents.transports": ("LM15", "LiteLLM", "Recorded", "Simulated"),
     "agents.world": ("SimModel", "World"),
     "evals.calibrating": ("calibrate", "calibrated"),

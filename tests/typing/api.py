@@ -68,15 +68,18 @@ from escalade import (
     Samples,
     Scope,
     Secret,
+    Session,
     Shadow,
     SimModel,
     Simulated,
     SqliteRequests,
+    SqliteSessions,
     Stop,
     Temperature,
     Threshold,
     TierTable,
     Tokens,
+    ToolAgent,
     ToolServer,
     ToolSpec,
     Try,
@@ -87,6 +90,7 @@ from escalade import (
     View,
     World,
     allow_stdio,
+    as_tool,
     import_mcp,
     import_openapi,
     json_logs,
@@ -94,10 +98,12 @@ from escalade import (
     node,
     priority,
     save_program,
+    stream,
     telemetry,
     tool,
     usage_metrics,
 )
+from escalade import events as escalade_events
 from escalade.agents.transports import Transport
 
 
@@ -187,6 +193,7 @@ def models(transport: Transport) -> None:
     small = Model("small", "openai/gpt-4o-mini", transport, price=table.get("mine/small"), fallbacks=("big",))
     gateway = Gateway([small, Model("big", "openai/gpt-4o", transport)])
     Gateway([Model("a", "openai/a", LM15(api_key="env:KEY")), Model("b", "openai/b", LiteLLM(timeout=30.0))])
+    escalade.ChatAdapter(use_json_adapter_fallback=False)
     shared = Lane("openai", rpm=500, tpm=200_000, limits="20/s", at_once=64, max_waiting=1_000, patience=30.0)
     laned = Gateway([Model("a", "openai/a", transport, lane=shared)])
     with priority("batch"):
@@ -300,6 +307,23 @@ def pipelines() -> None:
     """Graphs of modules are modules."""
     fan = FanOut(short=Escalate("question -> answer", rungs=[Rung("cheap", "Predict", "small")], policy=Constant(0)))
     Chain(fan, node(Map(lambda item: {"doubled": item * 2}, over="items"), principal=Principal("ana"), budget="0.10"))
+
+
+async def tool_agents(registry: Registry) -> None:
+    """Agents with tools, as tools, followed, and in conversations."""
+    agent = ToolAgent("task -> answer", tools=["crm.search@^1"], model="small", budget="0.05", on_budget="raise")
+    registry.register(agent.as_tool("expert", description="Knows customers.", budget=0.25))
+    registry.register(as_tool(agent, "other", description="The same.", budget="0.01", timeout=5))
+    async for event in agent.stream(task="…"):
+        assert_type(event, escalade_events.Event)
+    for event in stream(agent, provisional=False, task="…"):
+        assert_type(event, escalade_events.Event)
+    session = Session(
+        agent, id="s1", store=SqliteSessions("sessions.db"), summarise="small", ttl=3600, privacy=Redactor()
+    )
+    session.say(task="…")
+    await session.asay(task="…")
+    assert_type(session.forget(), bool)
 
 
 def world() -> Gateway:

@@ -22,11 +22,13 @@ import dspy
 from pydantic_core import to_jsonable_python
 
 from escalade.agents._shapes import history_field
+from escalade.agents._sink import quietly
 from escalade.agents.gateway import Gateway, find_gateway
 from escalade.agents.models import Bound, measured_bound
 from escalade.agents.sessions._window import SumUp, Window, as_text
 from escalade.agents.sessions.state import State, Turn
 from escalade.agents.sessions.store import Kept, Key, MemorySessions, SessionStore
+from escalade.agents.streaming import Stream
 from escalade.errors import BadInput, PermissionDenied, StoreUnavailable
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.privacy import Redactor, Vault, tokens
@@ -120,6 +122,10 @@ class Session:
             except StopIteration as end:
                 return end.value
             sent = await self._aasked(job) if isinstance(job, _Ask) else await self._stored(job)
+
+    def stream(self, *, provisional: bool = True, **inputs: Any) -> Stream:
+        """Follow `asay`, by `async for` or by `for`; see `streaming.py`. A turn that one leaves early isn't kept."""
+        return Stream(_Speaking(self), inputs, provisional=provisional)
 
     def turns(self) -> tuple[Turn, ...]:
         """What is stored of the session, oldest first. Raises as `say`."""
@@ -220,7 +226,7 @@ class Session:
     async def _aasked(self, ask: _Ask) -> _Answer | None:
         try:
             async with _entered(ask) as scope:
-                with self._tokens():
+                with self._tokens(), dspy.context(**(quietly() if ask.optional else {})):
                     result = await ask.program.acall(**ask.inputs)
                     return _Answer(result, scope.purse.spent)
         except Exception:
@@ -233,6 +239,20 @@ class Session:
 
     def _tokens(self) -> AbstractContextManager[Any]:
         return tokens(self.privacy) if isinstance(self.privacy, Vault) else nullcontext()
+
+
+class _Speaking:
+    """The session as a program that can be followed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, program = session, session.program
+        self.signature = getattr(program, "signature", None) or program.predict.signature
+        self.predictors = program.predictors
+        if hasattr(program, "attempt_sync"):  # it climbs
+            self.attempt_sync = program.attempt_sync
+
+    async def acall(self, **inputs: Any) -> Any:
+        return await self._session.asay(**inputs)
 
 
 def _entered(ask: _Ask) -> Entered:

@@ -21,6 +21,7 @@ from escalade.agents.policies import Constant, Threshold
 from escalade.agents.sessions import Kept, Key, MemorySessions, Session, SessionStore, SqliteSessions, Turn
 from escalade.agents.sessions._window import Window, size_of
 from escalade.agents.sessions.state import State
+from escalade.agents.streaming import Token
 from escalade.agents.tool_agent import ToolAgent
 from escalade.errors import BadInput, BudgetExceeded, NoScope, PermissionDenied
 from escalade.registry.access import Roles
@@ -458,6 +459,30 @@ def test_plain_modules():
         session.say(question="Who?")
         session.say(question="Sure?")
         assert [dict(turn.outputs) for turn in session.turns()] == [{"answer": "Ada"}, {"answer": "yes"}]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_session_can_be_followed(store, plain):
+    """Tokens of the answer, not of the summary; the turn is kept when the answer is complete, and only then."""
+    main = Scripted([_answer(f"answer {n} " + "x" * 150) for n in range(9)])
+    gateway = gateway_of(m=main, s=Scripted([fields(summary="in short") for _ in range(9)]))
+    program = dspy.Predict(SIGNATURE)
+    program.set_lm(gateway.lm("m"))
+    if not plain:
+        program = Escalate(SIGNATURE, rungs=["m"], policy=Constant(0), gateway=gateway, confidence=False)
+    session = Session(program, id="s", store=store, max_tokens=600, summarise="s", gateway=gateway)
+    async with who() as run:
+        for n in range(5):
+            told = [event async for event in session.stream(question=f"q{n}")]
+            said = "".join(event.text for event in told if isinstance(event, Token))
+            assert said == told[-1].result.answer == f"answer {n} " + "x" * 150
+        async with session.stream(question="left") as open_:
+            async for _ in open_:
+                break
+        assert len(await session.aturns()) == 5
+        assert any(turn.summary_cost for turn in await session.aturns())
+        assert run.purse.held == 0
+        assert await session.aforget() is True
 
 
 def test_bad_input_is_told():
