@@ -24,6 +24,7 @@ from dspy.utils.exceptions import AdapterParseError, LMError
 from escalade import events
 from escalade.agents._estimate import predictor_of
 from escalade.agents._sink import showing
+from escalade.agents.adapter import adapter_here
 from escalade.agents.calibration import Calibrator
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung
 from escalade.agents.confidence.agreement import chosen_of, drawing
@@ -172,7 +173,7 @@ class Bench:
         else:
             program, lm = self.programs[rung], self._sampling(rung, call)
         plain = predictor_of(program) is not None
-        with dspy.context(lm=lm, **self._shown(rung, call, program)):
+        with dspy.context(lm=lm, adapter=adapter_here(), **self._shown(rung, call, program)):
             yield program, {"lm": lm} if plain else {}
 
     def _shown(self, rung: int, call: Call, program: dspy.Module) -> Mapping[str, Any]:
