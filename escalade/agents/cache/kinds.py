@@ -102,7 +102,7 @@ def question_of(call: Any) -> str:
 def around(content: str) -> list[str]:
     """What an adapter writes around the inputs: the names of fields, then the trailer (last, "" for none)."""
     trailer = _TRAILER.search(content)
-    return [*_MARKER.findall(content), trailer[0] if trailer else ""]
+    return [*_MARKER.findall(_TRAILER.sub("", content)), trailer[0] if trailer else ""]
 
 
 def _text(content: Any) -> str:

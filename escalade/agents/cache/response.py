@@ -194,7 +194,8 @@ class ResponseCache:
             events.emit(
                 scope, events.CacheHit, model=model, kind=asked.kind, level=found.level, saved=record.cost, age=age
             )
-        self._learn(asked)
+        if found.level != "similar":
+            self._learn(asked)
         return self._remembering(asked._replace(key=found.key or asked.key), record, record.result())
 
     def stand_in(self, asked: Asked, key: str, text: bytes | None) -> Found | None:

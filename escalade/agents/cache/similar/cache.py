@@ -146,10 +146,10 @@ class SimilarityCache:
 
     def learn(self, family: str, question: str, key: str) -> None:
         """This question was answered; the answer is kept under `key`."""
-        if self.threshold is None or (hasattr(self.embed, "acall") and question not in self._vectors):
-            return
-        place = (family, gist(question, words=self.words))
-        if place[1] is None:
+        if question not in self._vectors and not isinstance(self.embed, HashedNgrams):
+            return  # it may cost, wait or fail: that is for `find` alone
+        place = self._place(family, question)
+        if place is None:
             return
         vector = self._vector(question)
         with self._lock:
@@ -181,11 +181,9 @@ class SimilarityCache:
         return self.threshold
 
     def _place(self, family: str, question: str) -> tuple[str, Gist] | None:
-        """Where its equals would be; None where there are none."""
-        if self.threshold is None:
-            return None
-        told = gist(question, words=self.words)
-        return None if told is None or (family, told) not in self._buckets else (family, told)
+        """Where its equals are; None for one that has none."""
+        told = None if self.threshold is None else gist(question, words=self.words)
+        return None if told is None else (family, told)
 
     def _nearest(self, place: Any, vector: Array) -> str | None:
         with self._lock:

@@ -1,9 +1,9 @@
 """What two questions must have in common before anybody asks how near their vectors are.
 
 Vectors say that "flights to Rome in May" and "flights to Rome in June" are nearly the same; their answers aren't. So
-numbers, names, negations, opposites and signs must be equal, in the same order, and (for vectors that only see letters)
-all words that carry meaning must be the same, in any order. What may differ is politeness, articles, contractions, case
-and punctuation. English and Portuguese; other languages pass by their words alone.
+numbers, names, negations, opposites and signs must be equal, in the same order; for vectors that only see letters, all
+words that carry meaning must be. What may differ is politeness, articles, contractions, case and punctuation. English
+and Portuguese; other languages pass by their words alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LONGEST = 300
 """Characters of a question; what is longer, has several lines or code in it, is no variant of another."""
 
 Gist = tuple[tuple[str, ...], ...]
-"""Numbers, names, negations, what matters otherwise, words."""
+"""Numbers, negations, what matters otherwise, words (or names only), whether it begins like a yes-or-no question."""
 
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*|[%€$£¥+#*/=<>^&@°-]")
 _SENTENCE = re.compile(r"(?:^|[.!?:]\s+)[\"'(¿¡\u201c]*")
@@ -56,6 +56,8 @@ _MATTERS = _words(
     "quem quando onde por porque como foi era foram será antes depois sobre sob mais menos maior menor primeiro último "
     "próximo comprar vender para com entre desde até hoje amanhã ontem todos só ou se aumentar diminuir abrir fechar"
 )
+_CLOSED = _FILLERS | _MATTERS | _NEGATIONS
+_YES_OR_NO = _words("is are was were am do does did can could will would should has have had may é são foi pode há tem")
 _NUMBERS = {
     name: str(number)
     for names in (
@@ -76,10 +78,10 @@ def gist(question: str, *, words: bool) -> Gist | None:
         plain = pattern.sub(put, plain)
     tokens = [_NUMBERS.get(token, token) for token in _TOKEN.findall(_POLITE.sub(" ", plain))]
     numbers = tuple(_number(token) for token in tokens if not token[0].isalpha())
-    negations = tuple(token for token in tokens if token in _NEGATIONS)
-    matters = tuple(token for token in tokens if token in _MATTERS)
-    rest = sorted(t for t in tokens if t[0].isalpha() and t not in _FILLERS | _MATTERS | _NEGATIONS) if words else ()
-    return numbers, _names(question), (str(len(negations)),), matters, tuple(rest)
+    negations = ("not",) * sum(token in _NEGATIONS for token in tokens)
+    matters = tuple(t for t in tokens if t in _MATTERS) + ("what",) * (tokens.count("what") - 1)
+    rest = tuple(t for t in tokens if t[0].isalpha() and t not in _CLOSED) if words else _names(question)
+    return numbers, negations, matters, rest, tuple(token for token in tokens[:1] if token in _YES_OR_NO)
 
 
 def _number(token: str) -> str:
