@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from escalade import telemetry
@@ -59,7 +59,7 @@ def hit(use: Admission, level: str) -> None:
 def saw(spanning: Spanning, event: Any) -> None:
     """A piece of a stream came in."""
     if event.type == "delta":
-        if names.FIRST_CHUNK not in spanning.facts:
+        if not spanning.has(names.FIRST_CHUNK):
             spanning.add({names.FIRST_CHUNK: time.perf_counter() - spanning.began})
     elif event.type == "start":
         spanning.add(_known({names.RESPONSE_MODEL: event.model, names.RESPONSE_ID: event.id}))
@@ -185,15 +185,19 @@ class _Noted:
         return decision
 
 
-_SILENT = Silent()
+_SILENT = nullcontext(Silent())
+
+
+def climbing(name: str, scope: Scope, rungs: Sequence[Rung]) -> AbstractContextManager[Silent]:
+    """Around a climb. `name`: of the agent."""
+    return _SILENT if switch.tracer is None else _climbing(name, scope, rungs)
 
 
 @contextmanager
-def climbing(name: str, scope: Scope, rungs: Sequence[Rung]) -> Iterator[Silent]:
-    """Around a climb. `name`: of the agent."""
+def _climbing(name: str, scope: Scope, rungs: Sequence[Rung]) -> Iterator[Silent]:
     facts = {names.OPERATION: "invoke_agent", names.AGENT_NAME: name}
     with telemetry.spanned(f"invoke_agent {name}", facts, scope) as spanning:
-        yield _SILENT if spanning is None else Telling(spanning, scope, rungs)
+        yield Silent() if spanning is None else Telling(spanning, scope, rungs)
 
 
 def _tried(attempt: Attempt) -> dict[str, Any]:

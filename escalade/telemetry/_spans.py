@@ -22,14 +22,15 @@ SPAN = "escalade_span"
 
 
 class Spanning:
-    """A span under way. `facts`: its attributes so far. `path`: of the node that it is in, "" outside of any. `began`:
-    `time.perf_counter()` seconds. `failed`: the class of an error that nobody raises here, "" for none.
+    """A span under way. Attributes that come later than its beginning are set as it ends, all at once. `path`: of the
+    node that it is in, "" outside of any. `began`: `time.perf_counter()` seconds. `failed`: the class of an error that
+    nobody raises here, "" for none.
 
     `current`: whether it is the current one in this thread or task until it ends. What ends in another place than it
     began in, such as a generator, may not be: its consumer would work under it.
     """
 
-    __slots__ = ("_token", "began", "context", "facts", "failed", "name", "path", "span")
+    __slots__ = ("_first", "_late", "_token", "began", "context", "failed", "name", "path", "span")
 
     def __init__(
         self,
@@ -43,7 +44,8 @@ class Spanning:
     ) -> None:
         from opentelemetry import context, trace
 
-        self.name, self.facts, self.path, self.failed = name, facts, path, ""
+        self.name, self.path, self.failed = name, path, ""
+        self._first, self._late = facts, dict[str, Any]()
         kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
         tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
         self.span = tracer.start_span(name, context=parent, kind=kind, attributes=facts)
@@ -51,10 +53,18 @@ class Spanning:
         self._token: Any = context.attach(self.context) if current else None
         self.began = time.perf_counter()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All attributes so far."""
+        return {**self._first, **self._late}
+
     def add(self, facts: dict[str, Any]) -> None:
         """More attributes."""
-        self.facts.update(facts)
-        self.span.set_attributes(facts)
+        self._late.update(facts)
+
+    def has(self, name: str) -> bool:
+        """Was this attribute added?"""
+        return name in self._late
 
     def make_current(self) -> None:
         """From here on it is the current one, in this thread or task, until it ends."""
@@ -64,18 +74,17 @@ class Spanning:
 
     def end(self, facts: dict[str, Any], error: str) -> None:
         """`error`: the class of what it failed with, "" for nothing."""
-        from opentelemetry import context
-        from opentelemetry.trace import Status, StatusCode
+        from opentelemetry import context, trace
 
-        if error:
-            facts = {**facts, ERROR_TYPE: switch.shown(error)}
-            self.span.set_status(Status(StatusCode.ERROR))
         self.add(facts)
+        if error:
+            self.add({ERROR_TYPE: switch.shown(error)})
+            self.span.set_status(trace.Status(trace.StatusCode.ERROR))
+        self.span.set_attributes(self._late)
         self.span.end()
         if self._token is not None and context.get_current() is self.context:  # it may end in another task
             context.detach(self._token)
-        sink = switch.sink
-        if sink is not None:
+        for sink in switch.sinks:
             sink(self, error, time.perf_counter() - self.began)
 
 

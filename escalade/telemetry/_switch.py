@@ -19,19 +19,19 @@ class Switch:
     """What is told to whom.
 
     `tracer`: None while nobody looks, which is what everybody who may tell something asks first; one that records
-    nothing where only metrics or log lines are wanted. `meters`: None for no metrics. `sink`: is handed each span as it
-    ends, with the class of the error ("" for none) and its seconds; for log lines. `previews`: whether spans of models
-    carry previews of what went in and out. The registry says how texts are made safe: `shown` for ids that applications
-    choose, `safe` for sentences, `preview` for prompts and answers.
+    nothing where only metrics or log lines are wanted. `meters`: None for no metrics. `sinks`: are handed each span as
+    it ends, with the class of the error ("" for none) and its seconds; for log lines. `previews`: whether spans of
+    models carry previews of what went in and out. The registry says how texts are made safe: `shown` for ids that
+    applications choose, `safe` for sentences, `preview` for prompts and answers.
     """
 
-    __slots__ = ("_spans", "meters", "preview", "previews", "safe", "shown", "sink", "tracer")
+    __slots__ = ("_spans", "meters", "preview", "previews", "safe", "shown", "sinks", "tracer")
 
     def __init__(self) -> None:
         self._spans: Any = None
         self.tracer: Any = None
         self.meters: Meters | None = None
-        self.sink: Callable[[Spanning, str, float], None] | None = None
+        self.sinks: tuple[Callable[[Spanning, str, float], None], ...] = ()
         self.previews = False
         self.shown: Callable[[str], str] = str
         self.safe: Callable[[str], str] = lambda _: ""
@@ -43,8 +43,8 @@ class Switch:
         self.settle()
 
     def settle(self) -> None:
-        """Find out whether somebody looks, after `meters` or `sink` was changed."""
-        if self._spans is not None or (self.meters is None and self.sink is None):
+        """Find out whether somebody looks, after `meters` or `sinks` were changed."""
+        if self._spans is not None or (self.meters is None and not self.sinks):
             self.tracer = self._spans
         else:
             from opentelemetry import trace
