@@ -39,6 +39,7 @@ def show_specs(specs: tuple[ModelSpec, ...]) -> None:
     for spec in specs:
         price, source = spec.priced()
         limits = [f"{spec.rpm:,} rpm" if spec.rpm else "", f"{spec.tpm:,} tpm" if spec.tpm else ""]
+        limits.append(f"lane {spec.lane}" if spec.lane else "")
         cells = (
             spec.name,
             spec.model,

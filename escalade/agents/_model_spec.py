@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from escalade.agents.lanes.lane import Lane
+from escalade.agents.lanes.spec import LaneSpec, lane_schema
 from escalade.agents.models import FallbackTiers, Kind, Model
 from escalade.errors import BadInput
 from escalade.registry.limits import parse_limits
@@ -125,6 +126,7 @@ class ModelSpec(BaseModel):
     timeout: float = Field(60.0, gt=0, description="Seconds for one attempt; for a stream between two events.")
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
     tpm: int | None = Field(None, ge=1, description="Tokens per minute.")
+    lane: str | None = Field(None, min_length=1, description="The account that it shares, one of `lanes`.")
     limits: Annotated[str | dict[str, str] | None, AfterValidator(_limits)] = Field(
         None, description="More rate limits: 5/s, 100/min; or by whose uses count: {user: 5/s, tenant: 100/min}"
     )
@@ -150,16 +152,17 @@ class ModelSpec(BaseModel):
         found = None if self.price == "unknown" else table.get(self.model)
         return found, "unknown" if found is None else f"map of {table.date}"
 
-    def built(self, transport: Transport) -> Model:
-        """The model, carried by a transport. Raises BadInput."""
+    def built(self, transport: Transport, lanes: Mapping[str, Lane]) -> Model:
+        """The model, carried by a transport, in its lane: one of `lanes`, or of its own. Raises BadInput."""
         limited = self.rpm is not None or self.tpm is not None
+        own = Lane(self.name, rpm=self.rpm, tpm=self.tpm) if limited else None
         return Model(
             self.name,
             self.model,
             transport,
             price=self.priced()[0],
             limits=parse_limits(self.limits),
-            lane=Lane(self.name, rpm=self.rpm, tpm=self.tpm) if limited else None,
+            lane=own if self.lane is None else lanes[self.lane],
             **{name: getattr(self, name) for name in _SAME},
         )
 
@@ -183,13 +186,14 @@ _SAME = (
 
 
 class ModelsFile(BaseModel):
-    """All that the files say together. `routing`: a routing table, see `routing/`."""
+    """All that the files say together. `routing`: a routing table, see `routing/`. `lanes`: see `lanes/`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[ModelSpec, ...]
     regions: Mapping[str, tuple[str, ...]] = {}
     routing: Mapping[str, Any] | None = None
+    lanes: Mapping[str, LaneSpec] = {}
 
 
 def models_schema() -> dict[str, Any]:
@@ -229,6 +233,11 @@ def models_schema() -> dict[str, Any]:
                 "propertyNames": {"pattern": r"^(\*|(tenant|role|user):.+)$"},
                 "additionalProperties": names,
                 "description": "Who may use models of certain regions only.",
+            },
+            "lanes": {
+                "type": "object",
+                "additionalProperties": lane_schema(),
+                "description": "Accounts at providers, with their limits, by name.",
             },
             "routing": {"type": "object", "description": "A routing table, as in routing.schema.json."},
             "models": {"type": "array", "minItems": 1, "items": entry},

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from escalade.agents._allowed import regions_of
 from escalade.agents._chains import crossing, cycle
 from escalade.agents._model_spec import ModelsFile, ModelSpec
+from escalade.agents.lanes.spec import LaneSpec
 from escalade.agents.routing.table import RoutingTable, amiss
 from escalade.errors import BadInput, UnknownName
 from escalade.registry.access.files import read_file
 from escalade.registry.places import Place, Problem, key_of, lines_of
 from escalade.registry.prices import frozen_prices
 
-_TOP = {"$schema", "version", "defaults", "regions", "routing", "models"}
+_TOP = {"$schema", "version", "defaults", "regions", "routing", "lanes", "models"}
 
 
 def read_models(*paths: str | PathLike[str]) -> tuple[ModelsFile, list[Problem]]:
@@ -67,6 +68,7 @@ class _Reader:
         self.defaults = _Entry()
         self.regions: dict[str, Any] = {}
         self.routing: Mapping[str, Any] | None = None
+        self.lanes: dict[str, LaneSpec] = {}
 
     def read(self, path: Path) -> None:
         """One more file, over those before."""
@@ -82,6 +84,7 @@ class _Reader:
         self._defaults(file, written.get("defaults", {}))
         self._regions(file, written.get("regions", {}))
         self._routing(file, written.get("routing"))
+        self._lanes(file, written.get("lanes", {}))
         seen: dict[str, int] = {}
         for i, entry in enumerate(written.get("models", [])):
             self._entry(file, ("models", i), entry, seen)
@@ -94,7 +97,8 @@ class _Reader:
         specs = {name: spec for name, entry in self.entries.items() if (spec := self._spec(entry)) is not None}
         if not self.problems:
             self.problems += self._chains(specs)
-        return ModelsFile(models=tuple(specs.values()), regions=self.regions, routing=self.routing), self.problems
+        said = ModelsFile(models=tuple(specs.values()), regions=self.regions, routing=self.routing, lanes=self.lanes)
+        return said, self.problems
 
     def _defaults(self, file: _File, said: Any) -> None:
         if not isinstance(said, Mapping):
@@ -111,6 +115,23 @@ class _Reader:
         except (BadInput, AttributeError, TypeError) as error:
             known = isinstance(error, BadInput)
             self._say(file, ("regions",), str(error) if known else "expected a mapping like {'tenant:acme': [eu]}")
+
+    def _lanes(self, file: _File, said: Any) -> None:
+        if not isinstance(said, Mapping):
+            self._say(file, ("lanes",), "expected a mapping like {openai: {rpm: 500}}")
+            return
+        for name, lane in said.items():
+            try:
+                self.lanes[str(name)] = LaneSpec.model_validate(lane)
+            except ValidationError as error:
+                place, message = amiss(error)
+                self._say(file, ("lanes", str(name), *place), message)
+
+    def _laneless(self, spec: ModelSpec) -> Iterator[tuple[str, str]]:
+        if spec.lane is not None and spec.lane not in self.lanes:
+            yield "lane", str(UnknownName("lane", spec.lane, list(self.lanes)))
+        elif spec.lane is not None and (spec.rpm is not None or spec.tpm is not None):
+            yield "lane", f"`rpm` and `tpm` are said of lane {spec.lane!r}, not of a model in it"
 
     def _routing(self, file: _File, said: Any) -> None:
         if said is None:
@@ -153,7 +174,7 @@ class _Reader:
                 if not (twice and one["loc"] == ("price", "literal['unknown']"))
             ]
             return None
-        for field, message in _amiss(spec):
+        for field, message in (*_amiss(spec), *self._laneless(spec)):
             self.problems.append(self._owner(entry, field).problem(field, message))
         return spec if len(self.problems) == before else None
 

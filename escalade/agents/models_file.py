@@ -18,7 +18,8 @@
 
 A model without `price` has that of the frozen map; where this has none, either, the file is wrong, since unknown is
 never zero: `price: unknown` says that one goes without, and the model is then refused under a budget. Of several files,
-later ones override earlier ones, field by field. `data/models.schema.json` describes the form, for editors; `escalade
+later ones override earlier ones, field by field. `lanes: {openai: {rpm: 500}}` describes accounts that models share,
+each by `lane: openai`; see `lanes/`. `data/models.schema.json` describes the form, for editors; `escalade
 models schema` prints it.
 """
 
@@ -50,7 +51,8 @@ def load_models(
     """The models of the files, and what else they say of the gateway. Raises BadInput for the first problem."""
     said = load_file(*paths)
     carried = (transport,) * len(said.models) if transport is not None else carriers(said.models, Path(paths[0]).parent)
-    built = tuple(spec.built(carrier) for spec, carrier in zip(said.models, carried, strict=True))
+    lanes = {name: lane.built(name) for name, lane in said.lanes.items()}
+    built = tuple(spec.built(carrier, lanes) for spec, carrier in zip(said.models, carried, strict=True))
     return built, {"regions": regions_of(said.regions)}
 
 

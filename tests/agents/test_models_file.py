@@ -300,3 +300,36 @@ def test_the_schema_takes_what_we_take(tmp_path):
     assert check.is_valid(good)
     for change in ({"tire": 1}, {"tier": 5}, {"api_key": KEY}, {"price": "cheap"}, {"timeout": -1}):
         assert not check.is_valid({"models": [{**good["models"][0], **change}]}), change
+
+
+LANES = """
+lanes:
+  acme: {rpm: 60, tpm: 90000, limits: 5/s, at_once: 8, max_waiting: 100, patience: 30}
+defaults: {transport: simulated, price: unknown}
+models:
+  - {name: a, model: sim/a, lane: acme}
+  - {name: b, model: sim/b, lane: acme}
+  - {name: c, model: sim/c, rpm: 5}
+"""
+
+
+def test_models_share_the_lanes_of_their_file(tmp_path):
+    """Those of one account share its lane; one with limits of its own has its own."""
+    gateway = Gateway.from_file(written(tmp_path, LANES), name="lanes")
+    a, b, c = (gateway.model(name).lane for name in "abc")
+    assert a is b
+    assert (a.name, a.rpm, a.tpm, a.max_waiting, a.patience) == ("acme", 60, 90_000, 100, 30.0)
+    assert (c.name, c.rpm, c.patience) == ("c", 5, float("inf"))
+
+
+def test_wrong_lanes_are_named(tmp_path):
+    """A lane that nobody described, limits said twice, a misspelt field, no number: with file and line."""
+    wrong = LANES.replace("lane: acme}\n  - {name: b", "lane: acmé, rpm: 3}\n  - {name: b").replace("5/s", "5 or so")
+    wrong = wrong.replace("sim/b, lane: acme", "sim/b, lane: acme, tpm: 3")
+    problems = [str(problem) for problem in read_models(written(tmp_path, wrong))[1]]
+    assert "models.yaml:3: lanes.acme.limits: not a rate limit: '5 or so'" in problems[0]
+    assert "models.yaml:6: models[0].lane: unknown lane 'acmé'" in problems[1]
+    assert len(problems) == 3
+    assert "expected a mapping like {openai: {rpm: 500}}" in str(
+        read_models(written(tmp_path, LANES.replace("lanes:\n  acme", "lanes: [1]\nversion: 1\n# ")))[1][0]
+    )
