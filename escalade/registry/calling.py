@@ -34,6 +34,7 @@ from escalade.registry.idempotency import Flight, InFlight
 from escalade.registry.joining import alanded, landed
 from escalade.registry.lifecycle import Status
 from escalade.registry.limits import Limiter
+from escalade.registry.lock import hold
 from escalade.registry.privacy.vault import masked, raw_arguments
 from escalade.registry.retry import Retries
 from escalade.registry.tools import ToolDefinition
@@ -201,6 +202,7 @@ class Registered:
     ) -> dict[str, Any]:
         """The guard's look at what is asked for: the version may be used, the arguments fit, there is a place."""
         self.status.check(self.spec.label, refuse=self.registry.sunset == "refuse")
+        hold(current(), self.spec)
         try:
             call.values = self.definition.inputs.accept(args, kwargs)
         except InvalidArguments as error:

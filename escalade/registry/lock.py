@@ -131,6 +131,24 @@ def locked(scope: Scope, lock: Lock | str | os.PathLike[str] | None) -> Scope:
     return scope
 
 
+def hold(scope: Scope | None, spec: ToolSpec) -> None:
+    """May this version be used in this run? Tools that were made before it know nothing of its lock. Raises LockDrift,
+    BadInput when nothing was locked for the tool.
+    """
+    lock: Lock | None = None if scope is None or scope.once is None else scope.once.get(LOCK)
+    if scope is None or scope.once is None or lock is None or (LOCK, id(spec)) in scope.once:
+        return
+    there = [one.version for one in lock.tools if one.name == spec.name] or [lock.find(spec.name, None).version]
+    if spec.version not in there:
+        raise LockDrift(
+            f"tool {spec.label} was made before this run, and {lock.source} has {', '.join(there)}: make the tool "
+            f"within the run, or write the lock anew",
+            (f"version: {', '.join(there)} -> {spec.version}",),
+        )
+    lock.check(spec)
+    scope.once[LOCK, id(spec)] = spec  # which stays, so that no other one has its id
+
+
 def _facts(spec: ToolSpec, said: Mapping[str, Any]) -> dict[str, Any]:
     """What is short as it is, and digests of what is long."""
     long = {"name", "version", "description", "input_schema", "output_schema"}

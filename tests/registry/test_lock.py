@@ -11,7 +11,7 @@ import dspy
 import pytest
 
 import escalade
-from escalade import Registry, tool
+from escalade import Journal, Registry, tool
 from escalade.errors import BadInput, LockDrift, UnknownName
 from escalade.registry.lock import Lock, Locked
 
@@ -217,3 +217,26 @@ def test_digests_say_what_a_spec_is() -> None:
     assert (one.schema, one.spec == other.spec) == (other.schema, False)
     assert one.differences(other) == ["timeout: the default -> 5.0"]
     assert one.differences(same) == []
+
+
+def test_tools_that_were_made_before_the_run(tmp_path: Path) -> None:
+    """A lock holds for them as well: another version than the locked one, one that changed, and one that is not in the
+    lock are refused, and the record says who asked.
+    """
+    registry, journal = shop("a@1.0.0", "b@1.0.0"), Journal()
+    file = tmp_path / "escalade.lock"
+    registry.write_lock(file, ["a@^1"])
+    old = registry.resolve("a", "^1")
+    registry.register(tool(name="a", version="1.1.0")(say))
+    new, pinned, other = registry.resolve("a", "^1"), registry.resolve("a", "1.1.0"), registry.resolve("b")
+    changed = shop("a@1.0.0", description="Shout it.").resolve("a")
+    with escalade.scope(lock=file, recorder=journal):
+        assert old(text="hi") == "hi"
+        for refused in (new, pinned, changed):
+            with pytest.raises(LockDrift):
+                refused(text="hi")
+        with pytest.raises(BadInput, match="has nothing for tool 'b'"):
+            other(text="hi")
+    assert [one.outcome for one in journal.denials()] == ["LockDrift", "LockDrift", "LockDrift", "BadInput"]
+    with escalade.scope():
+        assert new(text="hi") == "hi", "without a lock"
