@@ -204,5 +204,6 @@ def may_approve(access: Access, by: Principal, request: Request) -> Decided:
 
 
 def _same(user: str) -> str:
-    """As names are told apart: "Ana" is no second pair of eyes for "ana"."""
-    return unicodedata.normalize("NFKC", user).casefold().strip()
+    """As names are told apart: "Ana" is no second pair of eyes for "ana", nor is she with a letter that nobody sees."""
+    plain = unicodedata.normalize("NFKC", user).casefold()
+    return "".join(letter for letter in plain if unicodedata.category(letter) not in {"Cf", "Cc"}).strip()

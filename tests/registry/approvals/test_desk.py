@@ -74,6 +74,15 @@ def test_self_approval_only_where_allowed() -> None:
     assert at.approve(only(at).id, BOSS).state == "approved"
 
 
+@pytest.mark.parametrize("name", ["ANA", " ana", "an\u200ba", "\u2060ana", "\uff41na", "ana\u00ad"])
+def test_oneself_by_another_spelling(name: str) -> None:
+    """Who asks is no second pair of eyes by a name that looks the same: case, width, letters that nobody sees."""
+    at = desk()
+    request = asked(at)
+    with pytest.raises(PermissionDenied, match="asks for it"):
+        at.approve(request.id, Principal(name, "acme", BOSS.roles))
+
+
 def test_everybody_on_whose_behalf_it_is_asked_is_an_asker() -> None:
     """The outer principal of a nested scope can't approve what is done in his name."""
     at = desk()
