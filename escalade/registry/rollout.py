@@ -169,7 +169,9 @@ class Rollout:
 
     def cohort(self, principal: Principal) -> str | None:
         """The cohort that somebody is in: by user, "tenant:NAME" or "role:NAME"; None for none."""
-        keys = {principal.user, f"tenant:{principal.tenant}", *(f"role:{role}" for role in principal.roles)}
+        keys = {f"tenant:{principal.tenant}", *(f"role:{role}" for role in principal.roles)}
+        if not principal.user.startswith(("tenant:", "role:")):  # nobody is a tenant by the name that he chose
+            keys.add(principal.user)
         return next((name for name, members in self.cohorts.items() if members & keys), None)
 
     def promote(self) -> None:

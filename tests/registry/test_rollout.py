@@ -147,6 +147,14 @@ def test_a_version_that_is_down_is_given_to_nobody() -> None:
     assert gets(registry, who()) == "1.1.0", "half-open: somebody has to try"
 
 
+def test_a_name_is_no_cohort() -> None:
+    """Nobody is in the cohort of a tenant or a role by the name that he chose."""
+    registry = shop("1.0.0", "1.1.0")
+    rollout = registry.rollout("a", "1.1.0", cohorts={"beta": ["tenant:trial", "role:tester"]})
+    for name in ("tenant:trial", "role:tester"):
+        assert rollout.cohort(Principal(name)) is None
+
+
 def test_cohorts() -> None:
     """Named groups of users, tenants and roles get it whatever the share is."""
     registry = shop("1.0.0", "1.1.0")
