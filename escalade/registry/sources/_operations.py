@@ -16,10 +16,11 @@ JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 _NOT_FOR_MODELS = frozenset({
     "accept", "authorization", "connection", "content-length", "content-type", "cookie", "expect", "forwarded", "host",
-    "origin", "proxy-authorization", "referer", "te", "trailer", "transfer-encoding", "upgrade", "x-forwarded-for",
-    "x-forwarded-host", "x-real-ip",
+    "origin", "proxy-authorization", "referer", "remote-user", "te", "trailer", "transfer-encoding", "upgrade",
+    "x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-real-ip", "x-remote-user",
+    "x-rewrite-url",
 })  # fmt: skip
-"""Headers that say who asks and how: never arguments."""
+"""Headers that say who asks, for what, and how: never arguments. Nor are those that begin with `x-forwarded-`."""
 
 
 class Unsupported(Exception):
@@ -143,7 +144,7 @@ def _place(parameter: dict[str, Any], taken: dict[str, Any]) -> Parameter | None
     needed = parameter.get("required") is True
     if not isinstance(name, str) or place not in {"path", "query", "header", "cookie"}:
         raise Unsupported("a parameter can't be read")
-    if place == "cookie" or (place == "header" and name.lower() in _NOT_FOR_MODELS):
+    if place == "cookie" or (place == "header" and _not_for_models(name)):
         if needed and place == "cookie":
             raise Unsupported("it needs a cookie")
         return None  # credentials and the like are given to the import, not to models
@@ -152,6 +153,11 @@ def _place(parameter: dict[str, Any], taken: dict[str, Any]) -> Parameter | None
         raise Unsupported(f"parameter {name!r} is written in a way that isn't supported")
     argument = name if name not in taken else f"{place}_{name}"
     return Parameter(argument, name, place, style == "deepObject", parameter.get("explode", style == "form") is True)
+
+
+def _not_for_models(header: str) -> bool:
+    plain = header.strip().lower().replace("_", "-")  # which many servers can't tell apart
+    return plain in _NOT_FOR_MODELS or plain.startswith("x-forwarded-")
 
 
 def _described(parameter: dict[str, Any]) -> dict[str, Any]:

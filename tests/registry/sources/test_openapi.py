@@ -170,6 +170,23 @@ def test_operations_that_can_not_be_tools(server: OpenApiServer, made: dict[str,
         import_openapi(Registry(), "shop", document, operations=["x"], base_url=server.url)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Authorization", "authorization ", "Remote-User", "X_Remote_User", "X-Forwarded-User", "X-Original-URL",
+        "X-HTTP-Method-Override", "X_HTTP_METHOD",
+    ],
+)  # fmt: skip
+def test_headers_that_are_no_arguments(server: OpenApiServer, header: str) -> None:
+    """Who asks, for what, and by which method is not the model's to say: a read can't be made a write by a header."""
+    made = operation("x", parameter(header, "header"), parameter("X-Trace", "header"))
+    registry = Registry()
+    import_openapi(
+        registry, "shop", {"openapi": "3.1.0", "paths": {"/x": {"get": made}}}, operations="*", base_url=server.url
+    )
+    assert list(registry.spec("shop.x").input_schema["properties"]) == ["X_Trace"]
+
+
 @pytest.mark.parametrize("path", ["@elsewhere.example/x", ".elsewhere.example/x", "x", ""])
 def test_a_path_that_leads_to_another_host(server: OpenApiServer, path: str) -> None:
     """A description can't change where its importer said that the API is."""
