@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from escalade import telemetry
     from escalade.agents._route import Retry
     from escalade.agents.adapter import ChatAdapter
+    from escalade.agents.braked import Braked
+    from escalade.agents.cache import ResponseCache, SimilarityCache
     from escalade.agents.calibration import Isotonic, Platt, Temperature
     from escalade.agents.climb import Attempt, Climb, Policy, Rung, Stop, Try, View, climb
     from escalade.agents.confidence import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         Verbalised,
         Verifier,
     )
+    from escalade.agents.degrade import Answers, Replies, Reply, Resilient
     from escalade.agents.escalate import Escalate
     from escalade.agents.gateway import Gateway
     from escalade.agents.lanes.lane import Lane
@@ -97,10 +100,12 @@ if TYPE_CHECKING:
     from escalade.pipelines.node import node
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
+    from escalade.registry.alerts import Alerts, Webhook
     from escalade.registry.approvals import Approvals, SqliteRequests
     from escalade.registry.audit import AuditLog, FileAnchor
     from escalade.registry.breaker import Breaker
     from escalade.registry.budgets import Budget
+    from escalade.registry.budgets_file import load_budgets
     from escalade.registry.catalogue import Registry
     from escalade.registry.governed import GovernedTool
     from escalade.registry.idempotency import step
@@ -138,6 +143,8 @@ __version__ = "0.1.0"
 __all__ = [
     "LM15",
     "Agreement",
+    "Alerts",
+    "Answers",
     "ApprovalDenied",
     "ApprovalRequired",
     "Approvals",
@@ -147,6 +154,7 @@ __all__ = [
     "AuditLog",
     "AuditUnavailable",
     "BadInput",
+    "Braked",
     "Breaker",
     "Budget",
     "BudgetExceeded",
@@ -217,6 +225,10 @@ __all__ = [
     "RedisLimiter",
     "Refused",
     "Registry",
+    "Replies",
+    "Reply",
+    "Resilient",
+    "ResponseCache",
     "Retry",
     "Roles",
     "Routed",
@@ -232,6 +244,7 @@ __all__ = [
     "Session",
     "Shadow",
     "SimModel",
+    "SimilarityCache",
     "Simulated",
     "SqliteClaims",
     "SqliteLedger",
@@ -259,6 +272,7 @@ __all__ = [
     "Verbalised",
     "Verifier",
     "View",
+    "Webhook",
     "World",
     "allow_stdio",
     "as_tool",
@@ -271,6 +285,7 @@ __all__ = [
     "import_mcp",
     "import_openapi",
     "json_logs",
+    "load_budgets",
     "load_outcomes",
     "load_program",
     "measured_bound",
@@ -291,6 +306,7 @@ _MODULES = {
     "agents._route": ("Retry",),
     "agents.climb": ("Attempt", "Climb", "Policy", "Rung", "Stop", "Try", "View", "climb"),
     "agents.adapter": ("ChatAdapter",),
+    "agents.cache": ("ResponseCache", "SimilarityCache"),
     "agents.calibration": ("Isotonic", "Platt", "Temperature"),
     "agents.confidence": (
         "Combined",
@@ -302,6 +318,8 @@ _MODULES = {
         "Verbalised",
         "Verifier",
     ),
+    "agents.braked": ("Braked",),
+    "agents.degrade": ("Answers", "Replies", "Reply", "Resilient"),
     "agents.escalate": ("Escalate",),
     "agents.gateway": ("Gateway",),
     "agents.lanes.lane": ("Lane",),
@@ -329,10 +347,12 @@ _MODULES = {
     "pipelines.node": ("node",),
     "registry.access": ("Roles",),
     "registry.access.cedar": ("CedarAccess",),
+    "registry.alerts": ("Alerts", "Webhook"),
     "registry.approvals": ("Approvals", "SqliteRequests"),
     "registry.audit": ("AuditLog", "FileAnchor"),
     "registry.breaker": ("Breaker",),
     "registry.budgets": ("Budget",),
+    "registry.budgets_file": ("load_budgets",),
     "registry.catalogue": ("Registry",),
     "registry.governed": ("GovernedTool",),
     "registry.idempotency": ("step",),

@@ -210,6 +210,18 @@ def models(transport: Transport) -> None:
     assert_type(filed.tier(1), tuple[Model, ...])
 
 
+def caches(transport: Transport) -> None:
+    """Answers and vectors that are kept."""
+    similar = escalade.SimilarityCache()
+    assert_type(similar.calibrate([("one", "another", False)], max_false_hits=0.05).threshold, float)
+    cache = escalade.ResponseCache("answers", ttl={"news": 60.0}, per="user", joins="all", similar=similar)
+    gateway = Gateway([Model("v", "openai/v", transport, kind="embedding")], cache=cache)
+    gateway.embedder("v", batch_size=10)
+    with cache.kind("news"):
+        cache.evict(tenant="acme", model="small")
+    assert_type(cache.stats().saved, Money)
+
+
 def routing(gateway: Gateway) -> None:
     """Which tier should answer."""
     routed = escalade.route("hello", Principal("ann"), segment="vip")
@@ -397,3 +409,21 @@ def stores() -> None:
         Registry([], cache=escalade.RedisCache("redis://localhost:6379/1")).cache.clear("crm.search")
     with escalade.scope(ledger=ledger, mode="replay", cassette="calls.jsonl"), escalade.step("one"):
         escalade.charge("0.003")
+
+
+def degrading(program: Any) -> None:
+    """Budgets of a file, who is told of them, and answers that get worse instead of failing."""
+    tell = escalade.Alerts(
+        print, escalade.Webhook("https://hooks.example.com/x", token="env:TOKEN", allow=["10.0.0.0/8"])
+    )
+    ledger = escalade.SqliteLedger("budgets.db", escalade.load_budgets("budgets.yaml"), listen=tell)
+    cheaply: Policy = escalade.Braked(Threshold(0.8), tier=1)
+    climb = Escalate("q -> a", rungs=["small", "big"], policy=cheaply)
+    answers = escalade.Answers(escalade.DiskCache("answers"), fresh=60, stale=3600, per="user")
+    replies = escalade.Replies([escalade.Reply("From 9 to 18 h.", pattern="open")])
+    resilient = escalade.Resilient(climb, fallbacks=[program], answers=answers, replies=replies, also=["budget"])
+    with escalade.scope(ledger=ledger):
+        answer = resilient.forward(q="When do you open?")
+    assert_type(answer.level, int)
+    assert_type(answer.retry_after, float | None)
+    assert_type(answer.explain(), str)
