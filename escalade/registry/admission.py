@@ -188,6 +188,8 @@ class Admission:
         """It has ended, and is settled: tell everybody who counts, records or listens."""
         entry, cost = self.entry, self._due
         entry.priced = entry.priced or cost > 0
+        if not entry.priced:
+            self.scope.note_unpriced()
         entry.seconds = time.perf_counter() - self.started
         entry.cost = cost
         entry.outcome = "ok" if error is None else _outcome(error)
@@ -274,4 +276,5 @@ def _announce(scope: Scope, entry: Entry) -> None:
     label = f"{entry.resource}@{entry.version}" if entry.version else entry.resource
     if entry.kind == "tool":
         events.emit(scope, events.ToolCalled, tool=label, cost=entry.cost, outcome=entry.outcome)
-    events.emit(scope, events.Settled, resource=label, cost=entry.cost)
+    permission, effect = entry.permission, entry.side_effects
+    events.emit(scope, events.Settled, resource=label, cost=entry.cost, permission=permission, effect=effect)
