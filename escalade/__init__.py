@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     from escalade.registry.lock import Lock
     from escalade.registry.logs import JsonFormatter, json_logs
     from escalade.registry.metering import charge
-    from escalade.registry.metrics import usage_metrics
+    from escalade.registry.metrics import usage_metrics, watch_metrics
     from escalade.registry.opening import configure, scope
     from escalade.registry.prices import Price, PriceTable
     from escalade.registry.privacy import Redactor, Vault
@@ -300,6 +300,7 @@ __all__ = [
     "telemetry",
     "tool",
     "usage_metrics",
+    "watch_metrics",
 ]
 
 _MODULES = {
@@ -362,7 +363,7 @@ _MODULES = {
     "registry.lock": ("Lock",),
     "registry.logs": ("JsonFormatter", "json_logs"),
     "registry.metering": ("charge",),
-    "registry.metrics": ("usage_metrics",),
+    "registry.metrics": ("usage_metrics", "watch_metrics"),
     "registry.opening": ("configure", "scope"),
     "registry.prices": ("Price", "PriceTable"),
     "registry.privacy": ("Redactor", "Vault"),

@@ -273,10 +273,14 @@ class BudgetCrossed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
-    """A physical use of a resource, a model or a tool, was settled at `cost`."""
+    """A physical use of a resource, a model or a tool, was settled at `cost`. `permission`, `effect`: what a policy was
+    asked for it.
+    """
 
     resource: str
     cost: int
+    permission: str = ""
+    effect: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

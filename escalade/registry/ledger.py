@@ -228,7 +228,7 @@ class Ledger:
         self,
         budgets: list[Budget] | tuple[Budget, ...] = (),
         *,
-        listen: Callable[[Crossing], None] | None = None,
+        listen: Callable[[Crossing], object] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         # Re-entrant, since a generator that is collected while this thread is in a transaction settles from within it.
@@ -280,6 +280,11 @@ class Ledger:
                 if budget is not None:
                     self.set_budget(replace(budget, account=name))
         return tuple(self._named[name] for name in names if name in self._named)
+
+    @property
+    def patterns(self) -> frozenset[str]:
+        """The patterns that have a budget."""
+        return frozenset(self._patterns)
 
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""

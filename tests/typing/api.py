@@ -102,6 +102,7 @@ from escalade import (
     telemetry,
     tool,
     usage_metrics,
+    watch_metrics,
 )
 from escalade import events as escalade_events
 from escalade.agents.transports import Transport
@@ -313,6 +314,7 @@ def elsewhere() -> None:
     server.run_http("127.0.0.1", 8000)
     telemetry.enable()
     json_logs(previews=True).setFormatter(JsonFormatter())
+    watch_metrics(catalogue, Ledger())()
 
 
 def pipelines() -> None:

@@ -153,7 +153,7 @@ class RedisLedger(SharedLedger):
         budgets: Iterable[Budget] = (),
         *,
         prefix: str = "escalade",
-        listen: Callable[[Crossing], None] | None = None,
+        listen: Callable[[Crossing], object] | None = None,
         now: Callable[[], float] | None = None,
         lease: float = 60.0,
         on_death: OnDeath = "settle",

@@ -145,7 +145,7 @@ class SharedLedger(Ledger):
         store: Store,
         budgets: Iterable[Budget] = (),
         *,
-        listen: Callable[[Crossing], None] | None = None,
+        listen: Callable[[Crossing], object] | None = None,
         now: Callable[[], float] | None = None,
         lease: float = 60.0,
         on_death: OnDeath = "settle",

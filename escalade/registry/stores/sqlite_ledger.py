@@ -70,7 +70,7 @@ class SqliteLedger(SharedLedger):
         path: str | os.PathLike[str],
         budgets: Iterable[Budget] = (),
         *,
-        listen: Callable[[Crossing], None] | None = None,
+        listen: Callable[[Crossing], object] | None = None,
         now: Callable[[], float] | None = None,
         lease: float = 60.0,
         on_death: OnDeath = "settle",

@@ -1,0 +1,406 @@
+"""`Resilient`: any module, which answers worse instead of failing.
+
+    ask = Resilient(
+        dspy.Predict("question -> answer"),
+        answers=Answers(DiskCache("answers"), fresh=3600, stale=7 * 86400),
+        replies=Replies.load("replies.yaml"),
+        name="support",
+    )
+    with escalade.scope(budget="0.05"):
+        answer = ask(question="When do you open?")
+    print(answer.level, answer.source, answer.explain())
+
+The levels are those of the package. The gateway's retries and fallbacks come first, in it; what is degraded here is
+what they could not help (`faults.py` has the table). A denial, a closed scope and a mistake of the caller are raised as
+always. Each try has a scope of its own, under the caller's. Answers of before are given without a use of any model, so
+that no use is recorded; the event `Served` tells of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import dspy
+
+from escalade import events
+from escalade.agents.degrade.answers import Answers, Kept
+from escalade.agents.degrade.faults import ALWAYS, ASKED, Kind, kind_of, retry_after
+from escalade.agents.degrade.replies import Replies
+from escalade.errors import BadInput, BudgetExceeded
+from escalade.registry.elsewhere import elsewhere
+from escalade.registry.privacy.outlets import error_line
+from escalade.scopes import Entered, Scope, require
+
+logger = logging.getLogger(__name__)
+
+Source = Literal["cache", "primary", "fallback", "stale", "similar", "static", "apology"]
+
+LEVELS: Mapping[Source, int] = {
+    "cache": 1,
+    "primary": 2,
+    "fallback": 3,
+    "stale": 4,
+    "similar": 4,
+    "static": 4,
+    "apology": 5,
+}
+
+APOLOGY = "I can't answer that right now. Please try again in a moment."
+
+
+class Resolved(dspy.Prediction):
+    """A prediction that knows how it came about. Outputs of the program with one of these names are read as
+    `prediction["level"]`.
+    """
+
+    _source: Source = "primary"
+    _reasons: tuple[str, ...] = ()
+    _result: Any = None
+    _apology: str = ""
+    _retry_after: float | None = None
+    _age: float | None = None
+    _model: str = ""
+
+    @property
+    def level(self) -> int:
+        """1 to 5, see `escalade.agents.degrade`."""
+        return LEVELS[self._source]
+
+    @property
+    def source(self) -> Source:
+        """The level in a word: cache, primary, fallback, stale, similar, static, apology."""
+        return self._source
+
+    @property
+    def apology(self) -> str:
+        """What to tell the user where there is no answer; "" where there is one."""
+        return self._apology
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until it may be worth another try; None where there is an answer of today."""
+        return self._retry_after
+
+    @property
+    def age(self) -> float | None:
+        """How old an answer of before is, seconds; None for one that was made now."""
+        return self._age
+
+    @property
+    def model(self) -> str:
+        """The model of the gateway that answered in place of another, "" where none did."""
+        return self._model
+
+    @property
+    def result(self) -> Any:
+        """What the program itself returned, such as the `Escalated` of a climb; None where it didn't answer."""
+        return self._result
+
+    def explain(self) -> str:
+        """One line per level that was tried: what went wrong with it; the last one answers."""
+        return "\n".join(self._reasons)
+
+
+class _Call(NamedTuple):
+    """Call this program, for so many seconds at most."""
+
+    program: dspy.Module
+    seconds: float | None
+
+
+class _Ask(NamedTuple):
+    """Do this, which may ask a store."""
+
+    what: Callable[[], Any]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What happened in one call; listens to its scope."""
+
+    used: set[tuple[str, str]]
+    hits: int = 0
+    uses: int = 0
+    fell_back: str = ""
+
+    def __call__(self, event: Any) -> None:
+        if isinstance(event, events.Settled):
+            self.uses += 1
+            if event.permission:
+                self.used.add((event.permission, event.effect))
+        elif isinstance(event, events.CacheHit):
+            self.hits += 1
+        elif isinstance(event, events.FellBack):
+            self.fell_back = event.model
+
+
+@dataclass(slots=True)
+class _Tried:
+    """How one call ended."""
+
+    seen: _Seen
+    result: Any = None
+    error: Exception | None = None
+    whole: bool = True
+
+
+_Course = Generator[_Call | _Ask, Any, Resolved]
+
+
+class Resilient(dspy.Module):
+    """Any module; where it can't answer for a reason that will pass, it answers worse instead of failing.
+
+    `program`: the module. `fallbacks`: other programs with the same inputs and outputs, tried in order once it has
+    failed. `answers`: where its answers are kept, for levels 1 and 4. `replies`: what somebody wrote, for level 4.
+    `also`: more kinds of failures to degrade: "budget", "store", "format". `timeout`: seconds for each program.
+    `apology`, `retry_after`: what level 5 says where no error knows better; an `apology` of None raises the failure
+    instead. `outputs`: names of the outputs, where they can't be seen in the program. `name`: of the program among the
+    answers that are kept: change it when the program changes.
+
+    Raises BadInput; in a call, what `faults.py` doesn't degrade, and NoScope.
+    """
+
+    def __init__(
+        self,
+        program: dspy.Module,
+        *,
+        fallbacks: Iterable[dspy.Module] = (),
+        answers: Answers | None = None,
+        replies: Replies | None = None,
+        also: Iterable[Kind] = (),
+        timeout: float | None = None,
+        apology: str | None = APOLOGY,
+        retry_after: float = 60.0,
+        outputs: Sequence[str] | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.program, self.fallbacks = program, list(fallbacks)
+        for one in (program, *self.fallbacks):
+            if not isinstance(one, dspy.Module):
+                raise BadInput(f"Resilient: expected a dspy.Module, got {one!r}")
+        self.answers, self.replies = answers, replies
+        asked = frozenset(also)
+        if not asked <= ASKED:
+            known = ", ".join(sorted(ASKED))
+            raise BadInput(f"Resilient: also={sorted(asked - ASKED)} can't be degraded (known: {known})")
+        if retry_after < 0 or (timeout is not None and timeout <= 0):
+            raise BadInput(f"Resilient: expected seconds, got timeout={timeout!r} and retry_after={retry_after!r}")
+        self.degrades: frozenset[Kind] = ALWAYS | asked
+        self.timeout, self.apology, self.retry_after = timeout, apology, retry_after
+        self.outputs = _outputs(program) if outputs is None else tuple(outputs)
+        self.name = name or f"{type(program).__qualname__} {' '.join(self.outputs)}"
+        if replies is not None and self.outputs:
+            replies.check(self.outputs)
+        self._tally = _Tally()
+
+    @property
+    def served(self) -> Mapping[int, int]:
+        """How many answers were given on each level, 1 to 5, by this module and its copies."""
+        return self._tally.read()
+
+    def forward(self, **inputs: Any) -> Resolved:
+        """Answer, synchronously."""
+        scope = _scope()
+        course = self._course(inputs, scope)
+        said: Any = None
+        while True:
+            try:
+                step = course.send(said)
+            except StopIteration as end:
+                return self._told(end.value, scope)
+            said = self._called(step, inputs, scope) if isinstance(step, _Call) else step.what()
+
+    async def aforward(self, **inputs: Any) -> Resolved:
+        """Answer."""
+        scope = _scope()
+        course = self._course(inputs, scope)
+        said: Any = None
+        while True:
+            try:
+                step = course.send(said)
+            except StopIteration as end:
+                return self._told(end.value, scope)
+            if isinstance(step, _Call):
+                said = await self._acalled(step, inputs, scope)
+            elif self.answers is not None and self.answers.remote:
+                said = await elsewhere(step.what)
+            else:
+                said = step.what()
+
+    # -- one call
+
+    def _called(self, step: _Call, inputs: Mapping[str, Any], scope: Scope) -> _Tried:
+        tried = _Tried(_Seen(set()))
+        try:
+            with _within(scope, step, tried.seen) as inner:
+                tried.result = step.program(**inputs)
+                tried.whole = not inner.truncated
+        except Exception as error:  # noqa: BLE001 - judged by `_failed`
+            tried.error = error
+        return tried
+
+    async def _acalled(self, step: _Call, inputs: Mapping[str, Any], scope: Scope) -> _Tried:
+        tried = _Tried(_Seen(set()))
+        try:
+            async with asyncio.timeout(step.seconds), _within(scope, step, tried.seen) as inner:
+                tried.result = await step.program.acall(**inputs)
+                tried.whole = not inner.truncated
+        except Exception as error:  # noqa: BLE001 - judged by `_failed`
+            tried.error = error
+        return tried
+
+    # -- the levels
+
+    def _course(self, inputs: Mapping[str, Any], scope: Scope) -> _Course:
+        """From level to level: yields what to do, is sent what came of it."""
+        reasons: list[str] = []
+        kept: Kept | None = None
+        if self.answers is not None:
+            kept = yield _Ask(partial(self.answers.get, self.name, inputs, scope))
+            if kept is not None and kept.age <= self.answers.fresh:
+                return _of_before(kept, "cache", [f"level 1, cache: an answer {kept.age:,.0f} s old"])
+        errors: list[Exception] = []
+        for number, program in enumerate((self.program, *self.fallbacks)):
+            tried: _Tried = yield _Call(program, self.timeout)
+            if tried.error is None:
+                made = _made(tried, number, reasons)
+                if self.answers is not None and made.level in {2, 3} and tried.whole:
+                    outputs = dict(made.items())
+                    yield _Ask(
+                        partial(self.answers.keep, self.name, inputs, scope, outputs, frozenset(tried.seen.used))
+                    )
+                return made
+            self._check(tried.error, scope)
+            errors.append(tried.error)
+            source = "fallback" if number else "primary"
+            reasons.append(f"level {LEVELS[source]}, {source}: {error_line(tried.error)}")  # type: ignore[index]
+        return (yield from self._without_models(inputs, scope, kept, errors, reasons))
+
+    def _without_models(
+        self,
+        inputs: Mapping[str, Any],
+        scope: Scope,
+        kept: Kept | None,
+        errors: Sequence[Exception],
+        reasons: list[str],
+    ) -> _Course:
+        """Levels 4 and 5."""
+        waits = [wait for error in errors if (wait := retry_after(error)) is not None]
+        wait = min(waits, default=self.retry_after)
+        source: Source = "stale"
+        if kept is None and self.answers is not None:
+            kept, source = (yield _Ask(partial(self.answers.get_similar, self.name, inputs, scope))), "similar"
+        if kept is not None:
+            reasons.append(f"level 4, {source}: an answer {kept.age:,.0f} s old")
+            return _of_before(kept, source, reasons, wait)
+        reply = None if self.replies is None else (yield _Ask(partial(self.replies.find, inputs)))
+        if reply is not None:
+            reasons.append(f"level 4, static: reply {reply.name!r}")
+            return _resolved(reply.outputs(self.outputs), "static", reasons, wait)
+        if self.apology is None:
+            raise errors[-1]
+        reasons.append(f"level 5, apology: try again in {wait:,.0f} s")
+        made = _resolved(dict.fromkeys(self.outputs), "apology", reasons, wait)
+        made._apology = self.apology
+        return made
+
+    def _check(self, error: Exception, scope: Scope) -> None:
+        """Raise what must not be degraded, as if nobody stood between the program and its caller."""
+        if not scope.closed and kind_of(error) in self.degrades:
+            return
+        if isinstance(error, BudgetExceeded):
+            scope.purse.exhaust(error)  # the scope of the call kept it to itself
+        raise error
+
+    def _told(self, made: Resolved, scope: Scope) -> Resolved:
+        self._tally.add(made.level)
+        why = made._reasons[0] if len(made._reasons) > 1 else ""
+        events.emit(scope, events.Served, level=made.level, source=made.source, why=why)
+        if made.level >= 4:
+            logger.warning("%s answered on level %d (%s): %s", self.name, made.level, made.source, why)
+        return made
+
+
+class _Tally:
+    """Counts answers by level; shared by copies of a program."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[int] = Counter()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tally:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Tally, ()
+
+    def add(self, level: int) -> None:
+        with self._lock:
+            self._counts[level] += 1
+
+    def read(self) -> dict[int, int]:
+        with self._lock:
+            return {level: self._counts[level] for level in sorted(set(LEVELS.values()))}
+
+
+def _scope() -> Scope:
+    scope = require("Resilient")
+    if scope.closed:
+        scope.check_open()
+    return scope
+
+
+def _within(scope: Scope, step: _Call, seen: _Seen) -> Entered:
+    """A scope for one call: its refusals stay in it, and its time may be shorter."""
+    return Entered(lambda: scope.narrow(name="try", deadline=step.seconds, optional=True, listeners=(seen,)))
+
+
+def _made(tried: _Tried, number: int, reasons: list[str]) -> Resolved:
+    """What a program answered; `number`: 0 for the first one."""
+    seen = tried.seen
+    source: Source = "primary"
+    if number or seen.fell_back:
+        source = "fallback"
+    elif seen.hits and seen.hits == seen.uses:  # a hit is a use that is settled at nothing
+        source = "cache"
+    by = (
+        f"model {seen.fell_back} in place of another" if seen.fell_back else "another program" if number else "answered"
+    )
+    outputs = dict(tried.result.items()) if isinstance(tried.result, dspy.Prediction) else {"result": tried.result}
+    made = _resolved(outputs, source, [*reasons, f"level {LEVELS[source]}, {source}: {by}"])
+    made._result, made._model = tried.result, seen.fell_back
+    if isinstance(tried.result, dspy.Prediction):
+        made.set_lm_usage(tried.result.get_lm_usage())
+        made._completions = tried.result._completions
+    return made
+
+
+def _of_before(kept: Kept, source: Source, reasons: Sequence[str], wait: float | None = None) -> Resolved:
+    made = _resolved(kept.outputs, source, reasons, wait)
+    made._age = kept.age
+    return made
+
+
+def _resolved(
+    outputs: Mapping[str, Any], source: Source, reasons: Sequence[str], wait: float | None = None
+) -> Resolved:
+    made = Resolved(**outputs)
+    made._source, made._reasons, made._retry_after = source, tuple(reasons), wait
+    return made
+
+
+def _outputs(program: dspy.Module) -> tuple[str, ...]:
+    """The outputs of a program: of its signature, else of its last predictor."""
+    signature = getattr(program, "signature", None)
+    if signature is None:
+        predictors = program.predictors()
+        signature = predictors[-1].signature if predictors else None
+    return () if signature is None else tuple(signature.output_fields)
