@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import escalade
-from escalade import Gateway, Model, Price, Principal, Registry, Roles, telemetry, tool
+from escalade import Budget, Gateway, Ledger, Model, Price, Principal, Registry, Roles, telemetry, tool
 from escalade.agents._route import Retry
 from escalade.agents.cache import ResponseCache
 from tests.agents.scripted import Scripted, rate_limited
@@ -138,3 +139,62 @@ async def test_waits(metrics: InMemoryMetricReader) -> None:
     assert labels == {"escalade.kind": "tool", "escalade.resource": "slow"}
     assert wait.count == 3
     assert wait.sum > 0.1
+
+
+def test_gauges(metrics: InMemoryMetricReader) -> None:
+    """States of breakers and shares of budgets, of what is watched; budgets of users and patterns are in none."""
+    model = gateway(Scripted([lm15.ServerError("down")] * 5))
+    budgets = [Budget(name, "0.10") for name in ("everything", "tenant:acme", "user:acme/ana", "user:*/*")]
+    registry, ledger = Registry([tool(name="look")(lambda: "seen")], name="metrics"), Ledger(budgets)
+    unwatch = escalade.watch_metrics(registry, model, ledger)
+    access = Roles({"all": ["*:*"]})
+    for who in ("acme", "umbrella"):
+        with escalade.scope(principal=Principal("ana", who, {"all"}), access=access, ledger=ledger):
+            for _ in range(3):
+                with contextlib.suppress(Exception):
+                    model.lm("small")("hi")
+    found = points(metrics)
+    states = {
+        (labels.get("model") or labels["tool"]): labels["state"]
+        for labels, p in found["escalade.breaker.state"]
+        if p.value
+    }
+    assert states == {"small": "open", "look": "closed"}
+    used = {labels["account"]: point.value for labels, point in found["escalade.budget.used"]}
+    assert set(used) == {"everything", "tenant:acme"}
+    assert all(0 <= share < 1 for share in used.values())
+    unwatch()
+    assert "escalade.budget.used" not in points(metrics)
+    assert "budget" not in escalade.usage_metrics(Ledger([Budget("tenant:*", "1")])), "as many as there are tenants"
+
+
+def test_prometheus() -> None:
+    """The same without OpenTelemetry, as text: models beside tools, each family once, tokens by type."""
+    model, registry = gateway(Scripted([rate_limited(0.0)])), Registry([tool(name="look")(lambda: "seen")], name="m")
+    ledger = Ledger([Budget("everything", "0.10")])
+    with escalade.scope(ledger=ledger):
+        model.lm("small")("hi")
+        registry.resolve("look")()
+    spent = PRICE.cost(100, 20)
+    text = escalade.usage_metrics(registry, model, ledger)
+    lines = text.splitlines()
+    for expected in (
+        'escalade_model_calls_total{model="small",outcome="ok"} 1',
+        'escalade_model_calls_total{model="small",outcome="failed"} 1',
+        'escalade_model_tokens_total{model="small",type="input"} 100',
+        'escalade_model_tokens_total{model="small",type="output"} 20',
+        f'escalade_model_cost_dollars_total{{model="small"}} {int(spent) / 1e9!r}',
+        'escalade_tool_calls_total{tool="look",version="1.0.0",outcome="ok"} 1',
+        'escalade_breaker_state{model="small",state="closed"} 1.0',
+        'escalade_breaker_state{tool="look",version="1.0.0",state="open"} 0.0',
+        f'escalade_budget_used{{account="everything"}} {int(spent) / 100_000_000!r}',
+    ):
+        assert expected in lines, expected
+    types = [line for line in lines if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+
+
+def test_metrics_of_something_else() -> None:
+    """What is neither a registry nor a gateway nor a ledger is bad input that says so."""
+    with pytest.raises(escalade.BadInput, match="expected registries, gateways and ledgers, got 'shop'"):
+        escalade.usage_metrics("shop")  # type: ignore[arg-type]

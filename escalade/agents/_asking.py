@@ -140,6 +140,7 @@ def finished(asked: Asked, use: Admission, place: Standing, answer: Response) ->
     use.cost = _bill(asked.model, use, answer)
     place.answered()
     count(place, answer.usage)
+    asked.model.counted(answer.usage)
     if use.span is not None:
         _spans.answered(use.span, answer)
     if answer.finish_reason == "length":
@@ -206,6 +207,7 @@ class Meter:
         """The stream came to its end: the provider's count, where it gave one."""
         place.answered()
         count(place, self._usage)
+        self._model.counted(self._usage)
         bill = self._model.bill(self._usage)
         if bill is not None:
             self._use.cost = bill

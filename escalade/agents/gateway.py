@@ -28,7 +28,9 @@ from escalade.agents.lanes.priority import Priority, checked
 from escalade.agents.models import TIERS, Model
 from escalade.agents.transports import preload
 from escalade.errors import BadInput, BudgetExceeded, NoScope, PermissionDenied, UnknownName
+from escalade.registry.breaker import Breaker
 from escalade.registry.dspy_errors import for_dspy
+from escalade.registry.usage import ToolUsage
 from escalade.scopes import Scope, current
 
 if TYPE_CHECKING:
@@ -94,6 +96,14 @@ class Gateway:
         if found is None:
             raise UnknownName("model", name.removeprefix(PREFIX), list(self._models))
         return found
+
+    def usage(self) -> list[ToolUsage]:
+        """What each model was used for, in the order in which they were given: every attempt, fallbacks too."""
+        return [model.meter.usage() for model in self._models.values()]
+
+    def breakers(self) -> list[tuple[str, str, Breaker]]:
+        """(alias, "", breaker) of each model."""
+        return [(model.name, "", model.breaker) for model in self._models.values()]
 
     def tier(self, tier: int) -> tuple[Model, ...]:
         """The models of a tier, 1 to 4, in the order in which they were given; may be none. Raises BadInput."""

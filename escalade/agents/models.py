@@ -13,6 +13,7 @@ from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
 from escalade.registry.limits import RateLimit, parse_limits
 from escalade.registry.prices import Price, frozen_prices
+from escalade.registry.usage import Meter
 from escalade.telemetry.names import model_named
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Model:
     kind: Kind = "chat"
     breaker: Breaker = field(default_factory=Breaker)
     resource: Resource = field(init=False, repr=False)
+    meter: Meter = field(init=False, repr=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self  # copies of a program share its limits and its breaker
@@ -112,6 +114,7 @@ class Model:
             self.lane = Lane(self.name, tpm=self.tpm)
         if self.lane is not None and self.tpm not in {None, self.lane.tpm}:
             raise BadInput(f"model {self.name!r}: its tokens per minute are those of {self.lane}, not {self.tpm:,}")
+        self.meter = Meter(self.name, "")
         self.resource = Resource(
             name=self.name,
             version="",
@@ -119,8 +122,14 @@ class Model:
             permission=self.permission or f"model.{self.name}:call",
             limits=parse_limits(dict(self.limits) if isinstance(self.limits, Mapping) else self.limits),
             breaker=self.breaker,
+            observe=self.meter.observe,
             described=model_named(self.name, self.id),
         )
+
+    def counted(self, usage: Usage | None) -> None:
+        """What the provider counted in an answer."""
+        if usage is not None:
+            self.meter.tokens(input=usage.input_tokens, output=usage.output_tokens)
 
     def ceiling(self, size: int, max_tokens: int | None = None) -> int | None:
         """Upper bound of the price of one call with a prompt of `size` bytes, nano-dollars; None when unpriced."""

@@ -14,6 +14,7 @@ from escalade.errors import BadInput, DuplicateVersion, ToolRetired, UnknownName
 from escalade.money import Money, money_or_none
 from escalade.registry import gate as gates
 from escalade.registry._shelf import Shelf
+from escalade.registry.breaker import Breaker
 from escalade.registry.cache import Cache, MemoryCache
 from escalade.registry.calling import Registered
 from escalade.registry.lifecycle import Deprecated, Status, Sunset, to_date
@@ -347,6 +348,11 @@ class Registry:
     def usage(self) -> list[ToolUsage]:
         """What each version was used for, by name, oldest first."""
         return [one.meter.usage() for one in self._shelf.all()]
+
+    def breakers(self) -> list[tuple[str, str, Breaker]]:
+        """(name, version, breaker) of each tool that can be down."""
+        found = [(one.spec.name, one.spec.version, one.resource.breaker) for one in self._shelf.all()]
+        return [(name, version, breaker) for name, version, breaker in found if breaker is not None]
 
     def log_usage(
         self,

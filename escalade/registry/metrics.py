@@ -1,48 +1,114 @@
-"""Usage as Prometheus reads it: the text exposition format 0.0.4.
+"""Usage as Prometheus reads it: the text exposition format 0.0.4. And gauges of the same for OpenTelemetry.
 
-Labels are bounded: tools, versions and arguments are those that were registered; outcomes, refusals, sources of answers
-and gates that were not asked are classes.
+Labels are bounded: tools, versions, arguments and models are those that were registered; outcomes, refusals, sources of
+answers and gates that were not asked are classes; budgets are those that tenants have by name.
 No principal, no run, no payload. Format: https://prometheus.io/docs/instrumenting/exposition_formats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from escalade.registry.catalogue import Registry
-    from escalade.registry.usage import ToolUsage
+from escalade.errors import BadInput
+from escalade.registry.breaker import Breaker
+from escalade.registry.budgets import patterns_of
+from escalade.registry.ledger import Ledger
+from escalade.registry.privacy.names import alias
+from escalade.registry.usage import ToolUsage
+from escalade.telemetry import GAUGES, watch
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """What an endpoint answers with."""
 
-Samples = Iterable[tuple[str, dict[str, str], float]]
+Samples = Iterable[tuple[str, Mapping[str, str], float]]
+
+STATES = ("closed", "half-open", "open")
 
 
-def usage_metrics(registry: Registry) -> str:
-    """All figures of a registry, for an endpoint that Prometheus scrapes."""
-    rows = registry.usage()
-    return "".join(
-        [
-            _family("escalade_tool_calls_total", "counter", "Calls that ran, by outcome.", _calls(rows)),
-            _family(
-                "escalade_tool_answers_total", "counter", "Calls that were answered without a run.", _answers(rows)
-            ),
-            _family(
-                "escalade_tool_unchecked_total", "counter", "Calls that ran past a gate that was down.", _open(rows)
-            ),
-            _family("escalade_tool_cache_failures_total", "counter", "Times that the cache failed.", _cache(rows)),
-            _family("escalade_tool_refusals_total", "counter", "Calls that the guard refused.", _refusals(rows)),
-            _family(
-                "escalade_tool_invalid_arguments_total", "counter", "Arguments that did not fit the schema.", _bad(rows)
-            ),
-            _family("escalade_tool_duration_seconds", "summary", "How long calls took.", _durations(rows)),
-            _family("escalade_tool_cost_dollars_total", "counter", "What calls with a known price cost.", _costs(rows)),
-            _family("escalade_tool_unpriced_calls_total", "counter", "Calls without a known price.", _unpriced(rows)),
-            _family("escalade_tool_tokens_total", "counter", "Tokens, as far as tools report them.", _tokens(rows)),
-        ]
-    )
+class Source(Protocol):
+    """A registry, whose uses are of tools, or a gateway, whose are of models."""
+
+    def usage(self) -> list[ToolUsage]: ...
+    def breakers(self) -> list[tuple[str, str, Breaker]]: ...
+
+
+def usage_metrics(*sources: Source | Ledger) -> str:
+    """All figures of registries, gateways and ledgers, for an endpoint that Prometheus scrapes. Raises BadInput."""
+    used: dict[str, list[ToolUsage]] = {}
+    for source in _checked(sources):
+        if not isinstance(source, Ledger):
+            used.setdefault(_kind(source), []).extend(source.usage())
+    families = [_family(*one) for kind in ("tool", "model") if kind in used for one in _of_uses(kind, used[kind])]
+    found = list(_figures(sources))
+    for name, about in GAUGES.items():
+        samples = [("", labels, value) for figure, labels, value in found if figure == name]
+        if samples:
+            families.append(_family(f"escalade_{name.replace('.', '_')}", "gauge", about, samples))
+    return "".join(families)
+
+
+def watch_metrics(*sources: Source | Ledger) -> Callable[[], None]:
+    """Show the states of breakers and the use of budgets as gauges of OpenTelemetry, too, where `telemetry` is on.
+    Returns what ends it. Raises BadInput.
+    """
+    _checked(sources)
+    return watch(lambda: _figures(sources))
+
+
+def _checked(sources: Sequence[Source | Ledger]) -> Sequence[Source | Ledger]:
+    for source in sources:
+        if not isinstance(source, Ledger) and not hasattr(source, "breakers"):
+            raise BadInput(f"metrics: expected registries, gateways and ledgers, got {source!r}")
+    return sources
+
+
+def _kind(source: Source) -> str:
+    return "model" if hasattr(source, "models") else "tool"
+
+
+def _figures(sources: Sequence[Source | Ledger]) -> Samples:
+    for source in sources:
+        if isinstance(source, Ledger):
+            yield from _budgets(source)
+        else:
+            yield from _breakers(source)
+
+
+def _breakers(source: Source) -> Samples:
+    kind = _kind(source)
+    for name, version, breaker in source.breakers():
+        now = breaker.state
+        for state in STATES:
+            yield "breaker.state", {**_labels(kind, name, version), "state": state}, float(state == now)
+
+
+def _budgets(ledger: Ledger) -> Samples:
+    """Not those of users, nor those that a pattern stands for: there are as many as tenants."""
+    patterns = ledger.patterns
+    for account in ledger.accounts():
+        if (
+            account.limit
+            and not account.name.startswith("user:")
+            and not patterns.intersection(patterns_of(account.name))
+        ):
+            yield "budget.used", {"account": alias(account.name)}, account.used / account.limit
+
+
+def _of_uses(kind: str, rows: list[ToolUsage]) -> Iterable[tuple[str, str, str, Samples]]:
+    calls, total = f"escalade_{kind}", "counter"
+    yield f"{calls}_calls_total", total, "Calls that ran, by outcome.", _calls(rows)
+    yield f"{calls}_answers_total", total, "Calls that were answered without a run.", _answers(rows)
+    yield f"{calls}_unchecked_total", total, "Calls that ran past a gate that was down.", _open(rows)
+    if kind == "tool":
+        yield f"{calls}_cache_failures_total", total, "Times that the cache failed.", _cache(rows)
+    yield f"{calls}_refusals_total", total, "Calls that the guard refused.", _refusals(rows)
+    if kind == "tool":
+        yield f"{calls}_invalid_arguments_total", total, "Arguments that did not fit the schema.", _bad(rows)
+    yield f"{calls}_duration_seconds", "summary", "How long calls took.", _durations(rows)
+    yield f"{calls}_cost_dollars_total", total, "What calls with a known price cost.", _costs(rows)
+    yield f"{calls}_unpriced_calls_total", total, "Calls without a known price.", _unpriced(rows)
+    yield f"{calls}_tokens_total", total, "Tokens, as far as they are reported.", _tokens(rows)
 
 
 def _calls(rows: list[ToolUsage]) -> Samples:
@@ -88,11 +154,19 @@ def _unpriced(rows: list[ToolUsage]) -> Samples:
 
 
 def _tokens(rows: list[ToolUsage]) -> Samples:
-    return (("", _tool(row), row.tokens) for row in rows)
+    for row in rows:
+        if row.version:
+            yield "", _tool(row), row.tokens
+        for kind, count in row.tokens_by.items():
+            yield "", {**_tool(row), "type": kind}, count
 
 
 def _tool(row: ToolUsage) -> dict[str, str]:
-    return {"tool": row.name, "version": row.version}
+    return _labels("tool" if row.version else "model", row.name, row.version)
+
+
+def _labels(kind: str, name: str, version: str) -> dict[str, str]:
+    return {"tool": name, "version": version} if kind == "tool" else {"model": name}
 
 
 def _family(name: str, kind: str, about: str, samples: Samples) -> str:

@@ -23,7 +23,7 @@ Watch = Callable[[str, float, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class ToolUsage:
-    """One version of one tool, since it was registered.
+    """One version of one tool, since it was registered; of a model, since it was made.
 
     `calls`: uses that ran. `failures`, `cancelled`: how many of them ended so. `denied`: uses that the guard refused,
     which did not run and cost nothing; `refusals`: these by the class of the refusal. `invalid`: of these, refused for
@@ -51,6 +51,7 @@ class ToolUsage:
     answered: Mapping[str, int] = field(default_factory=dict)
     unchecked: Mapping[str, int] = field(default_factory=dict)
     cache_failures: int = 0
+    tokens_by: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def successes(self) -> int:
@@ -63,7 +64,9 @@ class ToolUsage:
 
 
 class Meter:
-    """Counts the uses of one tool version; told by the guard, from any thread. `watch`: is told of each call, too."""
+    """Counts the uses of one tool version, or of one model; told by the guard, from any thread. `watch`: is told of
+    each call, too.
+    """
 
     def __init__(self, name: str, version: str) -> None:
         self.name, self.version = name, version
@@ -77,6 +80,7 @@ class Meter:
         self._answered: Counter[str] = Counter()
         self._unchecked: Counter[str] = Counter()
         self._cache_failures = 0
+        self._tokens_by: Counter[str] = Counter()
 
     def observe(self, entry: Entry) -> None:
         """A use ended, or was refused."""
@@ -116,6 +120,13 @@ class Meter:
         with self._lock:
             self._cache_failures += 1
 
+    def tokens(self, **counts: int | None) -> None:
+        """Tokens of a use, `input` and `output`, as far as they are known."""
+        known = {kind: count for kind, count in counts.items() if count}
+        with self._lock:
+            self._tokens_by.update(known)
+            self._tokens += sum(known.values())
+
     def usage(self) -> ToolUsage:
         """The figures so far."""
         with self._lock:
@@ -138,6 +149,7 @@ class Meter:
                 answered=dict(sorted(self._answered.items())),
                 unchecked=dict(sorted(self._unchecked.items())),
                 cache_failures=self._cache_failures,
+                tokens_by=dict(sorted(self._tokens_by.items())),
             )
 
 

@@ -19,15 +19,17 @@ beginning of prompts and answers.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from escalade.telemetry._exporters import from_environment
-from escalade.telemetry._meters import Figures, Meters
+from escalade.telemetry._meters import GAUGES, Figures, Meters
 from escalade.telemetry._spans import SPAN, Spanning, begin, closed, innermost, opened, parent, path_here, spanned
 from escalade.telemetry._switch import switch
 from escalade.telemetry._uses import ended, refused, started
 
 __all__ = [
+    "GAUGES",
     "SPAN",
     "Spanning",
     "begin",
@@ -100,6 +102,7 @@ def waited(kind: str, resource: str, began: float) -> None:
         switch.meters.waited(kind, resource, time.perf_counter() - began)
 
 
-def watch(figures: Figures) -> None:
-    """Ask this whenever metrics are read, for gauges: breakers, budgets; see `escalade.watch_metrics`."""
+def watch(figures: Figures) -> Callable[[], None]:
+    """Ask this whenever metrics are read, for gauges; see `escalade.watch_metrics`. Returns what ends it."""
     _watched.append(figures)
+    return lambda: _watched.remove(figures) if figures in _watched else None

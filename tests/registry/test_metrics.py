@@ -93,7 +93,7 @@ def test_prometheus_can_read_it() -> None:
     text = usage_metrics(registry)
     assert text.endswith("\n")
     families = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
-    assert len(families) == len(set(families)) == 10
+    assert len(families) == len(set(families)) == 11
     for line in text.splitlines():
         assert line.startswith("# ") or LINE.fullmatch(line), line
     one = 'tool="crm.search",version="1.0.0"'
