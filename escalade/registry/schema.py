@@ -121,13 +121,11 @@ def _about(line: str, *arguments: str) -> InvalidArguments:
 def _owned(value: Any) -> Any:
     """A copy of an argument, so that whoever gave it can't change it between the guard's look and the tool's."""
     kind = type(value)
-    if kind in _FIXED:
-        return value
     try:
         if kind is list:
-            return [_owned(item) for item in value]
+            return [item if type(item) in _FIXED else _owned(item) for item in value]
         if kind is dict:
-            return {key: _owned(item) for key, item in value.items()}
+            return {key: item if type(item) in _FIXED else _owned(item) for key, item in value.items()}
     except RecursionError:  # the validator refuses what goes so deep
         return value
     return copied(value)
