@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -302,6 +303,7 @@ def _round(run: Run, wanted: Sequence[Wanted]) -> list[Used]:
     if len(wanted) == 1:
         return [_use(run, wanted[0], scope)]
     jobs = [workers.shared.submit(lambda one=one: _use(run, one, scope)) for one in wanted]  # type: ignore[misc]
+    wait(jobs)  # none is left behind, also where another one fails
     return [job.result() for job in jobs]
 
 

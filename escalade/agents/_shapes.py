@@ -42,7 +42,8 @@ class Prompt:
 class Shape(Protocol):
     """One of the two."""
 
-    predictors: Mapping[str, Any]
+    names: tuple[str, ...]
+    """Of its predictors."""
     most_calls: int
     """Calls that one turn may make."""
     submits: bool
@@ -75,9 +76,9 @@ class TextShape:
     most_calls: int = 1
     submits: bool = False
 
-    def __init__(self, signature: Any, tools: Sequence[Any]) -> None:
-        built = dspy.ReAct(signature, list(tools))
-        self.predictors: Mapping[str, Any] = {"react": built.react, "extract": built.extract}
+    names: tuple[str, ...] = ("react", "extract")
+
+    def __init__(self, signature: Any) -> None:
         self._outputs = tuple(signature.output_fields)
 
     def next(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
@@ -105,18 +106,10 @@ class NativeShape:
     most_calls: int = 4
     submits: bool = True
 
-    def __init__(self, signature: Any, tools: Sequence[Any]) -> None:
-        from dspy.predict.react_v2 import ReActV2
+    names: tuple[str, ...] = ("react",)
 
-        try:
-            built = ReActV2(signature, list(tools))
-        except ValueError as error:
-            raise BadInput(f"a native agent can't have this signature: {error}") from None
-        self.predictors: Mapping[str, Any] = {"react": built.react}
-        self._submit = built.tools["submit"]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NativeShape:
-        return self
+    def __init__(self, submit: Any) -> None:
+        self._submit = submit
 
     def next(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
         events = [_event(step) for step in steps]
@@ -147,11 +140,22 @@ class NativeShape:
         return answer
 
 
-def shape_of(style: str, signature: Any, tools: Sequence[Any]) -> Shape:
-    """Raises BadInput for another style, and for a signature that the shape can't have."""
-    if style not in {"text", "native"}:
+def shaped(style: str, signature: Any, tools: Sequence[Any]) -> tuple[Shape, dict[str, Any]]:
+    """The shape, and its predictors by name. Raises BadInput for another style, and for a signature that the shape
+    can't have.
+    """
+    if style == "text":
+        react = dspy.ReAct(signature, list(tools))
+        return TextShape(signature), {"react": react.react, "extract": react.extract}
+    if style != "native":
         raise BadInput(f"style: expected 'text' or 'native', got {style!r}")
-    return TextShape(signature, tools) if style == "text" else NativeShape(signature, tools)
+    from dspy.predict.react_v2 import ReActV2
+
+    try:
+        native = ReActV2(signature, list(tools))
+    except ValueError as error:
+        raise BadInput(f"a native agent can't have this signature: {error}") from None
+    return NativeShape(native.tools["submit"]), {"react": native.react}
 
 
 def talkless(signature: Any) -> tuple[Any, str]:

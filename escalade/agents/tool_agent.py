@@ -22,7 +22,7 @@ from escalade.agents._agent_bill import bill as bill_of
 from escalade.agents._agent_bill import bounds, growth, model_of
 from escalade.agents._agent_run import Run, adrive, drive, native_adapter
 from escalade.agents._estimate import Bill
-from escalade.agents._shapes import CONVERSATION, Prompt, conversation, shape_of, talkless
+from escalade.agents._shapes import CONVERSATION, Prompt, conversation, shaped, talkless
 from escalade.agents._specialist import as_tool
 from escalade.agents._steps import AgentAnswer, Step, Used
 from escalade.agents.gateway import Gateway, find_gateway
@@ -76,23 +76,23 @@ class ToolAgent(dspy.Module):
         self.max_steps, self.deadline, self.on_budget = max_steps, deadline, on_budget
         self.budget = money_or_none(budget)
         self.repeats, self.shown = repeats, shown
-        self._registry = registry
+        self._registry = None if registry is None else _Found(registry)
         self._names: dict[str | None, str] = {}
         self.tools: dict[str, GovernedTool] = {}
         for tool in _listed(tools):
             self._add(tool)
         inner, self._history = talkless(self.signature)
-        self._shape = shape_of(style, inner, list(self.tools.values()))
-        for name, predictor in self._shape.predictors.items():
+        self._shape, predictors = shaped(style, inner, list(self.tools.values()))
+        for name, predictor in predictors.items():
             setattr(self, name, predictor)
         if model is None and gateway is not None:
             raise BadInput("a gateway, and no model on it: ToolAgent(..., gateway=gateway, model='small')")
-        self._model = None if model is None else (gateway or find_gateway("default")).model(model)
+        self.model = None if model is None else (gateway or find_gateway("default")).model(model).name
         self._lm = None if model is None else (gateway or find_gateway("default")).lm(model)
 
     def _add(self, tool: str | GovernedTool) -> None:
         if isinstance(tool, str):
-            found = (self._registry or find_registry("default")).resolve(tool)
+            found = self._tools().resolve(tool)
             self._names[found.name] = tool
         elif isinstance(tool, GovernedTool):
             found = tool
@@ -135,9 +135,9 @@ class ToolAgent(dspy.Module):
 
         `model`: of the rung that the agent stands on. Raises BadInput when the agent has one of its own.
         """
-        if self._model is not None and self._model.name != model.name:
+        if self.model is not None and self.model != model.name:
             raise BadInput(
-                f"the agent is set to model {self._model.name!r} and stands on a rung of {model.name!r}: leave its "
+                f"the agent is set to model {self.model!r} and stands on a rung of {model.name!r}: leave its "
                 f"model= out, and it uses the rung's"
             )
         asked = self._asked(inputs)
@@ -164,7 +164,7 @@ class ToolAgent(dspy.Module):
     # -- one call
 
     def _predictors(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._shape.predictors}
+        return {name: getattr(self, name) for name in self._shape.names}
 
     def _settings(self) -> dict[str, Any]:
         own = {} if self._lm is None else {"lm": self._lm}
@@ -219,13 +219,33 @@ class ToolAgent(dspy.Module):
         """The version that a name means in this run; what optimisers wrote about it stays, where it is the same."""
         if name not in self._names:
             return built
-        found = (self._registry or find_registry("default")).resolve(self._names[name])
+        found = self._tools().resolve(self._names[name])
         return built if found.spec.version == built.spec.version else found
+
+    def _tools(self) -> Registry:
+        return find_registry("default") if self._registry is None else self._registry.registry
 
     def _gave_up(self, scope: Scope, refusal: BudgetExceeded) -> None:
         """No answer for want of money: it sticks to the scope outside, since DSPy may swallow what is raised."""
         if scope.parent is not None:
             scope.parent.purse.exhaust(refusal)
+
+
+class _Found:
+    """A registry that copies of the agent share; pickles hold its name, and find it again."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Found:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _found, (self.registry.name,)
+
+
+def _found(name: str) -> _Found:
+    return _Found(find_registry(name))
 
 
 def _listed(tools: Any) -> list[Any]:

@@ -56,6 +56,11 @@ def setup(script, *, tools=("db.read", "db.write"), more=(), **options):
     return ToolAgent("question -> answer", tools=list(tools), **options), transport
 
 
+def model_of(agent):
+    """The model that it is set to."""
+    return agent._lm._engine_spec.gateway.model(agent.model)
+
+
 def ask(agent, mode="sync", **inputs):
     """Call it, sync or async."""
     inputs = inputs or {"question": "q"}
@@ -308,7 +313,7 @@ def test_versions_are_decided_once_a_run():
     agent, _ = setup(
         [wants("db_read", key="a"), wants("db_read", key="b"), *done("x"), wants("db_read", key="a"), *done("y")]
     )
-    registry = agent._registry
+    registry = agent._registry.registry
 
     @tool(name="db.read", version="1.1.0", side_effects="read", cost="0.001")
     def newer(key: str) -> str:
@@ -365,7 +370,7 @@ def test_unknown_prices_have_no_bound():
         return key
 
     agent, _ = setup([], tools=["mystery"], more=(mystery,))
-    assert agent.bill(agent._model, {"question": "q"}) == (None, None)
+    assert agent.bill(model_of(agent), {"question": "q"}) == (None, None)
 
 
 @settings(max_examples=30)
@@ -387,7 +392,7 @@ def test_the_bound_is_one(steps, style, result, question):
     turns = [wants("talk", key=str(k)) if style == "text" else [("talk", {"key": str(k)})] for k in range(steps)]
     end = [fields(reasoning="r", answer="x")] if style == "text" else [[("submit", {"answer": "x"})]]
     agent, _ = setup([*turns, *end], tools=["talk"], more=(talk,), style=style, max_steps=steps, shown=500)
-    most = agent.bill(agent._model, {"question": question})[1]
+    most = agent.bill(model_of(agent), {"question": question})[1]
     ledger = escalade.Ledger()
     reserve = ledger._reserve
     ledger._reserve = lambda path, amount, *rest: held.append(amount) or reserve(path, amount, *rest)
@@ -411,6 +416,41 @@ def test_copies_and_saving():
     with escalade.scope() as run:
         assert twin(question="q").answer == "42"
         assert run.spent > 0
+
+
+@pytest.mark.parametrize("style", SCRIPTS)
+def test_pickles(style, tmp_path):
+    """A whole agent is saved and loaded: it finds its gateway and its registry by name, and works; what its tools are
+    is saved beside it.
+    """
+    agent, _ = setup(SCRIPTS[style], style=style)
+    agent.save(tmp_path / "agent", save_program=True)
+    again = dspy.load(tmp_path / "agent", allow_pickle=True)
+    with escalade.scope(budget="1"):
+        assert again(question="q").answer == "42"
+    escalade.save_program(agent, tmp_path / "state.json")
+    assert escalade.load_program(agent, tmp_path / "state.json") == []
+
+
+def test_best_of_n_samples_it():
+    """BestOfN runs copies of it, with models of their own, and takes the better answer; all is paid."""
+    agent, model = setup([*done("bad"), *done("good")])
+    best = dspy.BestOfN(agent, N=2, reward_fn=lambda _, got: float(got.answer == "good"), threshold=1.0)
+    with escalade.scope(budget="1") as run:
+        assert best(question="q").answer == "good"
+    assert run.spent == len(model.requests) * CALL == 4 * CALL
+
+
+def test_a_rung_that_runs_out_is_climbed_past():
+    """An agent without money for its answer is a refused rung; the next one answers, and the run isn't exhausted."""
+    agent, model = setup([fields(answer="plain", confidence="0.9")], budget="0.0000001", model=None, gateway=None)
+    gateway = Gateway([Model("m", "sim/m", model, price=PRICE)], retry=Retry(retries=0))
+    qa = escalade.Escalate(
+        "question -> answer", rungs=[(agent, "m"), "m"], policy=Threshold(0.8), gateway=gateway, confidence={0: False}
+    )
+    with escalade.scope(budget="1"):
+        got = qa(question="q")
+    assert (got.answer, [attempt.status for attempt in got.climb.attempts]) == ("plain", ["refused", "ok"])
 
 
 def test_optimisers_find_its_predictors():
