@@ -52,6 +52,11 @@ LEVELS: Mapping[Source, int] = {
     "apology": 5,
 }
 
+LONGEST = 1_500
+"""Characters of a reason: an error of the gateway names each model that it tried."""
+
+_SHOWN = 300
+
 APOLOGY = "I can't answer that right now. Please try again in a moment."
 
 
@@ -281,7 +286,7 @@ class Resilient(dspy.Module):
             self._check(tried.error, scope)
             errors.append(tried.error)
             source = "fallback" if number else "primary"
-            reasons.append(f"level {LEVELS[source]}, {source}: {error_line(tried.error)}")  # type: ignore[index]
+            reasons.append(f"level {LEVELS[source]}, {source}: {error_line(tried.error, LONGEST)}")  # type: ignore[index]
         return (yield from self._without_models(inputs, scope, kept, errors, reasons))
 
     def _without_models(
@@ -322,7 +327,7 @@ class Resilient(dspy.Module):
 
     def _told(self, made: Resolved, scope: Scope) -> Resolved:
         self._tally.add(made.level)
-        why = made._reasons[0] if len(made._reasons) > 1 else ""
+        why = made._reasons[0][:_SHOWN] if len(made._reasons) > 1 else ""
         events.emit(scope, events.Served, level=made.level, source=made.source, why=why)
         if made.level >= 4:
             logger.warning("%s answered on level %d (%s): %s", self.name, made.level, made.source, why)
