@@ -234,7 +234,7 @@ class Ledger:
         # Re-entrant, since a generator that is collected while this thread is in a transaction settles from within it.
         self._lock = threading.RLock()
         self._named: dict[str, Account] = {}
-        self._patterns: dict[str, Budget] = {}
+        self.patterns: dict[str, Budget] = {}
         self._listen, self._now = listen, now
         for budget in budgets:
             self.set_budget(budget)
@@ -246,7 +246,7 @@ class Ledger:
         limit = money_or_none(budget.limit)
         with self._lock:
             if budget.is_pattern:
-                self._patterns[budget.account] = budget
+                self.patterns[budget.account] = budget
                 return
             account = self._named.get(budget.account)
             if account is None:
@@ -267,7 +267,7 @@ class Ledger:
     def per_request(self) -> Budget | None:
         """The budget of each run, if there is one; see `opening`."""
         with self._lock:
-            return self._patterns.get(REQUEST)
+            return self.patterns.get(REQUEST)
 
     def named(self, *, user: str, tenant: str) -> tuple[Account, ...]:
         """The accounts of a user and his tenant that have a budget, the narrower first."""
@@ -275,16 +275,11 @@ class Ledger:
 
     def _budgeted(self, *names: str) -> tuple[Account, ...]:
         for name in names:
-            if self._patterns and name not in self._named:
-                budget = next((self._patterns[p] for p in patterns_of(name) if p in self._patterns), None)
+            if self.patterns and name not in self._named:
+                budget = next((self.patterns[p] for p in patterns_of(name) if p in self.patterns), None)
                 if budget is not None:
                     self.set_budget(replace(budget, account=name))
         return tuple(self._named[name] for name in names if name in self._named)
-
-    @property
-    def patterns(self) -> frozenset[str]:
-        """The patterns that have a budget."""
-        return frozenset(self._patterns)
 
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""

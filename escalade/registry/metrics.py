@@ -85,7 +85,7 @@ def _breakers(source: Source) -> Samples:
 
 def _budgets(ledger: Ledger) -> Samples:
     """Not those of users, nor those that a pattern stands for: there are as many as tenants."""
-    patterns = ledger.patterns
+    patterns = set(ledger.patterns)
     for account in ledger.accounts():
         if (
             account.limit
