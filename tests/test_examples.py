@@ -61,3 +61,12 @@ def test_record_and_replay(run: Any) -> None:
     for name in ("large", "two must agree", "threshold 0.8", "threshold, 1 cent", "small alone"):
         assert name in text
     assert "a true difference to large" in text
+
+
+def test_specialists(run: Any) -> None:
+    """Cheap specialists make the same answer cheaper; a clerk's coordinator does without the one that he may not ask."""
+    names, text = run("specialists.py")
+    cheap, dear = (line.rpartition("$")[2] for line in text.splitlines() if line.startswith("specialists on"))
+    assert float(cheap) < float(dear)
+    assert names["clerk"].answer == names["answer"].answer
+    assert [used.error for used in names["clerk"].refusals] == ["unknown_tool"]
