@@ -60,7 +60,6 @@ def answered(
         if found is not None:
             land(found.record.dumped())
             return _given(cache, asked, found)
-        cache.missed(asked)
         try:
             return _kept(cache, asked, make(replace(call, cache=False)), land)
         finally:
@@ -90,7 +89,6 @@ async def aanswered(
         if found is not None:
             land(found.record.dumped())
             return await _agiven(cache, asked, found)
-        cache.missed(asked)
         try:
             return await _akept(cache, asked, await make(replace(call, cache=False)), land)
         finally:

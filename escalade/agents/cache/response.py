@@ -181,10 +181,6 @@ class ResponseCache:
             return None
         return Found(record, level) if self._good(asked, record) else None
 
-    def missed(self, asked: Asked) -> None:
-        """A call is made."""
-        self.counters.miss(asked.scope.principal.tenant, asked.model.name)
-
     def hit(self, asked: Asked, found: Found) -> CallResult:
         """The answer, counted and told; it has passed the guard."""
         record, scope, model = found.record, asked.scope, asked.model.name
@@ -210,6 +206,7 @@ class ResponseCache:
         record = Record.of(result, asked.kind, self.now())
         text, why = record.dumped(), flaw(result)
         tenant, model = asked.scope.principal.tenant, asked.model.name
+        self.counters.miss(tenant, model)
         if text is None or why:
             self.counters.refused(tenant, model, why or "not exact")
             return result, text, 0.0

@@ -1,6 +1,7 @@
 """Vectors of short texts by their letters: hashed n-grams of characters and words, weighted by how rare they are.
 
-No model, no download, the same on every machine. They see spelling and order, not meaning.
+No model, no download, the same on every machine. They see spelling and order, not meaning; nor politeness, which
+is taken out before.
 
     weight = (1 + ln tf) * idf,   idf = ln((1 + N) / (1 + df)) + 1     (smoothed TF-IDF)
 
@@ -16,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from escalade.agents.cache.similar.rails import plain
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +49,7 @@ class HashedNgrams:
         return np.asarray(out / np.where(norms == 0, 1, norms), dtype=np.float32)
 
     def _features(self, text: str) -> Iterable[tuple[int, int, float]]:
-        counts = Counter(_ngrams(_WORD.findall(text.lower())))
+        counts = Counter(_ngrams(_WORD.findall(plain(text))))
         for ngram, count in counts.items():
             code = zlib.crc32(ngram.encode("utf-8", "surrogatepass"))
             yield code % self.dims, 1 if code >> 31 else -1, 1.0 + float(np.log(count))

@@ -73,15 +73,20 @@ def gist(question: str, *, words: bool) -> Gist | None:
     """What must be equal; None for what is no variant of anything. `words`: also all words that carry meaning."""
     if not question.strip() or len(question) > LONGEST or "\n" in question.strip() or "`" in question:
         return None
-    plain = question.lower().replace("\u2019", "'")
-    for pattern, put in _CONTRACTED:
-        plain = pattern.sub(put, plain)
-    tokens = [_NUMBERS.get(token, token) for token in _TOKEN.findall(_POLITE.sub(" ", plain))]
+    tokens = [_NUMBERS.get(token, token) for token in _TOKEN.findall(plain(question))]
     numbers = tuple(_number(token) for token in tokens if not token[0].isalpha())
     negations = ("not",) * sum(token in _NEGATIONS for token in tokens)
     matters = tuple(t for t in tokens if t in _MATTERS) + ("what",) * (tokens.count("what") - 1)
     rest = tuple(t for t in tokens if t[0].isalpha() and t not in _CLOSED) if words else _names(question)
     return numbers, negations, matters, rest, tuple(token for token in tokens[:1] if token in _YES_OR_NO)
+
+
+def plain(question: str) -> str:
+    """In lower case, without politeness and contractions."""
+    told = question.lower().replace("\u2019", "'")
+    for pattern, put in _CONTRACTED:
+        told = pattern.sub(put, told)
+    return " ".join(_POLITE.sub(" ", told).split())
 
 
 def _number(token: str) -> str:
