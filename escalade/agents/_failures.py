@@ -61,6 +61,6 @@ def _wait(failure: Failure) -> float | None:
         breaker.forget(closed_for)
     else:
         waits.append(closed_for)
-    if failure.model.lane is not None and (paused := failure.model.lane.status.paused) > 0:
+    if failure.model.lane is not None and (paused := failure.model.lane.paused) > 0:
         waits.append(paused)
     return max(waits, default=None)

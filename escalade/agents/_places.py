@@ -116,6 +116,8 @@ def _joined(asked: Asked, lane: Lane) -> tuple[Place | Nowhere, float]:
     """A place, or one in line, and how many seconds it may wait there."""
     route, scope = asked.route, asked.scope
     seconds = min(lane.patience, scope.time_left(), route.patience)
+    if lane.paused > route.longest:  # the provider wants to be left alone for longer than any retry would wait
+        seconds = min(seconds, route.longest)
     try:
         place = lane.join(
             scope.principal.tenant,
@@ -126,10 +128,14 @@ def _joined(asked: Asked, lane: Lane) -> tuple[Place | Nowhere, float]:
         )
     except (RateLimited, Overloaded) as refusal:
         return Nowhere(refusal), seconds
-    if place.state != "in" and _in_vain(asked):
+    try:
+        if place.state == "in" or not _in_vain(asked):
+            return place, seconds
+    except BaseException:
         lane.leave(place)
-        return Nowhere(vain=RateLimited(f"lane {lane.name!r} is full", lane.status.paused)), seconds
-    return place, seconds
+        raise
+    lane.leave(place)
+    return Nowhere(vain=RateLimited(f"lane {lane.name!r} is full", lane.paused or None)), seconds
 
 
 def _in_vain(asked: Asked) -> bool:
@@ -145,8 +151,7 @@ def _in_vain(asked: Asked) -> bool:
 
 def _late(lane: Lane, place: Place, seconds: float) -> Nowhere:
     lane.leave(place)
-    paused = lane.status.paused
-    return Nowhere(RateLimited(f"lane {lane.name!r}: no turn came within {seconds:.3g} s", paused or None))
+    return Nowhere(RateLimited(f"lane {lane.name!r}: no turn came within {seconds:.3g} s", lane.paused or None))
 
 
 def tokens_of(model: Model, sent: Request) -> int:

@@ -141,6 +141,11 @@ class Route:
         """Seconds that it is worth to wait for this model's lane."""
         return self._retry.patience if self._at + 1 < len(self._models) else math.inf
 
+    @property
+    def longest(self) -> float:
+        """Seconds that it is worth to wait before this model is asked again."""
+        return self._retry.patience if self._at + 1 < len(self._models) else max(self._retry.patience, 60.0)
+
     def failed(self, error: BaseException) -> float:
         """Seconds to wait before the next attempt. Raises the error where no other attempt can help."""
         first = self._at == 0 and self._tries == 0
@@ -157,7 +162,7 @@ class Route:
         self.attempts += 1
         if isinstance(error, RETRYABLE) and self._tries < self._retry.retries:
             wait = self._retry.delay(self._tries, error)
-            if wait < self._scope.time_left() and wait <= self._most():
+            if wait < self._scope.time_left() and wait <= self.longest:
                 self._tries += 1
                 return 0.0 if self._in_lane(error) else wait
         self._next()
@@ -174,9 +179,6 @@ class Route:
             last = self._failures.pop()
             error = last.error if isinstance(error, OURS_TO_SKIP) else error
         self._failures.append(Failure(model, error, self._tries + 1))
-
-    def _most(self) -> float:
-        return self._retry.patience if self._at + 1 < len(self._models) else max(self._retry.patience, 60.0)
 
     def _next(self) -> None:
         self._at, self._tries = self._at + 1, 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import tracemalloc
+from collections import deque
 
 import dspy
 import pytest
@@ -17,7 +20,15 @@ from escalade.agents.lanes.lane import Lane
 from escalade.agents.lanes.priority import priority
 from escalade.agents.models import Model
 from escalade.agents.transports import LM15
-from escalade.errors import BadInput, BudgetExceeded, CircuitOpen, DeadlineExceeded, PermissionDenied, RateLimited
+from escalade.errors import (
+    BadInput,
+    BudgetExceeded,
+    CircuitOpen,
+    DeadlineExceeded,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+)
 from escalade.registry.access import Roles
 from escalade.registry.breaker import Breaker
 from escalade.registry.journal import Journal
@@ -195,6 +206,67 @@ def test_priority_reaches_dspys_threads():
             dspy.Parallel(num_threads=2, disable_progress_bar=True)(jobs)
     assert sorted(seen[1:]) == ["batch", "batch", "interactive"]
     assert seen[0] == "interactive"
+
+
+def test_long_pause_is_not_waited_for():
+    """A provider that wants to be left alone for an hour: whoever comes is told so at once, deadline or not."""
+    lane = Lane("p")
+    models = gateway(lane, [rate_limited(3600.0)])
+    with scope(budget="1.00"):
+        with pytest.raises(lm15.RateLimitError):
+            sync(models)
+        with pytest.raises(RateLimited) as no:
+            sync(models)
+    assert no.value.retry_after == pytest.approx(3600.0, abs=5.0)
+    assert len(models.model("m").transport.requests) == 1
+
+
+def test_a_full_line_falls_back():
+    """Overloaded is told, or somebody else answers."""
+    lane = Lane("p", at_once=1, max_waiting=1)
+    with lane.join("x"), lane.join("x"), scope(budget="1.00"):
+        assert sync(gateway(lane, fallback=Scripted())).provider_data["escalade"]["model"] == "other"
+        with pytest.raises(Overloaded):
+            sync(gateway(lane))
+
+
+def test_a_policy_that_fails_leaves_nobody_in_line():
+    """Whatever goes wrong while somebody gets in line."""
+    lane = Lane("p", at_once=1)
+
+    class Broken(Roles):
+        def decide(self, *args, **kwargs):
+            raise RuntimeError("no policy today")
+
+    with lane.join("x"), scope(principal=Principal("ann", roles={"r"}), access=Broken({"r": ["model.m:call"]})):
+        with pytest.raises(RuntimeError):
+            sync(gateway(lane))
+        assert lane.status.waiting == 0
+
+
+async def test_memory_is_flat():
+    """Thousands of governed calls leave nothing behind; `python -m benchmarks gateway` makes a hundred thousand."""
+    lm = gateway(Lane("p", limits="100000/s"), limits="100000/s").lm("m")
+    lm._engine_spec.gateway.model("m").transport.requests = deque(maxlen=10)
+
+    async def calls(many: int) -> int:
+        for _ in range(many // 100):
+            await asyncio.gather(*(lm.acall("hi") for _ in range(100)))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        with scope(budget="1000", recorder=Journal(keep=10)), dspy.context(disable_history=True):
+            await calls(1500)
+            await asyncio.sleep(1.1)  # windows of a second keep the starts of a second
+            before = await calls(100)
+            await calls(1500)
+            await asyncio.sleep(1.1)
+            grown = await calls(100) - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 100_000, f"{grown:,} bytes after 1,600 more calls"
 
 
 def test_models_of_one_account_share_its_lane():

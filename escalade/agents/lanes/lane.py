@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from escalade.agents.lanes._clock import Clock, real_clock
 from escalade.agents.lanes._line import Line
@@ -145,8 +145,16 @@ class Lane:
         said = [*map(str, every), *([] if tpm is None else [f"{tpm:,} tokens/min"])]
         self._limits = ", ".join(said) or "what its provider takes"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lane:
+        return self  # copies of a program share it
+
     def __repr__(self) -> str:
         return f"Lane({self.name!r}, rpm={self.rpm}, tpm={self.tpm})"
+
+    @property
+    def paused(self) -> float:
+        """Seconds until it goes on after a 429; 0 while it does."""
+        return max(0.0, self._pace.paused_until - self._clock.now())
 
     @property
     def status(self) -> LaneStatus:
@@ -154,8 +162,7 @@ class Lane:
         with self._lock:
             now = self._clock.now()
             tokens = 0 if self._tokens is None else self._tokens.used(now)
-            paused = max(0.0, self._pace.paused_until - now)
-            return LaneStatus(self._running, len(self._line), self._pace.limit, paused, tokens)
+            return LaneStatus(self._running, len(self._line), self._pace.limit, self.paused, tokens)
 
     def join(
         self,
