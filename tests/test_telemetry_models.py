@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import dspy
 import pytest
 from dspy import lm15
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -34,6 +36,9 @@ from escalade import (
     tool,
 )
 from escalade.agents._route import Retry
+from escalade.agents.tool_agent import ToolAgent
+from escalade.agents.transports import Embedded
+from tests.agents.calling import Calling
 from tests.agents.scripted import Scripted, rate_limited
 
 SECRET = "canary@example.com"
@@ -361,3 +366,76 @@ async def test_tenants_never_mix(spans: InMemorySpanExporter) -> None:
     assert len(runs_of) == 1_000
     assert all(len(runs) == 1 for runs in runs_of.values())
     assert len(finished) == 1_000 * 5
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_agent_with_tools(spans: InMemorySpanExporter, mode: str) -> None:
+    """A span per agent with what it cost, and in it its models and tools, those too that it uses at once."""
+    registry = Registry([tool(name="db.read", side_effects="read", cost="0.001")(search)], name="telemetry")
+    both = [("db_read", {"query": "a"}), ("db_read", {"query": "b"})]
+    model = Model("m", "sim/m", Calling([both, [("submit", {"answer": "42"})]]), price=PRICE, max_output=100)
+    agent = ToolAgent(
+        "question -> answer",
+        tools=["db.read"],
+        model="m",
+        style="native",
+        registry=registry,
+        gateway=Gateway([model], name="telemetry-agent"),
+    )
+    with escalade.scope(budget="1.00") as run:
+        asyncio.run(agent.acall(question="q")) if mode == "async" else agent(question="q")
+        spent = int(run.spent)
+    outer = one(spans, "invoke_agent ToolAgent")
+    assert child(outer, one(spans, "escalade.run"))
+    assert said(outer)["escalade.cost.nanos"] == spent
+    used = named(spans, "chat m") + named(spans, "execute_tool db.read")
+    assert len(used) == 4
+    assert all(child(span, outer) for span in used)
+
+
+def test_vectors(spans: InMemorySpanExporter) -> None:
+    """They are no chat: another operation, tokens of the input, no settings of a generation."""
+
+    class Vectors(Scripted):
+        def embed(self, model: str, texts: list[str]) -> Embedded:
+            return Embedded([[1.0]] * len(texts), lm15.Usage(input_tokens=7, output_tokens=0))
+
+    model = Model("vectors", "openai/embed-1", Vectors(), price=PRICE, kind="embedding")
+    with escalade.scope(budget="1.00"):
+        Gateway([model], name="telemetry-vectors").embedder("vectors")(["a", "b"])
+    span = said(one(spans, "embeddings embed-1"))
+    assert span["gen_ai.operation.name"] == "embeddings"
+    assert span["gen_ai.usage.input_tokens"] == 7
+    assert "gen_ai.request.max_tokens" not in span
+    assert model.meter.usage().tokens_by == {"input": 7}
+
+
+class Counted(SpanProcessor):
+    """How many spans are under way."""
+
+    def __init__(self) -> None:
+        self.open: Counter[str] = Counter()
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.open[span.name] += 1
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.open[span.name] -= 1
+
+
+@pytest.mark.parametrize("after", [0.0, 0.005, 0.02, 0.05, 0.1])
+async def test_nothing_stays_open(spans: InMemorySpanExporter, after: float) -> None:
+    """Cancelled at whatever moment, in a node, a climb, an attempt, a stream or a blocking node, each span that began
+    has ended, and the task is under no span of ours any more.
+    """
+    provider, counted = TracerProvider(), Counted()
+    provider.add_span_processor(counted)
+    telemetry.enable(provider)
+    flow, outside = pipeline(models(Scripted([0.06] * 99))), trace.get_current_span()
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        async with asyncio.timeout(after):
+            async with escalade.scope(budget="1.00"):
+                await flow.acall(question="what is it")
+    assert trace.get_current_span() is outside
+    await asyncio.sleep(0.05)  # a thread can't be cancelled, and ends by itself
+    assert +counted.open == Counter()

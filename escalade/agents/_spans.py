@@ -15,6 +15,7 @@ from escalade.telemetry import Spanning, names, switch
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response, Usage
 
+    from escalade.agents.models import Model
     from escalade.registry.guard import Admission
     from escalade.scopes import Scope
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 def asked(spanning: Spanning, sent: Request, attempt: int, *, stream: bool) -> None:
     """The request goes out. `attempt`: counts from 1 over retries and fallbacks of one call."""
-    config = sent.config
+    config, chat = sent.config, spanning.facts[names.OPERATION] == "chat"
     facts = {
         names.ATTEMPT: attempt,
-        names.MAX_TOKENS: config.max_tokens,
+        names.MAX_TOKENS: config.max_tokens if chat else None,
         names.TEMPERATURE: config.temperature,
         names.STREAM: stream or None,
     }
@@ -48,6 +49,13 @@ def answered(spanning: Spanning, answer: Response) -> None:
     if switch.previews:
         facts |= _previewed("output", answer.text or "")
     spanning.add(_known(facts))
+
+
+def embedded(use: Admission, model: Model, usage: Usage | None) -> None:
+    """All vectors are there."""
+    model.counted(usage)
+    if use.span is not None:
+        use.span.add(_known(_counted(usage)))
 
 
 def hit(use: Admission, level: str) -> None:
@@ -186,6 +194,23 @@ class _Noted:
 
 
 _SILENT = nullcontext(Silent())
+_NOTHING = nullcontext()
+
+
+def working(name: str, scope: Scope) -> AbstractContextManager[None]:
+    """Around one call of an agent that is no climb, in a scope of its own. `name`: of the agent."""
+    return _NOTHING if switch.tracer is None else _working(name, scope)
+
+
+@contextmanager
+def _working(name: str, scope: Scope) -> Iterator[None]:
+    facts = {names.OPERATION: "invoke_agent", names.AGENT_NAME: name}
+    with telemetry.spanned(f"invoke_agent {name}", facts, scope) as spanning:
+        try:
+            yield
+        finally:
+            if spanning is not None:
+                spanning.add({names.COST: int(scope.spent)})
 
 
 def climbing(name: str, scope: Scope, rungs: Sequence[Rung]) -> AbstractContextManager[Silent]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 import numpy as np
 
+from escalade.agents import _spans
 from escalade.agents._allowed import check_allowed
 from escalade.agents._asking import Asked, asked_of, booked
 from escalade.agents._gateways import find_gateway
@@ -208,6 +209,7 @@ def _finished(asked: Asked, use: Any, place: Any, answer: Embedded, texts: int) 
     use.cost = use.held if bill is None else bill
     place.answered()
     count(place, answer.usage)
+    _spans.embedded(use, asked.model, answer.usage)
     vectors = np.asarray(answer.vectors, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != texts or not np.isfinite(vectors).all():
         from dspy import lm15

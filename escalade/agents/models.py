@@ -123,7 +123,7 @@ class Model:
             limits=parse_limits(dict(self.limits) if isinstance(self.limits, Mapping) else self.limits),
             breaker=self.breaker,
             observe=self.meter.observe,
-            described=model_named(self.name, self.id),
+            described=model_named(self.name, self.id, "embeddings" if self.kind == "embedding" else "chat"),
         )
 
     def counted(self, usage: Usage | None) -> None:

@@ -23,6 +23,7 @@ from escalade.agents._agent_bill import bounds, growth, model_of
 from escalade.agents._agent_run import Run, adrive, drive, native_adapter
 from escalade.agents._estimate import Bill
 from escalade.agents._shapes import CONVERSATION, Prompt, conversation, shaped, talkless
+from escalade.agents._spans import working
 from escalade.agents._specialist import as_tool
 from escalade.agents._steps import AgentAnswer, Step, Used
 from escalade.agents.gateway import Gateway, find_gateway
@@ -108,7 +109,7 @@ class ToolAgent(dspy.Module):
     def forward(self, **inputs: Any) -> AgentAnswer:
         """Answer, synchronously."""
         entered = self._entered(inputs)
-        with entered as scope, dspy.context(**self._settings()):
+        with entered as scope, working(type(self).__name__, scope), dspy.context(**self._settings()):
             try:
                 return drive(self._run(inputs, scope))
             except BudgetExceeded as refusal:
@@ -119,7 +120,7 @@ class ToolAgent(dspy.Module):
         """Answer."""
         entered = self._entered(inputs)
         async with entered as scope:
-            with dspy.context(**self._settings()):
+            with working(type(self).__name__, scope), dspy.context(**self._settings()):
                 try:
                     return await adrive(self._run(inputs, scope))
                 except BudgetExceeded as refusal:

@@ -40,7 +40,7 @@ def started(scope: Scope, entry: Entry, described: Mapping[str, Any]) -> Spannin
     path = path_here()
     if path:
         facts[NODE] = path
-    name = f"execute_tool {entry.resource}" if tool else f"chat {facts[REQUEST_MODEL]}"
+    name = f"execute_tool {entry.resource}" if tool else f"{facts[OPERATION]} {facts[REQUEST_MODEL]}"
     return Spanning(name, facts, parent(scope), path=path, client=not tool, current=tool)
 
 

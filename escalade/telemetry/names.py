@@ -63,12 +63,13 @@ _PROVIDERS = {
 """The conventions' names by those of model strings, where they differ."""
 
 
-def model_named(name: str, id: str) -> dict[str, str]:  # noqa: A002 - what it is called everywhere
-    """What spans and metrics say of a model: its alias, and provider and model out of a string like "openai/gpt-4o".
+def model_named(name: str, id: str, operation: str = "chat") -> dict[str, str]:  # noqa: A002 - its name everywhere
+    """What spans and metrics say of a model: its alias, provider and model out of a string like "openai/gpt-4o", and
+    what is asked of it: chat or embeddings.
 
     >>> model_named("small", "gemini/gemini-2.0-flash")["gen_ai.provider.name"]
     'gcp.gemini'
     """
     head, slash, rest = id.partition("/")
     provider = _PROVIDERS.get(head, head) if slash else "_OTHER"
-    return {PROVIDER: provider, REQUEST_MODEL: rest if slash else id, MODEL: name}
+    return {OPERATION: operation, PROVIDER: provider, REQUEST_MODEL: rest if slash else id, MODEL: name}
