@@ -64,9 +64,30 @@ def test_record_and_replay(run: Any) -> None:
 
 
 def test_specialists(run: Any) -> None:
-    """Cheap specialists make the same answer cheaper; a clerk's coordinator does without the one that he may not ask."""
+    """Cheap specialists make the same answer cheaper; a clerk's coordinator does without one that he may not ask."""
     names, text = run("specialists.py")
     cheap, dear = (line.rpartition("$")[2] for line in text.splitlines() if line.startswith("specialists on"))
     assert float(cheap) < float(dear)
     assert names["clerk"].answer == names["answer"].answer
     assert [used.error for used in names["clerk"].refusals] == ["unknown_tool"]
+
+
+def test_failover(run: Any) -> None:
+    """An invalid key is answered by the other provider; with all down it answers worse, and recovers."""
+    names, text = run("failover.py")
+    assert names["levels"] == [2, 3, 4, 4, 5, 2]
+    assert "fallback (secondary)" in text
+    assert "We are open from 9 to 18 h." in text
+    assert "try again in 60 s" in text
+
+
+def test_stress(run: Any) -> None:
+    """Every query of every user is answered, within the budgets, and some by another provider or worse."""
+    names, text = run("stress.py")
+    assert len(names["seconds"]) == sum(names["levels"].values()) == 200
+    assert names["levels"][2] > 0
+    assert names["levels"][3] > 0
+    assert set(names["levels"]) <= {2, 3, 4, 5}
+    assert int(names["total"]) == names["ledger"].account("everything").settled <= 5_000_000_000
+    assert max(names["costs"]) <= 20_000_000
+    assert re.search(r"p50 \d+ ms  p95 \d+ ms  p99 \d+ ms", text)

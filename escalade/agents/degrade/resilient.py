@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,9 @@ LEVELS: Mapping[Source, int] = {
 
 LONGEST = 1_500
 """Characters of a reason: an error of the gateway names each model that it tried."""
+
+QUIET = 10.0
+"""Seconds between lines of log that say that answers are degraded: an outage has a million of them."""
 
 _SHOWN = 300
 
@@ -329,7 +333,7 @@ class Resilient(dspy.Module):
         self._tally.add(made.level)
         why = made._reasons[0][:_SHOWN] if len(made._reasons) > 1 else ""
         events.emit(scope, events.Served, level=made.level, source=made.source, why=why)
-        if made.level >= 4:
+        if made.level >= 4 and self._tally.is_time():
             logger.warning("%s answered on level %d (%s): %s", self.name, made.level, made.source, why)
         return made
 
@@ -340,6 +344,7 @@ class _Tally:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[int] = Counter()
+        self._loud = -QUIET
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Tally:
         return self
@@ -350,6 +355,14 @@ class _Tally:
     def add(self, level: int) -> None:
         with self._lock:
             self._counts[level] += 1
+
+    def is_time(self) -> bool:
+        """Is it time for another line of log?"""
+        with self._lock:
+            now = time.monotonic()
+            quiet = now - self._loud < QUIET
+            self._loud = self._loud if quiet else now
+        return not quiet
 
     def read(self) -> dict[int, int]:
         with self._lock:
