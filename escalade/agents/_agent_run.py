@@ -82,35 +82,41 @@ class Run:
 
     def working(self) -> Working:
         """All of it. Raises what ends a run without an answer."""
-        ended = MAX_STEPS
-        while len(self.steps) < self.max_steps:
-            if not self._keeps():
+        ended: str | dict[str, Any] = ""
+        while not ended:
+            if len(self.steps) == self.max_steps:
+                ended = MAX_STEPS
+            elif not self._keeps():
                 ended = BUDGET
-                break
-            said = yield self._next()
-            if said.error is not None:
-                ended = self._trouble(said.error)
-                if not ended:
-                    continue
-                break
-            thought, wanted = self.shape.read(said.result)
-            over = next(filter(self.shape.ends, wanted), None)
-            calls = yield from self._use(wanted)
-            answer = None if over is None else self._submitted(over)
-            done = over is not None and (answer is not None or not self.shape.submits)
-            if over is not None and not done:
-                calls = [*calls, self._not_submitted(over)]
-            if calls:
-                self.steps.append(Step(cut(thought, self.shown), tuple(calls), said.cost))
-            if done:
-                return (yield from self._answered(FINISHED, answer))
-            if not calls:
-                ended = NO_CALL
-                break
-            if any(self._made[_key(one)] > self.repeats + 1 for one in wanted):
-                ended = LOOP
-                break
+            else:
+                ended = yield from self._turn()
+        if isinstance(ended, dict):
+            return (yield from self._answered(FINISHED, ended))
         return (yield from self._answered(ended, None))
+
+    def _turn(self) -> Generator[Prompt | list[list[Wanted]], Any, str | dict[str, Any]]:
+        """One turn of the model, and the calls that it wants. Why it was the last one, "" if it wasn't; or the answer,
+        where it came along.
+        """
+        said: Said = yield self._next()
+        if said.error is not None:
+            return self._trouble(said.error)
+        try:
+            thought, wanted = self.shape.read(said.result)
+        except ValueError:  # calls that aren't calls
+            return UNREADABLE
+        over = next(filter(self.shape.ends, wanted), None)
+        calls = yield from self._use(wanted)
+        answer = None if over is None else self._submitted(over)
+        done = over is not None and (answer is not None or not self.shape.submits)
+        if over is not None and not done:
+            calls = [*calls, self._not_submitted(over)]
+        if calls:
+            self.steps.append(Step(cut(thought, self.shown), tuple(calls), said.cost))
+        if done:
+            return answer or FINISHED
+        looping = any(self._made[_key(one)] > self.repeats + 1 for one in wanted)
+        return LOOP if looping else "" if calls else NO_CALL
 
     def _keeps(self) -> bool:
         """Does another turn fit, and the answer after it? Tools may not use what is kept for that answer."""
@@ -156,7 +162,7 @@ class Run:
             return None
         try:
             return self.shape.outputs(wanted)
-        except (ValueError, TypeError):
+        except AdapterParseError:
             return None
 
     def _not_submitted(self, wanted: Wanted) -> Used:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 
 from escalade.agents._steps import Step, flat
 from escalade.errors import BadInput
+
+_TAKEN = frozenset({"trajectory", "next_thought", "next_tool_name", "next_tool_args"})
 
 CONVERSATION = "conversation"
 """The input that a `dspy.History` of the signature becomes: the earlier turns as text."""
@@ -66,7 +69,7 @@ class Shape(Protocol):
         ...
 
     def outputs(self, said: Any) -> dict[str, Any]:
-        """The answer's fields. Raises ValueError."""
+        """The answer's fields. Raises AdapterParseError."""
         ...
 
 
@@ -108,8 +111,8 @@ class NativeShape:
 
     names: tuple[str, ...] = ("react",)
 
-    def __init__(self, submit: Any) -> None:
-        self._submit = submit
+    def __init__(self, signature: Any, submit: Any) -> None:
+        self._signature, self._submit = signature, submit
 
     def next(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
         events = [_event(step) for step in steps]
@@ -133,11 +136,17 @@ class NativeShape:
 
     def outputs(self, said: Any) -> dict[str, Any]:
         """Of a prediction, or of the call itself."""
-        wanted = said if isinstance(said, Wanted) else next(filter(self.ends, self.read(said)[1]), None)
-        if wanted is None:
-            raise ValueError("the model did not submit an answer")
-        answer: dict[str, Any] = self._submit(**wanted.args)
+        try:
+            wanted = said if isinstance(said, Wanted) else next(filter(self.ends, self.read(said)[1]), None)
+            answer: dict[str, Any] | None = None if wanted is None else self._submit(**wanted.args)
+        except (ValueError, TypeError) as error:
+            raise self._unreadable(said, f"what the model submitted is no answer: {error}") from None
+        if answer is None:
+            raise self._unreadable(said, "the model did not submit an answer")
         return answer
+
+    def _unreadable(self, said: Any, why: str) -> AdapterParseError:
+        return AdapterParseError("ToolAgent", self._signature, str(said), message=why)
 
 
 def shaped(style: str, signature: Any, tools: Sequence[Any]) -> tuple[Shape, dict[str, Any]]:
@@ -145,6 +154,9 @@ def shaped(style: str, signature: Any, tools: Sequence[Any]) -> tuple[Shape, dic
     can't have.
     """
     if style == "text":
+        taken = _TAKEN & signature.fields.keys()
+        if taken:
+            raise BadInput(f"an agent in text has fields of its own called {', '.join(sorted(taken))}; rename yours")
         react = dspy.ReAct(signature, list(tools))
         return TextShape(signature), {"react": react.react, "extract": react.extract}
     if style != "native":
@@ -155,13 +167,38 @@ def shaped(style: str, signature: Any, tools: Sequence[Any]) -> tuple[Shape, dic
         native = ReActV2(signature, list(tools))
     except ValueError as error:
         raise BadInput(f"a native agent can't have this signature: {error}") from None
-    return NativeShape(native.tools["submit"]), {"react": native.react}
+    submit = native.tools["submit"]
+    picklable = dspy.Tool(
+        Submit(tuple(signature.output_fields)),
+        name=submit.name,
+        desc=submit.desc,
+        args=submit.args,
+        arg_types=submit.arg_types,
+    )
+    return NativeShape(signature, picklable), {"react": native.react}
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Takes the answer. ReActV2's own is a local function, and demonstrations that hold it can't be pickled, so that
+    BootstrapFewShot fails with it.
+    """
+
+    outputs: tuple[str, ...]
+
+    def __call__(self, **given: Any) -> dict[str, Any]:
+        missing = [name for name in self.outputs if name not in given]
+        if missing:
+            raise ValueError(f"Missing required final output field(s): {', '.join(missing)}")
+        return {name: given[name] for name in self.outputs}
 
 
 def talkless(signature: Any) -> tuple[Any, str]:
     """The signature with its `dspy.History` as text, and the name of that field; "" if it has none."""
     name = history_field(signature)
     if name:
+        if CONVERSATION in signature.fields:
+            raise BadInput(f"{name!r} becomes an input {CONVERSATION!r}, and the signature has one; rename it")
         signature = signature.delete(name).append(
             CONVERSATION, dspy.InputField(desc="earlier turns of this conversation, oldest first"), type_=str
         )

@@ -19,6 +19,7 @@ from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.agents.policies import Constant, Threshold
 from escalade.agents.tool_agent import ToolAgent
+from escalade.agents.world import SimModel, World
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, NoScope, ScopeClosed, UnknownName
 from escalade.money import Money
 from escalade.registry.access import Roles
@@ -52,8 +53,8 @@ def setup(script, *, tools=("db.read", "db.write"), more=(), **options):
     transport = Calling(script)
     gateway = Gateway([Model("m", "sim/m", transport, price=PRICE, max_output=100)], retry=Retry(retries=0))
     registry = Registry([read, write, *more])
-    options = {"model": "m", "registry": registry, "gateway": gateway, **options}
-    return ToolAgent("question -> answer", tools=list(tools), **options), transport
+    options = {"model": "m", "registry": registry, "gateway": gateway, "signature": "question -> answer", **options}
+    return ToolAgent(tools=list(tools), **options), transport
 
 
 def model_of(agent):
@@ -302,7 +303,9 @@ def test_bad_input_is_told():
     for wrong in (
         {"tools": "db.read"}, {"tools": [print]}, {"tools": ["db.read", "db.read"]}, {"tools": ["db.raed"]},
         {"style": "xml"}, {"max_steps": 0}, {"deadline": 0}, {"on_budget": "maybe"}, {"repeats": 0}, {"shown": 1},
-        {"model": "nope"}, {"model": None}, {"budget": 0.5},
+        {"model": "nope"}, {"signature": "question, trajectory -> answer"},
+        {"signature": "q -> history", "style": "native"},
+        {"signature": "conversation, h: dspy.History -> answer"}, {"model": None}, {"budget": 0.5},
     ):  # fmt: skip
         with pytest.raises(BadInput):
             setup([], **wrong)
@@ -453,16 +456,67 @@ def test_a_rung_that_runs_out_is_climbed_past():
     assert (got.answer, [attempt.status for attempt in got.climb.attempts]) == ("plain", ["refused", "ok"])
 
 
-def test_optimisers_find_its_predictors():
+@pytest.mark.parametrize("last", [fields(next_thought="no"), [("submit", {"wrong": 1})], [("db_read", {"key": "z"})]])
+def test_no_answer_is_a_failed_attempt(last):
+    """A native model that submits nothing that is an answer fails as unreadable, and a climb goes past it."""
+    agent, model = setup(
+        [[("submit", {})], last, fields(answer="plain")], style="native", max_steps=1, model=None, gateway=None
+    )
+    gateway = Gateway([Model("m", "sim/m", model, price=PRICE)], retry=Retry(retries=0))
+    qa = escalade.Escalate(
+        "question -> answer", rungs=[(agent, "m"), "m"], policy=Threshold(0.8), gateway=gateway, confidence=False
+    )
+    adapter = dspy.ChatAdapter(use_native_function_calling=True, use_json_adapter_fallback=False)
+    with escalade.scope(budget="1") as run, dspy.context(adapter=adapter):
+        got = qa(question="q")
+        assert got.answer == "plain"
+        assert got.climb.attempts[0].status == "wrong_format"
+        assert run.spent == got.cost == len(model.requests) * CALL
+
+
+@pytest.mark.parametrize("adapter", [dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter])
+@pytest.mark.parametrize("style", SCRIPTS)
+def test_every_adapter(style, adapter):
+    """Both styles work under each of DSPy's adapters; without native calls the tools are called in text."""
+    world = World({"m": SimModel(skill=1.0)}, tool_args={"db_read": {"key": "a"}}, tasks={"What is a?": "value of a"})
+    gateway = Gateway(world.as_models())
+    agent = ToolAgent(
+        "question -> answer", tools=["db.read"], registry=Registry([read]), gateway=gateway, model="m", style=style
+    )
+    with dspy.context(adapter=adapter()), escalade.scope(budget="1") as run:
+        got = agent(question="What is a?")
+        assert run.spent == world.cost() + Money.of("0.001")
+    assert (got.answer, got.ended, got.steps[0].calls[0].observation) == ("value of a", "finished", "value of a")
+
+
+async def test_in_pipelines():
+    """An agent is a node: its inputs are found by name, its refusals pass, its cost is the node's."""
+    gateway = Gateway([Model("m", "sim/m", ByQuestion(by_question), price=PRICE)])
+    agent = ToolAgent("question -> answer", tools=["db.read"], registry=Registry([read]), gateway=gateway, model="m")
+    async with escalade.scope(budget="1") as run:
+        fan = escalade.FanOut(one=agent, two=agent)
+        got = await fan.acall(question="k1")
+        assert (got.one.answer, got.two.answer) == ("k1", "k1")
+        many = await escalade.Map(agent, over="questions", item="question").acall(questions=["a", "b", "c"])
+        assert [one.answer for one in many.results] == ["a", "b", "c"]
+        assert run.spent == 5 * (3 * CALL + Money.of("0.001"))
+    with pytest.raises(BudgetExceeded):
+        async with escalade.scope(budget="0.0000001"):
+            await escalade.FanOut(one=agent, two=agent).acall(question="k1")
+
+
+@pytest.mark.parametrize("style", SCRIPTS)
+def test_optimisers_find_its_predictors(style):
     """BootstrapFewShot compiles it, and its demos come from the trajectory's own calls."""
-    script = [part for _ in range(3) for part in SCRIPTS["text"]]
-    agent, _ = setup(script)
+    agent, _ = setup([part for _ in range(3) for part in SCRIPTS[style]], style=style)
     with escalade.scope():
         better = dspy.BootstrapFewShot(metric=lambda *_: True, max_bootstrapped_demos=1, max_labeled_demos=0).compile(
             agent, trainset=[dspy.Example(question="q", answer="42").with_inputs("question")]
         )
     assert len(better.react.demos) >= 1
-    assert len(better.extract.predict.demos) == 1
+    if style == "text":
+        assert len(better.extract.predict.demos) == 1
+    assert copy.deepcopy(better).react.demos
 
 
 def test_a_history_is_an_input():

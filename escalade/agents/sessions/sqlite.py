@@ -47,9 +47,7 @@ class SqliteSessions:
     def save(self, key: Key, data: bytes, *, version: str, ttl: float | None) -> bool:
         expires = None if ttl is None else self._now() + ttl
         with self.database.transaction() as connection:
-            connection.execute(
-                "DELETE FROM sessions WHERE tenant = ? AND user = ? AND id = ? AND expires <= ?", (*key, self._now())
-            )
+            connection.execute("DELETE FROM sessions WHERE expires <= ?", (self._now(),))  # anybody's
             if version:
                 changed = connection.execute(
                     "UPDATE sessions SET data = ?, version = ?, expires = ? "

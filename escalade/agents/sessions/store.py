@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+_SWEEP = 256
+"""Saves after which what has expired is forgotten."""
+
 
 class Key(NamedTuple):
     """Whose session, and which. Another user who knows the id has another key."""
@@ -63,6 +66,7 @@ class MemorySessions:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now, self._lock = now, threading.Lock()
+        self._saves = 0
         self._kept: dict[Key, tuple[Kept, float | None]] = {}
 
     def load(self, key: Key) -> Kept | None:
@@ -71,6 +75,9 @@ class MemorySessions:
 
     def save(self, key: Key, data: bytes, *, version: str, ttl: float | None) -> bool:
         with self._lock:
+            self._saves += 1
+            if self._saves % _SWEEP == 0:
+                self._sweep()
             kept = self._live(key)
             if version != ("" if kept is None else kept.version):
                 return False
@@ -90,12 +97,15 @@ class MemorySessions:
 
     def sweep(self) -> int:
         with self._lock:
-            return sum(self._live(key) is None for key in list(self._kept))
+            return self._sweep()
 
     def ids(self, tenant: str, user: str) -> list[str]:
         with self._lock:
             mine = [key for key in list(self._kept) if key[:2] == (tenant, user)]
             return sorted(key.id for key in mine if self._live(key) is not None)
+
+    def _sweep(self) -> int:
+        return sum(self._live(key) is None for key in list(self._kept))
 
     def _live(self, key: Key) -> Kept | None:
         kept, expires = self._kept.get(key, (None, None))

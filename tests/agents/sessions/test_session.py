@@ -328,6 +328,19 @@ def test_time_to_live(store):
     assert "two" not in prompts(model)[2]
 
 
+def test_what_expired_is_swept_by_others(store, tmp_path):
+    """Nobody has to ask for it: what expired is deleted while other sessions are written."""
+    gone, _ = talk(["zanzibar"], store=store, ttl=10)
+    other, _ = talk(transport=ByQuestion(lambda p: _answer("x")), store=store)
+    with who():
+        gone.say(question="q")
+    store.clock[0] += 11
+    with who("bob"):
+        for n in range(1 if isinstance(store, SqliteSessions) else 256):
+            other.say(question=str(n))
+    assert store.sweep() == 0
+
+
 @pytest.mark.parametrize("whose", ["session", "user", "tenant"])
 def test_forgotten_is_forgotten(store, whose):
     """A session, all of a user, all of a tenant: it is gone for good, others' stay."""
