@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from escalade.agents.gateway import Gateway
     from escalade.agents.lanes.lane import Lane
     from escalade.agents.lanes.priority import priority
+    from escalade.agents.learned.answers import AnswerInView
+    from escalade.agents.learned.bandit import Bandit
+    from escalade.agents.learned.cascade import CascadeRouting
+    from escalade.agents.learned.gain import Gain
+    from escalade.agents.learned.guarantee import Guaranteed, cuts_of
+    from escalade.agents.learned.nearest import Nearest
     from escalade.agents.models import Model, measured_bound
     from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
     from escalade.agents.routing.classify import Classify
@@ -144,6 +150,7 @@ __all__ = [
     "LM15",
     "Agreement",
     "Alerts",
+    "AnswerInView",
     "Answers",
     "ApprovalDenied",
     "ApprovalRequired",
@@ -154,11 +161,13 @@ __all__ = [
     "AuditLog",
     "AuditUnavailable",
     "BadInput",
+    "Bandit",
     "Braked",
     "Breaker",
     "Budget",
     "BudgetExceeded",
     "Budgeted",
+    "CascadeRouting",
     "CedarAccess",
     "Chain",
     "ChatAdapter",
@@ -178,8 +187,10 @@ __all__ = [
     "FanOut",
     "FileAnchor",
     "ForeignModel",
+    "Gain",
     "Gateway",
     "GovernedTool",
+    "Guaranteed",
     "Guardrails",
     "IncompatibleVersion",
     "InvalidArguments",
@@ -196,6 +207,7 @@ __all__ = [
     "ModeForbids",
     "Model",
     "Money",
+    "Nearest",
     "NoPolicy",
     "NoScope",
     "NodeError",
@@ -282,6 +294,7 @@ __all__ = [
     "climb",
     "compare",
     "configure",
+    "cuts_of",
     "import_mcp",
     "import_openapi",
     "json_logs",
@@ -325,6 +338,12 @@ _MODULES = {
     "agents.gateway": ("Gateway",),
     "agents.lanes.lane": ("Lane",),
     "agents.lanes.priority": ("priority",),
+    "agents.learned.answers": ("AnswerInView",),
+    "agents.learned.bandit": ("Bandit",),
+    "agents.learned.cascade": ("CascadeRouting",),
+    "agents.learned.gain": ("Gain",),
+    "agents.learned.guarantee": ("Guaranteed", "cuts_of"),
+    "agents.learned.nearest": ("Nearest",),
     "agents.models": ("Model", "measured_bound"),
     "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
     "agents.routing.classify": ("Classify",),

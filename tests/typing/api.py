@@ -399,6 +399,21 @@ def evals() -> None:
     assert_type(recorded.view(0), View)
 
 
+def learned(view: View) -> None:
+    """What is fitted on outcomes is a policy as any other."""
+    ladder = escalade.load_outcomes()
+    fitted: list[Policy] = [
+        escalade.Gain.fit(ladder, "small", "big", margin=0.01),
+        escalade.Nearest.fit(ladder, "small", "big", k=50),
+        escalade.AnswerInView.fit(ladder, ("small", "mid"), "big", rows=range(600)),
+        escalade.CascadeRouting.fit(ladder, ("small", "big"), worth=1.0),
+        escalade.Guaranteed.fit(ladder, escalade.cuts_of(Threshold(0.8)), "big", epsilon=0.05),
+    ]
+    bandit = escalade.Bandit(("small", "big"), worth=0.5)
+    assert_type(bandit.learned(view, bandit.decide(view), 1.0), escalade.Bandit)
+    Escalate("q -> a", rungs=["small", "big"], policy=fitted[0])
+
+
 def stores() -> None:
     """Ledgers and limiters that processes share; what a tool charges; steps of a run."""
     ledger: Ledger = escalade.SqliteLedger("budgets.db", [Budget("tenant:acme", "50", "day")])
