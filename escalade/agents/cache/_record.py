@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dspy.clients.call_result import CallResult
 
+    from escalade.agents.models import Model
+
 _GOOD = frozenset({"stop", "tool_call"})
 _BILL = "escalade"
 
@@ -20,7 +22,8 @@ _BILL = "escalade"
 @dataclass(frozen=True, slots=True)
 class Record:
     """`id`: of this very answer. `at`: when it was given, seconds since the epoch. `kind`: of the question. `by`: the
-    models that answered, one per candidate. `cost`: nano-dollars that it took, None for unknown.
+    models that answered, one per candidate, "" where that isn't known. `cost`: nano-dollars that it took, None for
+    unknown.
     """
 
     id: str
@@ -33,9 +36,9 @@ class Record:
     model: str | None
 
     @classmethod
-    def of(cls, result: CallResult, kind: str, at: float) -> Record:
-        """What a call brought."""
-        bills = [(response.provider_data or {}).get(_BILL, {}) for response in result.responses]
+    def of(cls, result: CallResult, kind: str, at: float, model: Model) -> Record:
+        """What a call of this model brought; one of its fallbacks may have answered."""
+        bills = [_bill(response, model) for response in result.responses]
         costs = [bill.get("cost") for bill in bills]
         known = [cost for cost in costs if isinstance(cost, int)]
         return cls(
@@ -112,6 +115,15 @@ def flaw(result: CallResult) -> str:
         if not told.get("tool_calls") and not str(told.get("text") or "").strip():
             return "empty"
     return ""
+
+
+def _bill(response: Any, model: Model) -> dict[str, Any]:
+    """The gateway's bill. Streams have none: who answered is known, then, if nobody else could, or if it says so."""
+    bill = (response.provider_data or {}).get(_BILL)
+    if isinstance(bill, dict):
+        return bill
+    mine = not model.fallbacks or response.model == model.id
+    return {"model": model.name, "cost": model.bill(response.usage)} if mine else {}
 
 
 def _unbilled(response: Any) -> Any:

@@ -203,8 +203,8 @@ class ResponseCache:
 
     def made(self, asked: Asked, result: CallResult) -> tuple[CallResult, bytes | None, float]:
         """What a call brought: to hand out, to share with those who wait, and for how many seconds to keep (0: not)."""
-        record = Record.of(result, asked.kind, self.now())
-        text, why = record.dumped(), flaw(result)
+        record = Record.of(result, asked.kind, self.now(), asked.model)
+        text, why = record.dumped(), flaw(result) or ("" if all(record.by) else "unknown")
         tenant, model = asked.scope.principal.tenant, asked.model.name
         self.counters.miss(tenant, model)
         if text is None or why:

@@ -18,8 +18,8 @@ class CacheUsage:
     `hits`: answers that were there, by where they came from (memory; store; joined: an equal call that ran at the time;
     similar: an answer to a question that differs a little). `misses`: calls that the model answered. `saved`: what the
     hits would have cost, as far as that is known; `unpriced`: hits of which it isn't. `kept`: answers that were kept;
-    `refused`: those that were not, by reason (truncated, refused, empty, not exact, unparsable; never: of a kind that
-    is not kept).
+    `refused`: those that were not, by reason (truncated, refused, empty, not exact, unparsable; unknown: the model that
+    answered, in a stream of one with fallbacks; never: of a kind that is not kept).
     """
 
     tenant: str

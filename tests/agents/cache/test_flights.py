@@ -16,7 +16,7 @@ import pytest
 from dspy import lm15
 
 from escalade.agents.cache.response import ResponseCache
-from escalade.errors import BudgetExceeded
+from escalade.errors import BudgetExceeded, DeadlineExceeded
 from tests._house import ROOT
 from tests.agents.cache.worlds import ANA, BOB, COST, EVE, World, answering, scope_of
 from tests.agents.scripted import Scripted
@@ -155,6 +155,39 @@ async def test_sync_call_on_the_loop_that_awaits_the_same_one() -> None:
         assert world.predict(question="q").answer == "42"
         assert (await task).answer == "42"
     assert world.calls == 2
+
+
+async def test_follower_waits_no_longer_than_his_deadline() -> None:
+    """Whoever waits for somebody else's call waits within his own deadline; the call goes on."""
+    world = World([0.5])
+    lm = world.lm()
+
+    async def ask(**options: Any) -> Any:
+        with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+            async with scope_of(ANA, **options):
+                return (await world.predict.acall(question="q")).answer
+
+    leader = asyncio.create_task(ask())
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        await ask(deadline=0.1)
+    assert time.monotonic() - began < 0.4
+    assert await leader == "42"
+    assert world.calls == 1
+
+
+async def test_streams_are_made_and_kept() -> None:
+    """Who watches the answer come in makes the call, and it is kept; a hit comes in one piece."""
+    world = World()
+    stream = dspy.streamify(world.predict, stream_listeners=[dspy.streaming.StreamListener("answer")])
+    with scope_of(ANA, budget="1.00"), dspy.context(lm=world.lm(), adapter=dspy.ChatAdapter()):
+        for pieces in (True, False):
+            seen = [piece async for piece in stream(question="q")]
+            assert seen[-1].answer == "42"
+            assert (len(seen) > 1) is pieces
+        assert (await world.predict.acall(question="q")).answer == "42"
+    assert world.calls == 1
 
 
 WORKER = """

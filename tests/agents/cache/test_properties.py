@@ -32,9 +32,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from escalade.agents.cache._record import Record
+from escalade.agents.models import Model
 from escalade.registry.stores.disk_cache import DiskCache
 from tests._house import ROOT
-from tests.agents.cache.worlds import ANA, BOB, EVE, World, answering, scope_of
+from tests.agents.cache.worlds import ANA, BOB, EVE, PRICE, World, answering, scope_of
 from tests.agents.scripted import Scripted
 
 TTL = {"facts": 100.0, "code": 50.0, "realtime": 10.0}
@@ -117,6 +118,7 @@ class Tenants(RuleBasedStateMachine):
 Tenants.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 TestTenants = Tenants.TestCase
 
+MODEL = Model("m", "x/m", Scripted(), price=PRICE)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -160,7 +162,7 @@ def test_round_trip_is_exact_or_not_made(responses: list[Response], logprobs: bo
     from dspy.clients.call_result import CallResult, combine
 
     results = [CallResult.native(response, logprobs=logprobs) for response in responses]
-    record = Record.of(results[0] if len(results) == 1 else combine(results, model_type="chat"), "facts", 1.5)
+    record = Record.of(results[0] if len(results) == 1 else combine(results, model_type="chat"), "facts", 1.5, MODEL)
     text = record.dumped()
     if text is not None:
         again = Record.loaded(text)
@@ -185,7 +187,7 @@ def test_usual_answers_are_kept() -> None:
     )
     one = CallResult.native(told, logprobs=True)
     for result, cost in ((one, 7), (combine([one, one], model_type="chat"), 14)):
-        text = Record.of(result, "facts", 1.0).dumped()
+        text = Record.of(result, "facts", 1.0, MODEL).dumped()
         assert text is not None
         again = Record.loaded(text)
         hit = again.result()
