@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 import escalade
-from escalade import Principal, Registry, Roles, telemetry, tool
+from escalade import Journal, Principal, Registry, Roles, telemetry, tool
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
 
 SECRET = "canary@example.com"
@@ -216,3 +219,41 @@ def test_off_by_default(spans: InMemorySpanExporter) -> None:
         shop().resolve("crm.search")(query="x")
         assert run.span is None
     assert list(finished(spans)) == ["escalade.run"]
+
+
+class Broken(SpanProcessor):
+    """Somebody's processor, which raises whenever it is told anything."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        raise RuntimeError("disk full")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise RuntimeError("disk full")
+
+
+@pytest.mark.parametrize("breaks", ["on_start", "on_end"])
+def test_a_processor_that_fails(breaks: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It disturbs no run: the call has its result, its end is in the record, and the log says what happened."""
+    monkeypatch.setattr(Broken, "on_end" if breaks == "on_start" else "on_start", lambda *_, **__: None)
+    provider, journal = TracerProvider(), Journal()
+    provider.add_span_processor(Broken())
+    telemetry.enable(provider)
+    try:
+        with escalade.scope(recorder=journal):
+            assert shop().resolve("crm.search")(query="x") == "found x"
+    finally:
+        telemetry.disable()
+    assert [entry.outcome for entry in journal.entries()] == ["ok"]
+    assert "the run goes on" in caplog.text
+
+
+def test_off_imports_nothing() -> None:
+    """Until somebody asks, OpenTelemetry isn't even imported."""
+    code = (
+        "import sys, escalade\n"
+        "from escalade import Registry, tool\n"
+        "with escalade.scope():\n    Registry([tool(name='t')(lambda: 'x')], name='r').resolve('t')()\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"

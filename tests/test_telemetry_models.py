@@ -301,8 +301,11 @@ async def test_whatever_dspy_does_with_threads(spans: InMemorySpanExporter) -> N
         await asyncio.gather(*(program.acall(**inputs) for inputs in each))
         async for _ in dspy.streamify(program)(question="q"):
             pass
+        async for _ in program.stream(question="q"):
+            pass
+        await asyncio.to_thread(lambda: list(program.stream(question="q")))
     climbs, chats = named(spans, "invoke_agent Escalate"), named(spans, "chat tiny-1")
-    assert len(climbs) == len(chats) == 4 * 4 + 2
+    assert len(climbs) == len(chats) == 4 * 4 + 4
     run = one(spans, "escalade.run")
     assert all(child(climb, run) for climb in climbs)
     assert len({s.context.trace_id for s in spans.get_finished_spans()}) == 1

@@ -130,10 +130,10 @@ class Telling(Silent):
         return _Noted(policy, self)
 
     def decided(self, view: View, decision: Decision) -> None:
-        self._why = decision.why
-        if isinstance(decision, Try) and view.attempts and view.fits(decision.rung) and switch.meters is not None:
+        self._why, meters = decision.why, switch.meters
+        if isinstance(decision, Try) and view.attempts and view.fits(decision.rung) and meters is not None:
             before, after = (view.rungs[k].name for k in (view.attempts[-1].rung, decision.rung))
-            switch.meters.escalated(before, after)
+            meters.escalated(before, after)
 
     def attempt(self, attempt: Callable[[int], Attempt]) -> Callable[[int], Attempt]:
         def told(rung: int) -> Attempt:

@@ -98,8 +98,9 @@ def disable() -> None:
 
 def waited(kind: str, resource: str, began: float) -> None:
     """Somebody has stood in line for a tool or a model since `began`, `time.perf_counter()` seconds."""
-    if switch.meters is not None:
-        switch.meters.waited(kind, resource, time.perf_counter() - began)
+    meters = switch.meters
+    if meters is not None:
+        meters.waited(kind, resource, time.perf_counter() - began)
 
 
 def watch(figures: Figures) -> Callable[[], None]:

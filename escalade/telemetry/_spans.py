@@ -6,6 +6,7 @@ innermost span of ours also travels in `dspy.context` and, that of the run, in `
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from escalade.telemetry.names import COST, ERROR_TYPE, NODE, RUN_ID
 
 if TYPE_CHECKING:
     from escalade.scopes import Scope
+
+logger = logging.getLogger(__name__)
 
 SPAN = "escalade_span"
 """The key of `dspy.context` that carries the innermost span of a node, a climb or a rung."""
@@ -48,7 +51,11 @@ class Spanning:
         self._first, self._late = facts, dict[str, Any]()
         kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
         tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
-        self.span = tracer.start_span(name, context=parent, kind=kind, attributes=facts)
+        try:
+            self.span = tracer.start_span(name, context=parent, kind=kind, attributes=facts)
+        except Exception:
+            logger.exception("the span %r could not begin; the run goes on", name)
+            self.span = trace.INVALID_SPAN
         self.context = trace.set_span_in_context(self.span, parent)
         self._token: Any = context.attach(self.context) if current else None
         self.began = time.perf_counter()
@@ -74,18 +81,27 @@ class Spanning:
 
     def end(self, facts: dict[str, Any], error: str) -> None:
         """`error`: the class of what it failed with, "" for nothing."""
-        from opentelemetry import context, trace
+        from opentelemetry import context
 
         self.add(facts)
         if error:
             self.add({ERROR_TYPE: switch.shown(error)})
-            self.span.set_status(trace.Status(trace.StatusCode.ERROR))
-        self.span.set_attributes(self._late)
-        self.span.end()
+        try:
+            self._end(failed=bool(error))
+        except Exception:  # of somebody's processor or exporter: what was used has to be recorded all the same
+            logger.exception("the span %r could not end; the run goes on", self.name)
         if self._token is not None and context.get_current() is self.context:  # it may end in another task
             context.detach(self._token)
         for sink in switch.sinks:
             sink(self, error, time.perf_counter() - self.began)
+
+    def _end(self, *, failed: bool) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        if failed:
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.span.set_attributes(self._late)
+        self.span.end()
 
 
 def parent(scope: Scope | None) -> Any:

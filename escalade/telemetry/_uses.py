@@ -52,16 +52,18 @@ def ended(spanning: Spanning, entry: Entry) -> None:
     if entry.unchecked:
         facts[UNCHECKED] = entry.unchecked
     spanning.end(facts, entry.error)
-    if switch.meters is not None:
-        switch.meters.used(entry, spanning.facts)
+    meters = switch.meters
+    if meters is not None:
+        meters.used(entry, spanning.facts)
 
 
 def refused(scope: Scope, entry: Entry, described: Mapping[str, Any]) -> None:
     """The guard said no: a span without duration, so that traces show what was asked for."""
     spanning = started(scope, entry, described)
     spanning.end({OUTCOME: "refused"}, entry.outcome)
-    if switch.meters is not None:
-        switch.meters.refused(entry)
+    meters = switch.meters
+    if meters is not None:
+        meters.refused(entry)
 
 
 def _of_tool(entry: Entry) -> dict[str, Any]:
