@@ -54,7 +54,7 @@ class Sink:
     def __init__(self, pipe: Pipe, run_id: str, *, provisional: bool) -> None:
         self.pipe, self.run_id, self.provisional = pipe, run_id, provisional
         self._drafts = itertools.count(1)
-        self._shown: dict[str, str] = {}
+        self._shown: dict[str, tuple[int, str]] = {}
         self._rung = ""
 
     def begin(self, rung: str) -> None:
@@ -71,15 +71,17 @@ class Sink:
         """The number of one more."""
         return next(self._drafts)
 
-    async def show(self, field: str, text: str, draft: int, rung: str, *, first: bool) -> None:
-        """Tell a piece; waits while the reader is behind."""
-        self._shown[field] = text if first else self._shown[field] + text
+    async def show(self, field: str, text: str, draft: int, rung: str, *, whole: str) -> None:
+        """Tell a piece; waits while the reader is behind. `whole`: all of the field so far."""
+        if draft >= self._shown.get(field, (0, ""))[0]:
+            self._shown[field] = draft, whole
         self._tell(Token, text=text, field=field, draft=draft, rung=rung, provisional=bool(rung))
         await self.pipe.room()
 
     def finish(self, answer: Mapping[str, Any], names: tuple[str, ...], rung: str) -> None:
         """Tell the fields of the answer that the reader hasn't seen, or hasn't seen last."""
-        unseen = [name for name in names if isinstance(answer.get(name), str) and self._shown.get(name) != answer[name]]
+        shown = {name: text for name, (_, text) in self._shown.items()}
+        unseen = [name for name in names if isinstance(answer.get(name), str) and shown.get(name) != answer[name]]
         draft = self.draft() if unseen else 0
         for name in unseen:
             self._tell(Token, text=answer[name], field=name, draft=draft, rung=rung)
@@ -89,29 +91,24 @@ class Sink:
 
 
 class Receiver:
-    """What DSPy sends the chunks of one attempt to: all its calls, one after the other."""
+    """What DSPy sends the chunks of one attempt to: of all its calls, some of which may run at once."""
 
     def __init__(self, sink: Sink, rung: str) -> None:
         self._sink, self._rung = sink, rung
-        self._fields: Fields | None = None
-        self._key: Any = None
-        self._draft = 0
+        self._open: dict[Any, tuple[Fields, int]] = {}
 
     async def send(self, chunk: Any) -> None:
         """A chunk of a call. Called by DSPy, in the context of the predictor that asked."""
-        choice = chunk.choices[0]
-        key = (chunk.predict_id, chunk.id)
-        if self._fields is None or key != self._key:
+        choice, key = chunk.choices[0], (chunk.predict_id, chunk.id)
+        if key not in self._open:
             predictor = dspy.settings.caller_predict
             names = text_fields(predictor.signature) if predictor is not None else ()
-            self._fields, self._key = Fields(dspy.settings.adapter, names), key
-            self._draft = self._sink.draft()
-        fields = self._fields
+            self._open[key] = Fields(dspy.settings.adapter, names), self._sink.draft()
+        fields, draft = self._open[key]
         for name, text in fields.feed(choice.delta.content or ""):
-            first = fields.given[name] == text
-            await self._sink.show(name, text, self._draft, self._rung, first=first)
+            await self._sink.show(name, text, draft, self._rung, whole=fields.given[name])
         if choice.finish_reason is not None:
-            self._fields = None
+            del self._open[key]
 
 
 def showing(rung: str, program: dspy.Module, *, answer: bool, plain: bool) -> Mapping[str, Any]:

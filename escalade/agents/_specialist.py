@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import dspy
 from pydantic import Field
 
+from escalade.agents._shapes import history_field
 from escalade.errors import BadInput, ToolError
 from escalade.money import Money, money_or_none
 from escalade.registry.tools import ToolDefinition, define
@@ -48,7 +49,9 @@ def as_tool(
         raise BadInput(f"tool {name!r}: a {type(program).__name__} has no signature that says what it takes")
     if max_depth < 1:
         raise BadInput(f"max_depth of {name!r}: expected 1 or more, got {max_depth!r}")
-    limit = budget_of(budget, name)
+    if not hasattr(program, "aforward"):
+        raise BadInput(f"tool {name!r}: a {type(program).__name__} has no aforward; wrap it in a module that has one")
+    limit, history = budget_of(budget, name), history_field(signature)
     outputs = [one for one in signature.output_fields if one != "confidence"]
 
     async def specialist(**inputs: Any) -> Any:
@@ -58,6 +61,8 @@ def as_tool(
             raise ToolError(f"{name} is {depth} specialists deep already, and {max_depth} are allowed; answer yourself")
         # No scope of the guard holds the share: the tool's own reservation is free, what it calls pays.
         async with Entered(lambda: outer.narrow(name=name, budget=_share(limit, outer)), check=False):
+            if history:  # each call begins a conversation
+                inputs[history] = dspy.History(messages=[])
             with dspy.context(**{DEPTH: depth + 1}):
                 answer = await program.acall(**inputs)
         return answer[outputs[0]] if len(outputs) == 1 else {one: answer[one] for one in outputs}

@@ -166,6 +166,21 @@ def test_any_program_can_be_one():
     agent = ToolAgent("question -> answer", tools=["billing"], registry=registry, gateway=gateway, model="boss")
     with escalade.scope():
         assert ask(agent).steps[0].calls[0].observation == "paid"
+    talks = escalade.Escalate(
+        "task, history: dspy.History -> answer",
+        rungs=["m"],
+        policy=escalade.Constant(0),
+        gateway=gateway,
+        confidence=False,
+    )
+    registry = Registry([as_tool(talks, "billing", description="Knows invoices.", side_effects="none")])
+    assert set(registry.get_tool("billing").args) == {"task"}
+    with escalade.scope():
+        assert registry.get_tool("billing")(task="a") == "42"
+    with pytest.raises(BadInput, match="no aforward"):
+        best = dspy.BestOfN(dspy.Predict("a -> b"), N=2, reward_fn=lambda *_: 1.0, threshold=1.0)
+        best.signature = talks.signature
+        as_tool(best, "billing", description="")
     for wrong in ({"budget": 2.0}, {"max_depth": 0}):
         with pytest.raises(BadInput):
             as_tool(qa, "billing", description="", **wrong)

@@ -50,7 +50,8 @@ def texts(told):
     for event in told:
         if isinstance(event, Token):
             draft, text = newest.get(event.field, (0, ""))
-            newest[event.field] = (event.draft, text + event.text if event.draft == draft else event.text)
+            if event.draft >= draft:
+                newest[event.field] = (event.draft, text + event.text if event.draft == draft else event.text)
     return {field: text for field, (_, text) in newest.items()}
 
 
@@ -211,6 +212,22 @@ async def test_any_module_can_be_followed():
         told = [event async for event in stream(dspy.ChainOfThought("question -> answer"), question=QUESTION)]
     assert texts(told)["answer"] == "271"
     assert not any(e.provisional for e in told if isinstance(e, Token))
+
+
+async def test_models_that_write_at_once():
+    """In a module that asks two models side by side, pieces of both come interleaved, each under its own draft."""
+    world = World({"m": SimModel(skill=1.0, per_token=0.001)})
+    with escalade.scope(), dspy.context(lm=Gateway(world.as_models()).lm("m")):
+        fan = escalade.FanOut(
+            one=dspy.Predict("question -> first, reasoning"), two=dspy.Predict("question -> second, reasoning")
+        )
+        told = [event async for event in stream(fan, question=QUESTION)]
+    drafts = {}
+    for event in told:
+        if isinstance(event, Token):
+            drafts[event.draft, event.field] = drafts.get((event.draft, event.field), "") + event.text
+    one, two = told[-1].result.one, told[-1].result.two
+    assert sorted(drafts.values()) == sorted([one.first, one.reasoning, two.second, two.reasoning])
 
 
 def test_sync_iteration():
