@@ -12,6 +12,7 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy import lm15
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -83,6 +84,20 @@ def test_previews(stream: io.StringIO) -> None:
     assert first["escalade.input.length"] == len(f"mail {SECRET} about it")
     assert first["escalade.input.hash"] == second["escalade.input.hash"] != first["escalade.output.hash"]
     assert "write to <email>" in first["escalade.output.preview"]
+    assert SECRET not in stream.getvalue()
+
+
+async def test_previews_of_streams(stream: io.StringIO) -> None:
+    """The same, once the stream has come to its end."""
+    json_logs(stream, previews=True)
+    engine = lm()._async_engine_spec
+    async with escalade.scope():
+        async for _ in engine.stream(lm15.Request("escalade/small", (lm15.Message.user(f"mail {SECRET}"),))):
+            pass
+    line = lines(stream)[0]
+    assert line["escalade.input.preview"] == "mail <email>"
+    assert line["escalade.output.length"] == len(ANSWER)
+    assert "write to <email>" in line["escalade.output.preview"]
     assert SECRET not in stream.getvalue()
 
 

@@ -69,10 +69,14 @@ def saw(spanning: Spanning, event: Any) -> None:
     if event.type == "delta":
         if not spanning.has(names.FIRST_CHUNK):
             spanning.add({names.FIRST_CHUNK: time.perf_counter() - spanning.began})
+        if switch.previews:
+            spanning.heard.append(getattr(event.delta, "text", None) or "")
     elif event.type == "start":
         spanning.add(_known({names.RESPONSE_MODEL: event.model, names.RESPONSE_ID: event.id}))
     elif event.type == "end":
         spanning.add(_known({names.FINISH_REASONS: (event.finish_reason,), **_counted(event.usage)}))
+        if switch.previews:
+            spanning.add(_previewed("output", "".join(spanning.heard)))
 
 
 def _counted(usage: Usage | None) -> dict[str, Any]:

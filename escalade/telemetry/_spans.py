@@ -27,13 +27,13 @@ SPAN = "escalade_span"
 class Spanning:
     """A span under way. Attributes that come later than its beginning are set as it ends, all at once. `path`: of the
     node that it is in, "" outside of any. `began`: `time.perf_counter()` seconds. `failed`: the class of an error that
-    nobody raises here, "" for none.
+    nobody raises here, "" for none. `heard`: texts of a stream so far, where previews are wanted.
 
     `current`: whether it is the current one in this thread or task until it ends. What ends in another place than it
     began in, such as a generator, may not be: its consumer would work under it.
     """
 
-    __slots__ = ("_first", "_late", "_token", "began", "context", "failed", "name", "path", "span")
+    __slots__ = ("_first", "_late", "_token", "began", "context", "failed", "heard", "name", "path", "span")
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Spanning:
         from opentelemetry import context, trace
 
         self.name, self.path, self.failed = name, path, ""
-        self._first, self._late = facts, dict[str, Any]()
+        self._first, self._late, self.heard = facts, dict[str, Any](), list[str]()
         kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
         tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
         try:
