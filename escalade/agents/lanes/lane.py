@@ -4,9 +4,10 @@
     Gateway([Model("small", "openai/gpt-4o-mini", ..., lane=openai), Model("big", "openai/gpt-4o", ..., lane=openai)])
 
 An attempt takes a place before it passes the guard, so that nobody holds money while he waits. Who doesn't get one at
-once waits in line (`_line.py`); who would wait longer than he may is refused at once. A place counts as a start when it
-is given, and as so many tokens as the attempt is expected to use; it is left when the attempt has ended. One lane
-serves threads and tasks of any event loop, in one process; processes that share an account each need their part of it.
+once waits in line (`_line.py`); who would wait longer than he may is refused at once. A place counts as a start, and as
+so many tokens as the attempt is expected to use, from when it is given, then from when the request is sent; it is left
+when the attempt has ended. One lane serves threads and tasks of any event loop, in one process; processes that share an
+account each need their part of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Literal
 from escalade.agents.lanes._clock import Clock, real_clock
 from escalade.agents.lanes._line import Line
 from escalade.agents.lanes._pace import Pace
-from escalade.agents.lanes._windows import MINUTE, Spent, Starts, Tokens
+from escalade.agents.lanes._windows import MINUTE, Start, Starts, Tokens
 from escalade.agents.lanes.priority import Priority
 from escalade.errors import BadInput, Overloaded, RateLimited
 from escalade.registry.limits import RateLimit, parse_limits
@@ -38,13 +39,13 @@ class Place:
     tokens it took, unless it is what was expected.
     """
 
-    __slots__ = ("_ended", "_lane", "_sent", "_used", "_wake", "at", "priority", "spent", "state", "tenant", "tokens")
+    __slots__ = ("_ended", "_lane", "_sent", "_used", "_wake", "at", "priority", "start", "state", "tenant", "tokens")
 
     def __init__(self, lane: Lane, tenant: str, priority: Priority, tokens: int) -> None:
         self._lane, self.tenant, self.priority, self.tokens = lane, tenant, priority, tokens
         self.state: State = "waiting"
         self.at = 0.0
-        self.spent: Spent | None = None
+        self.start: Start | None = None
         self._sent = False
         self._used: int | None = None
         self._ended: bool | float | None = None
@@ -66,6 +67,8 @@ class Place:
     def sent(self) -> None:
         """The request is under way."""
         self._sent = True
+        if self.start is not None:
+            self.start.at = self._lane.now()
 
     def used(self, tokens: int) -> None:
         """So many tokens."""
@@ -150,6 +153,10 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"Lane({self.name!r}, rpm={self.rpm}, tpm={self.tpm})"
+
+    def now(self) -> float:
+        """The time of its clock, seconds."""
+        return self._clock.now()
 
     @property
     def paused(self) -> float:
@@ -236,10 +243,11 @@ class Lane:
             self._line.let_in(head)
             self._running += 1
             head.state, head.at = "in", now
+            head.start = start = Start(now, head.tokens)
             for window in self._starts:
-                window.take(now)
+                window.take(start)
             if self._tokens is not None:
-                head.spent = self._tokens.take(now, head.tokens)
+                self._tokens.take(start)
             if head._wake is not None:
                 woken.append(head._wake)
         return woken
@@ -255,12 +263,13 @@ class Lane:
             place.state, place._wake = "left", None
 
     def _ended(self, place: Place, now: float) -> None:
-        if not place._sent:
+        start = place.start
+        if not place._sent and start is not None:
             for window in self._starts:
-                window.give_back(place.at)
+                window.give_back(start)
             place._used = 0
-        if place.spent is not None and self._tokens is not None and place._used is not None:
-            self._tokens.settle(place.spent, place._used)
+        if start is not None and self._tokens is not None and place._used is not None:
+            self._tokens.settle(start, place._used)
         if place._ended is True:
             self._pace.answered(place.at, self._running)
             self._seconds += (now - place.at - self._seconds) / 8

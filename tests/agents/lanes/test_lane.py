@@ -362,6 +362,20 @@ def test_a_start_that_did_not_happen_gives_its_turn_to_the_next():
     assert order == ["b"]
 
 
+def test_what_counts_is_when_it_was_sent():
+    """A request that goes out later than it was let in (the guard took its time) keeps its distance to the next one."""
+    clock = FakeClock()
+    lane, order = Lane("p", rpm=1, tpm=100, clock=clock), []
+    place = lane.join("a", tokens=60)
+    clock.move_to(5.0)
+    place.sent()
+    waits(lane, clock, order, "b", tokens=60)
+    clock.move_to(64.9)
+    assert order == []
+    clock.move_to(65.0)
+    assert order == ["b"]
+
+
 def test_a_retry_goes_to_the_head_of_its_tenants_line():
     """It waited its turn before."""
     clock = FakeClock()
