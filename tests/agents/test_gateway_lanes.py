@@ -365,7 +365,7 @@ async def test_a_lane_prevents_the_storm(server):
     print(f"rejected without a lane {stormy[1]}, with its limits {rejected} ({seconds:.1f} s), adapting {later}")
     assert (bare, told, found) == (CALLS, CALLS, CALLS)
     assert stormy[1] >= CALLS - LIMIT
-    assert rejected <= 5
+    assert rejected <= 10
     assert later <= stormy[1] / 2
 
 
