@@ -143,7 +143,7 @@ class Gateway:
         model = self.model(name)
         if model.kind != "chat":
             raise BadInput(f"model {model.name!r} gives vectors, not answers: use `gateway.embedder({model.name!r})`")
-        options.setdefault("cache", self.cache is not None)
+        options.setdefault("cache", None)  # ours, if there is one; a program that is saved so never asks for DSPy's
         options.setdefault("max_tokens", model.max_output)
         priority = None if priority is None else checked(priority)
         pair = {"engine": Engine(self, name, priority), "async_engine": AsyncEngine(self, name, priority)}

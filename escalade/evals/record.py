@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt, View
 from escalade.agents.forms import Form
 from escalade.errors import BudgetExceeded, DataError
@@ -42,7 +43,8 @@ def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: 
     for example in examples:
         inputs = dict(example.inputs().items())
         views.append(program.view(**inputs))
-        table.append([_tried(program, rung, inputs) for rung in range(len(program.rungs))])
+        with uncached():  # what was paid for before would be recorded as free
+            table.append([_tried(program, rung, inputs) for rung in range(len(program.rungs))])
     quality = [[_graded(metric, e, a) for a in row] for e, row in zip(examples, table, strict=True)]
     return Outcomes(
         name=name,

@@ -48,7 +48,7 @@ def answered(
     """The answer to a call. `make`: asks the model."""
     asked = cache.asked(gateway, model, call)
     if asked is None:
-        return make(call)
+        return make(replace(call, cache=False))  # nor does DSPy's cache, which knows no tenant
     found = cache.near(asked) or cache.far(asked) or similar_to(cache, asked)
     lead: Lead | None = None
     if found is None and asked.joins and not _streams():
@@ -77,7 +77,7 @@ async def aanswered(
     """`answered`, without blocking the event loop."""
     asked = cache.asked(gateway, model, call)
     if asked is None:
-        return await make(call)
+        return await make(replace(call, cache=False))
     found = cache.near(asked) or await _afar(cache, asked) or await asimilar_to(cache, asked)
     lead: Lead | None = None
     if found is None and asked.joins and not _streams():

@@ -23,6 +23,8 @@ SECONDS: Mapping[str, float] = {FACTS: 86_400.0, CODE: 3_600.0, REALTIME: 300.0,
 SAID = "escalade_cache_kind"
 """The key of `dspy.context` that carries the kind: it reaches the threads of `dspy.Parallel`."""
 
+_OFF = ""
+
 Classifier = Callable[[str], str]
 """The text of a question -> its kind."""
 
@@ -83,6 +85,22 @@ class Kinds:
 
         with dspy.context(**{SAID: self.check(name)}):
             yield
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """No call in this block looks for answers that are there, or keeps its own: whoever measures what calls cost."""
+    import dspy
+
+    with dspy.context(**{SAID: _OFF}):
+        yield
+
+
+def is_off() -> bool:
+    """Is this in a block that is `uncached`?"""
+    import dspy
+
+    return bool(dspy.settings.get(SAID) == _OFF)
 
 
 _TRAILER = re.compile(r"\n+Respond with .*\Z", re.DOTALL)

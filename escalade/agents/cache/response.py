@@ -16,7 +16,7 @@ from escalade.agents.cache._key import key_of, place_of, whose, word
 from escalade.agents.cache._record import Record, flaw
 from escalade.agents.cache._shelf import AnswerStore, Memory, Shelf
 from escalade.agents.cache._variants import family_of
-from escalade.agents.cache.kinds import Classifier, Kinds, kind_of, question_of
+from escalade.agents.cache.kinds import Classifier, Kinds, is_off, kind_of, question_of
 from escalade.agents.cache.parsing import Outputs, watch
 from escalade.agents.cache.usage import CacheStats, Counters
 from escalade.errors import BadInput
@@ -140,7 +140,7 @@ class ResponseCache:
     def asked(self, gateway: Gateway, model: Model, call: PreparedCall) -> Asked | None:
         """What is looked up; None for a call that no answer is kept for. Raises UnknownName for an unknown kind."""
         scope = current()
-        if scope is None or not call.cache or not scope.principals:
+        if scope is None or call.cache is False or not scope.principals or is_off():
             return None
         question = question_of(call)
         kind = self.kinds.of(question)

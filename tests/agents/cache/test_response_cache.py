@@ -317,6 +317,35 @@ def test_cache_that_is_not_wanted() -> None:
     assert (world.calls, world.cache.stats().usage) == (2, ())
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_dspys_own_cache_is_never_asked(mode: str) -> None:
+    """What our cache doesn't keep isn't kept by DSPy's, which knows no tenant; neither is what a saved program asks."""
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    world = World(ttl={"facts": 0})
+    for who in (ANA, EVE):
+        world.ask(who=who, mode=mode, cache=True)
+    assert world.calls == 2
+    state = world.lm().dump_state()
+    world.gateway = Gateway([world.gateway.model("small")], name="cached")
+    with scope_of(ANA):
+        lm = dspy.LM.load_state(state, allow_custom_lm_class=True)
+        for _ in range(2):
+            world.with_lm(lm, mode=mode)
+    assert world.calls == 4
+
+
+def test_record_pays_what_calls_cost() -> None:
+    """Outcomes that are recorded through a gateway with a cache have the prices of calls, not of hits."""
+    world = World()
+    rungs = [(dspy.Predict, "small")]
+    program = escalade.Escalate("question -> answer", rungs=rungs, gateway=world.gateway, policy=escalade.Constant(0))
+    examples = [dspy.Example(question="q", answer="42").with_inputs("question")] * 2
+    with scope_of(ANA, budget="1.00"):
+        outcomes = escalade.record(program, examples, lambda example, prediction: 1.0)
+    assert outcomes.cost[0] == outcomes.cost[1] >= COST
+    assert world.cache.stats().usage == ()
+
+
 def test_evicted_by_tenant_model_and_kind(where: dict[str, Any]) -> None:
     """What is evicted is gone, from memory and store, and the rest stays."""
     world = World(**where)
