@@ -240,7 +240,7 @@ class AuditUnavailable(Refused):
 
 
 class Overloaded(Refused):
-    """As many uses as the resource takes at once are running, and none ended in time; or as many as may wait for it do."""
+    """As many uses as the resource takes at once are running, and none ended in time; or the line for it is full."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
