@@ -10,12 +10,14 @@ faults      which failures may be degraded, and which never are
 answers     answers that are kept for later, by tenant
 replies     answers that somebody wrote, by pattern, in a file
 resilient   `Resilient`, the module around any module
+resolved    `Resolved`, the prediction that it gives
 """
 
 from __future__ import annotations
 
 from escalade.agents.degrade.answers import Answers
 from escalade.agents.degrade.replies import Replies, Reply
-from escalade.agents.degrade.resilient import Resilient, Resolved
+from escalade.agents.degrade.resilient import Resilient
+from escalade.agents.degrade.resolved import Resolved
 
 __all__ = ["Answers", "Replies", "Reply", "Resilient", "Resolved"]

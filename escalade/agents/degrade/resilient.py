@@ -12,8 +12,8 @@
 
 The levels are those of the package. The gateway's retries and fallbacks come first, in it; what is degraded here is
 what they could not help (`faults.py` has the table). A denial, a closed scope and a mistake of the caller are raised as
-always. Each try has a scope of its own, under the caller's. Answers of before are given without a use of any model, so
-that no use is recorded; the event `Served` tells of each.
+always. Each try has a scope of its own, under the caller's. Answers of before are no use of any model: they are
+recorded as uses of the program, with their source and at no cost, and not given where that can't be recorded.
 """
 
 from __future__ import annotations
@@ -23,35 +23,24 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import dspy
 
 from escalade import events
+from escalade.agents.degrade._tries import Ask, Call, Seen, Tried, record, within
 from escalade.agents.degrade.answers import Answers, Kept
 from escalade.agents.degrade.faults import ALWAYS, ASKED, Kind, kind_of, retry_after
 from escalade.agents.degrade.replies import Replies
+from escalade.agents.degrade.resolved import LEVELS, Resolved, Source, made_by, of_before, resolved
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.registry.elsewhere import elsewhere
 from escalade.registry.privacy.outlets import error_line
-from escalade.scopes import Entered, Scope, require
+from escalade.scopes import Scope, require
 
 logger = logging.getLogger(__name__)
-
-Source = Literal["cache", "primary", "fallback", "stale", "similar", "static", "apology"]
-
-LEVELS: Mapping[Source, int] = {
-    "cache": 1,
-    "primary": 2,
-    "fallback": 3,
-    "stale": 4,
-    "similar": 4,
-    "static": 4,
-    "apology": 5,
-}
 
 LONGEST = 1_500
 """Characters of a reason: an error of the gateway names each model that it tried."""
@@ -64,103 +53,7 @@ _SHOWN = 300
 APOLOGY = "I can't answer that right now. Please try again in a moment."
 
 
-class Resolved(dspy.Prediction):
-    """A prediction that knows how it came about. Outputs of the program with one of these names are read as
-    `prediction["level"]`.
-    """
-
-    _source: Source = "primary"
-    _reasons: tuple[str, ...] = ()
-    _result: Any = None
-    _apology: str = ""
-    _retry_after: float | None = None
-    _age: float | None = None
-    _model: str = ""
-
-    @property
-    def level(self) -> int:
-        """1 to 5, see `escalade.agents.degrade`."""
-        return LEVELS[self._source]
-
-    @property
-    def source(self) -> Source:
-        """The level in a word: cache, primary, fallback, stale, similar, static, apology."""
-        return self._source
-
-    @property
-    def apology(self) -> str:
-        """What to tell the user where there is no answer; "" where there is one."""
-        return self._apology
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds until it may be worth another try; None where there is an answer of today."""
-        return self._retry_after
-
-    @property
-    def age(self) -> float | None:
-        """How old an answer of before is, seconds; None for one that was made now."""
-        return self._age
-
-    @property
-    def model(self) -> str:
-        """The model of the gateway that answered in place of another, "" where none did."""
-        return self._model
-
-    @property
-    def result(self) -> Any:
-        """What the program itself returned, such as the `Escalated` of a climb; None where it didn't answer."""
-        return self._result
-
-    def explain(self) -> str:
-        """One line per level that was tried: what went wrong with it; the last one answers."""
-        return "\n".join(self._reasons)
-
-
-class _Call(NamedTuple):
-    """Call this program, for so many seconds at most."""
-
-    program: dspy.Module
-    seconds: float | None
-
-
-class _Ask(NamedTuple):
-    """Do this, which may ask a store."""
-
-    what: Callable[[], Any]
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What happened in one call; listens to its scope."""
-
-    used: set[tuple[str, str]]
-    hits: int = 0
-    uses: int = 0
-    fell_back: str = ""
-
-    def __call__(self, event: Any) -> None:
-        if isinstance(event, events.Settled):
-            self.uses += 1
-            if event.permission:
-                self.used.add((event.permission, event.effect))
-        elif isinstance(event, events.CacheHit):
-            self.hits += 1
-        elif isinstance(event, events.FellBack):
-            self.fell_back = event.model
-
-
-@dataclass(slots=True)
-class _Tried:
-    """How one call ended."""
-
-    seen: _Seen
-    result: Any = None
-    error: Exception | None = None
-    whole: bool = True
-
-
-_Course = Generator[_Call | _Ask, Any, Resolved]
+_Course = Generator[Call | Ask, Any, Resolved]
 
 
 class Resilient(dspy.Module):
@@ -225,7 +118,7 @@ class Resilient(dspy.Module):
                 step = course.send(said)
             except StopIteration as end:
                 return self._told(end.value, scope)
-            said = self._called(step, inputs, scope) if isinstance(step, _Call) else step.what()
+            said = self._called(step, inputs, scope) if isinstance(step, Call) else step.what()
 
     async def aforward(self, **inputs: Any) -> Resolved:
         """Answer."""
@@ -237,29 +130,29 @@ class Resilient(dspy.Module):
                 step = course.send(said)
             except StopIteration as end:
                 return self._told(end.value, scope)
-            if isinstance(step, _Call):
+            if isinstance(step, Call):
                 said = await self._acalled(step, inputs, scope)
-            elif self.answers is not None and self.answers.remote:
+            elif (self.answers is not None and self.answers.remote) or hasattr(scope.recorder, "aintent"):
                 said = await elsewhere(step.what)
             else:
                 said = step.what()
 
     # -- one call
 
-    def _called(self, step: _Call, inputs: Mapping[str, Any], scope: Scope) -> _Tried:
-        tried = _Tried(_Seen(set()))
+    def _called(self, step: Call, inputs: Mapping[str, Any], scope: Scope) -> Tried:
+        tried = Tried(Seen(set()))
         try:
-            with _within(scope, step, tried.seen) as inner:
+            with within(scope, step, tried.seen) as inner:
                 tried.result = step.program(**inputs)
                 tried.whole = not inner.truncated
         except Exception as error:  # noqa: BLE001 - judged by `_failed`
             tried.error = error
         return tried
 
-    async def _acalled(self, step: _Call, inputs: Mapping[str, Any], scope: Scope) -> _Tried:
-        tried = _Tried(_Seen(set()))
+    async def _acalled(self, step: Call, inputs: Mapping[str, Any], scope: Scope) -> Tried:
+        tried = Tried(Seen(set()))
         try:
-            async with asyncio.timeout(step.seconds), _within(scope, step, tried.seen) as inner:
+            async with asyncio.timeout(step.seconds), within(scope, step, tried.seen) as inner:
                 tried.result = await step.program.acall(**inputs)
                 tried.whole = not inner.truncated
         except Exception as error:  # noqa: BLE001 - judged by `_failed`
@@ -273,19 +166,18 @@ class Resilient(dspy.Module):
         reasons: list[str] = []
         kept: Kept | None = None
         if self.answers is not None:
-            kept = yield _Ask(partial(self.answers.get, self.name, inputs, scope))
+            kept = yield Ask(partial(self.answers.get, self.name, inputs, scope))
             if kept is not None and kept.age <= self.answers.fresh:
-                return _of_before(kept, "cache", [f"level 1, cache: an answer {kept.age:,.0f} s old"])
+                yield Ask(partial(record, scope, self.name, "cache"))
+                return of_before(kept, "cache", [f"level 1, cache: an answer {kept.age:,.0f} s old"])
         errors: list[Exception] = []
         for number, program in enumerate((self.program, *self.fallbacks)):
-            tried: _Tried = yield _Call(program, self.timeout)
+            tried: Tried = yield Call(program, self.timeout)
             if tried.error is None:
-                made = _made(tried, number, reasons)
+                made = made_by(tried, number, reasons)
                 if self.answers is not None and made.level in {2, 3} and tried.whole:
                     outputs = dict(made.items())
-                    yield _Ask(
-                        partial(self.answers.keep, self.name, inputs, scope, outputs, frozenset(tried.seen.used))
-                    )
+                    yield Ask(partial(self.answers.keep, self.name, inputs, scope, outputs, frozenset(tried.seen.used)))
                 return made
             self._check(tried.error, scope)
             errors.append(tried.error)
@@ -306,18 +198,19 @@ class Resilient(dspy.Module):
         wait = min(waits, default=self.retry_after)
         source: Source = "stale"
         if kept is None and self.answers is not None:
-            kept, source = (yield _Ask(partial(self.answers.get_similar, self.name, inputs, scope))), "similar"
+            kept, source = (yield Ask(partial(self.answers.get_similar, self.name, inputs, scope))), "similar"
         if kept is not None:
+            yield Ask(partial(record, scope, self.name, source))
             reasons.append(f"level 4, {source}: an answer {kept.age:,.0f} s old")
-            return _of_before(kept, source, reasons, wait)
-        reply = None if self.replies is None else (yield _Ask(partial(self.replies.find, inputs)))
+            return of_before(kept, source, reasons, wait)
+        reply = None if self.replies is None else (yield Ask(partial(self.replies.find, inputs)))
         if reply is not None:
             reasons.append(f"level 4, static: reply {reply.name!r}")
-            return _resolved(reply.outputs(self.outputs), "static", reasons, wait)
+            return resolved(reply.outputs(self.outputs), "static", reasons, wait)
         if self.apology is None:
             raise errors[-1]
         reasons.append(f"level 5, apology: try again in {wait:,.0f} s")
-        made = _resolved(dict.fromkeys(self.outputs), "apology", reasons, wait)
+        made = resolved(dict.fromkeys(self.outputs), "apology", reasons, wait)
         made._apology = self.apology
         return made
 
@@ -374,45 +267,6 @@ def _scope() -> Scope:
     if scope.closed:
         scope.check_open()
     return scope
-
-
-def _within(scope: Scope, step: _Call, seen: _Seen) -> Entered:
-    """A scope for one call: its refusals stay in it, and its time may be shorter."""
-    return Entered(lambda: scope.narrow(name="try", deadline=step.seconds, optional=True, listeners=(seen,)))
-
-
-def _made(tried: _Tried, number: int, reasons: list[str]) -> Resolved:
-    """What a program answered; `number`: 0 for the first one."""
-    seen = tried.seen
-    source: Source = "primary"
-    if number or seen.fell_back:
-        source = "fallback"
-    elif seen.hits and seen.hits == seen.uses:  # a hit is a use that is settled at nothing
-        source = "cache"
-    by = (
-        f"model {seen.fell_back} in place of another" if seen.fell_back else "another program" if number else "answered"
-    )
-    outputs = dict(tried.result.items()) if isinstance(tried.result, dspy.Prediction) else {"result": tried.result}
-    made = _resolved(outputs, source, [*reasons, f"level {LEVELS[source]}, {source}: {by}"])
-    made._result, made._model = tried.result, seen.fell_back
-    if isinstance(tried.result, dspy.Prediction):
-        made.set_lm_usage(tried.result.get_lm_usage())
-        made._completions = tried.result._completions
-    return made
-
-
-def _of_before(kept: Kept, source: Source, reasons: Sequence[str], wait: float | None = None) -> Resolved:
-    made = _resolved(kept.outputs, source, reasons, wait)
-    made._age = kept.age
-    return made
-
-
-def _resolved(
-    outputs: Mapping[str, Any], source: Source, reasons: Sequence[str], wait: float | None = None
-) -> Resolved:
-    made = Resolved(**outputs)
-    made._source, made._reasons, made._retry_after = source, tuple(reasons), wait
-    return made
 
 
 def _outputs(program: dspy.Module) -> tuple[str, ...]:

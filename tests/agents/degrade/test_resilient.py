@@ -16,13 +16,16 @@ import escalade
 from escalade import events
 from escalade.agents._route import Retry
 from escalade.agents.cache import ResponseCache
+from escalade.agents.cache.similar import SimilarityCache
 from escalade.agents.degrade import Answers, Replies, Reply, Resilient
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.agents.policies import Threshold
-from escalade.errors import BadInput, BudgetExceeded, NoScope, PermissionDenied, ScopeClosed
+from escalade.errors import AuditUnavailable, BadInput, BudgetExceeded, NoScope, PermissionDenied, ScopeClosed
 from escalade.registry.access import Roles
+from escalade.registry.audit import AuditLog
+from escalade.registry.audit.reading import tail
 from escalade.registry.breaker import Breaker
 from escalade.registry.catalogue import Registry
 from escalade.registry.limits import RateLimit
@@ -497,7 +500,37 @@ def test_similar_answers(mode: Mode) -> None:
         assert ask(resilient, mode, "Opening times?").level == 5
 
 
+def test_similar_answers_by_ngrams(mode: Mode) -> None:
+    """With the index of the response cache: other words for the same are found, another number is not."""
+    program, _ = models(["[[ ## answer ## ]]\nours\n\n[[ ## completed ## ]]", *[DOWN] * FOREVER])
+    resilient = Resilient(program, answers=Answers(similar=SimilarityCache(threshold=0.6)))
+    with who(ANA):
+        ask(resilient, mode, "What does the small box cost?")
+        assert ask(resilient, mode, "What does the small box cost").source == "similar"
+        assert ask(resilient, mode, "What do 12 small boxes cost?").level == 5
+
+
 # -- around it
+
+
+def test_answers_of_before_are_recorded(mode: Mode, tmp_path: Path) -> None:
+    """Whoever is given an answer of before is in the record, with where it came from; without a record he gets none."""
+    program, _ = models([*["[[ ## answer ## ]]\nours\n\n[[ ## completed ## ]]"], *[DOWN] * FOREVER])
+    resilient = Resilient(program, answers=Answers())
+    with AuditLog(tmp_path / "audit.sqlite") as log:
+        with who(ANA, recorder=log):
+            ask(resilient, mode)
+        with who(BO, recorder=log):
+            assert ask(resilient, mode).level == 1
+        log.flush()
+        rows = [row.fields() for row in tail(tmp_path / "audit.sqlite", 20) if row.event == "outcome"]
+    assert [(row["user"], row["kind"], row["cost"]) for row in rows] == [
+        ("ana", "model", 140_000),
+        ("bo", "program", 0),
+    ]
+    assert rows[1]["source"] == "cache"
+    with pytest.raises(AuditUnavailable), who(BO, recorder=log):
+        ask(resilient, mode)
 
 
 def test_events_and_counts(mode: Mode) -> None:
