@@ -18,10 +18,13 @@ _BEGUN = re.compile(r"\s*(?:\[|\[\[|\[\[ #{0,2}|\[\[ ## ?\w* ?#{0,2}|\[\[ ## \w+
 
 
 class Fields:
-    """Of one answer. `names`: the text fields to read; `adapter`: DSPy's, whose format it is written in."""
+    """Of one answer. `names`: the text fields to read; `adapter`: DSPy's, whose format it is written in, None for the
+    arguments of a tool call.
+    """
 
     def __init__(self, adapter: Any, names: Sequence[str]) -> None:
-        self._read = _json if isinstance(adapter, dspy.JSONAdapter) else _xml if _is_xml(adapter) else _chat
+        plain = adapter is None or isinstance(adapter, dspy.JSONAdapter)
+        self._read = _json if plain else _xml if isinstance(adapter, dspy.XMLAdapter) else _chat
         self._names = names
         self._text = ""
         self.given: dict[str, str] = {}
@@ -39,10 +42,6 @@ class Fields:
 def text_fields(signature: Any) -> tuple[str, ...]:
     """Outputs that are text, in order."""
     return tuple(name for name, info in signature.output_fields.items() if info.annotation in {str, dspy.Reasoning})
-
-
-def _is_xml(adapter: Any) -> bool:
-    return isinstance(adapter, dspy.XMLAdapter)
 
 
 def _chat(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:

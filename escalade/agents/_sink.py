@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
@@ -63,9 +63,10 @@ class Sink:
             self._rung = rung
             self._tell(RungStarted, rung=rung)
 
-    def receiver(self) -> Receiver:
+    def receiver(self, program: Any) -> Receiver:
         """For the calls of one attempt."""
-        return Receiver(self, self._rung)
+        signature = getattr(program, "signature", None)
+        return Receiver(self, self._rung, () if signature is None else text_fields(signature))
 
     def draft(self) -> int:
         """The number of one more."""
@@ -91,11 +92,14 @@ class Sink:
 
 
 class Receiver:
-    """What DSPy sends the chunks of one attempt to: of all its calls, some of which may run at once."""
+    """What DSPy sends the chunks of one attempt to: of all its calls, some of which may run at once.
 
-    def __init__(self, sink: Sink, rung: str) -> None:
-        self._sink, self._rung = sink, rung
-        self._open: dict[Any, tuple[Fields, int]] = {}
+    `submits`: the fields that an agent's tool `submit` takes, whose arguments are its answer.
+    """
+
+    def __init__(self, sink: Sink, rung: str, submits: tuple[str, ...] = ()) -> None:
+        self._sink, self._rung, self._submits = sink, rung, submits
+        self._open: dict[Any, _Call] = {}
 
     async def send(self, chunk: Any) -> None:
         """A chunk of a call. Called by DSPy, in the context of the predictor that asked."""
@@ -103,12 +107,30 @@ class Receiver:
         if key not in self._open:
             predictor = dspy.settings.caller_predict
             names = text_fields(predictor.signature) if predictor is not None else ()
-            self._open[key] = Fields(dspy.settings.adapter, names), self._sink.draft()
-        fields, draft = self._open[key]
-        for name, text in fields.feed(choice.delta.content or ""):
-            await self._sink.show(name, text, draft, self._rung, whole=fields.given[name])
+            self._open[key] = _Call(self._sink.draft(), Fields(dspy.settings.adapter or dspy.ChatAdapter(), names))
+        call = self._open[key]
+        await self._show(call.draft, call.text, choice.delta.content or "")
+        for part in getattr(choice.delta, "tool_calls", None) or ():
+            name = getattr(part.function, "name", None)
+            if name is not None:
+                call.tools[part.index] = Fields(None, self._submits if name == "submit" else ())
+            if part.index in call.tools:
+                await self._show(call.draft, call.tools[part.index], part.function.arguments or "")
         if choice.finish_reason is not None:
             del self._open[key]
+
+    async def _show(self, draft: int, fields: Fields, more: str) -> None:
+        for name, text in fields.feed(more) if more else ():
+            await self._sink.show(name, text, draft, self._rung, whole=fields.given[name])
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of a model: its text, and its tool calls by number."""
+
+    draft: int
+    text: Fields
+    tools: dict[int, Fields] = field(default_factory=dict)
 
 
 def showing(rung: str, program: dspy.Module, *, answer: bool, plain: bool) -> Mapping[str, Any]:
@@ -122,7 +144,7 @@ def showing(rung: str, program: dspy.Module, *, answer: bool, plain: bool) -> Ma
         sink.begin(rung)
     if not plain or not sink.provisional or decides(program):
         return {"send_stream": None}
-    return {"send_stream": sink.receiver()}
+    return {"send_stream": sink.receiver(program)}
 
 
 def quietly() -> Mapping[str, Any]:

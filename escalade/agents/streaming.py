@@ -113,7 +113,7 @@ async def _work(pipe: Pipe, program: Any, inputs: Mapping[str, Any], *, provisio
     scope = scopes.require("a stream")
     sink = Sink(pipe, scope.run_id, provisional=provisional)
     climbs = hasattr(program, "attempt_sync")  # a climb chooses itself what is shown
-    receiver = None if climbs or not provisional or decides(program) else sink.receiver()
+    receiver = None if climbs or not provisional or decides(program) else sink.receiver(program)
     heard = replace(scope, listeners=(*scope.listeners, pipe))
     with dspy.context(**{scopes.KEY: heard, SINK: sink, "send_stream": receiver}):
         result = await program.acall(**inputs)

@@ -187,6 +187,31 @@ async def test_an_agent_shows_its_thoughts_tools_and_answer():
         assert [e.tool for e in told if isinstance(e, events.ToolCalled)] == ["expert@1.0.0"]
 
 
+async def test_a_native_agents_answer_comes_in_pieces():
+    """The arguments of `submit` are shown as they are written; those of other tools aren't."""
+    answer = 'Guernica, which Picasso painted in 1937, hangs in Madrid; "see" it there.'
+    world = World({"m": SimModel(skill=1.0)}, tasks={"Where?": answer}, tool_args={"look": {"answer": "secret " * 9}})
+
+    @tool(name="look", side_effects="none")
+    def look(answer: str) -> str:
+        """Looks."""
+        return "nothing"
+
+    agent = ToolAgent(
+        "question -> answer",
+        tools=["look"],
+        registry=Registry([look]),
+        gateway=Gateway(world.as_models()),
+        model="m",
+        style="native",
+    )
+    with escalade.scope():
+        told = await follow(agent, question="Where?")
+    pieces = [event.text for event in told if isinstance(event, Token) and event.field == "answer"]
+    assert "".join(pieces) == told[-1].result.answer == answer
+    assert len(pieces) > 3
+
+
 async def test_an_agent_on_a_rung():
     """On a rung, an agent's thoughts carry the rung's name."""
     world = World({"m": SimModel(skill=1.0)})

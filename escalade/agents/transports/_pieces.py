@@ -13,13 +13,21 @@ if TYPE_CHECKING:
 
 
 def pieces(answer: Response, size: int) -> Iterator[Any]:
-    """One start event, text deltas of at most `size` characters, other deltas whole, one end event with the usage."""
+    """One start event; text and arguments of tools in deltas of at most `size` characters, others whole; one end event
+    with the usage.
+    """
     for event in response_to_events(answer):
-        if event.type != "delta" or event.delta.type != "text":
+        kind = event.delta.type if event.type == "delta" else ""
+        if kind == "text":
+            text = event.delta.text
+            for at in range(0, len(text), size):
+                # Log probabilities belong to the whole text: they travel with its first piece.
+                scores = {} if at == 0 else {"logprobs": (), "logprobs_complete": True}
+                yield replace(event, delta=replace(event.delta, text=text[at : at + size], **scores))
+        elif kind == "tool_call" and event.delta.input:
+            given = event.delta.input
+            for at in range(0, len(given), size):
+                called = {} if at == 0 else {"name": None, "id": None}
+                yield replace(event, delta=replace(event.delta, input=given[at : at + size], **called))
+        else:
             yield event
-            continue
-        text = event.delta.text
-        for at in range(0, len(text), size):
-            # Log probabilities belong to the whole text: they travel with its first piece.
-            scores = {} if at == 0 else {"logprobs": (), "logprobs_complete": True}
-            yield replace(event, delta=replace(event.delta, text=text[at : at + size], **scores))
