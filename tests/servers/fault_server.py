@@ -16,6 +16,10 @@
     silent              a stream that ends properly and doesn't say what it used
     slowstream:50       50 ms between the pieces of a stream
     mute                answers without the log probabilities that were asked for
+    hang:3              takes the request and hangs up after 3 seconds
+    mixed:20            20 % of the calls, drawn by the server's seed, have a fault of `MIXED`, each kind in its turn
+
+While `dead` is set, mixed models hang up before they answer. `faults` counts the faults of mixed models by kind.
 
 It counts calls and tokens by itself, by model: what it says is what a provider would bill. A name without a known
 prefix answers, too.
@@ -25,11 +29,13 @@ prefix answers, too.
         server.calls["ok"]     # 3
         server.connections     # 1: that were opened
         server.tokens["ok"]    # (120, 30): input, output, of answers that were complete
+        server.answers         # those: model, last message, tokens
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 import time
@@ -51,6 +57,9 @@ ERRORS = {
         "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens",
     ),
 }
+MIXED = ("e429:1", "e500", "hang:9", "drop", "badjson", "ctx")
+"""The faults of a mixed model."""
+
 _FIELDS = re.compile(r"`\[\[ ## (\w+) ## \]\]`")
 _JSON_FIELDS = re.compile(r"order of fields: (.*)\.")
 
@@ -58,7 +67,10 @@ _JSON_FIELDS = re.compile(r"order of fields: (.*)\.")
 class FaultServer:
     """The server, on a port of its own, from `__enter__` to `__exit__`."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self.dead = False
+        self.faults: Counter[str] = Counter()
+        self._luck = random.Random(seed)
         self.lock = threading.Lock()
         self.connections = 0
         self.calls: Counter[str] = Counter()
@@ -66,6 +78,7 @@ class FaultServer:
         self._taken: dict[str, deque[float]] = {}
         self.tokens: dict[str, tuple[int, int]] = {}
         self.requests: list[dict[str, Any]] = []
+        self.answers: list[tuple[str, str, dict[str, int]]] = []
         handler = type("Handler", (_Handler,), {"fault_server": self})
         self._http = _Quiet(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -87,8 +100,10 @@ class FaultServer:
             self.calls.clear()
             self.rejected.clear()
             self._taken.clear()
+            self.faults.clear()
             self.tokens.clear()
             self.requests.clear()
+            self.answers.clear()
 
     def note_call(self, body: dict[str, Any], path: str, authorization: str | None) -> int:
         """Count the call; its number for this model, from 1."""
@@ -110,9 +125,22 @@ class FaultServer:
             taken.append(now)
             return True
 
-    def note_tokens(self, model: str, used: dict[str, int]) -> None:
+    def drawn(self, percent: int) -> str:
+        """What a mixed model does this time. Counts its faults."""
+        with self.lock:
+            if self.dead:
+                self.faults["dead"] += 1
+                return "drop"
+            if self._luck.random() * 100 >= percent:
+                return "ok"
+            fault = MIXED[(self.faults.total() - self.faults["dead"]) % len(MIXED)]
+            self.faults[fault] += 1
+            return fault
+
+    def note_tokens(self, model: str, used: dict[str, int], body: dict[str, Any]) -> None:
         """Count what a complete answer used."""
         with self.lock:
+            self.answers.append((model, _content(body["messages"][-1]), used))
             given, made = self.tokens.get(model, (0, 0))
             self.tokens[model] = given + used["prompt_tokens"], made + used["completion_tokens"]
 
@@ -142,13 +170,16 @@ class _Handler(BaseHTTPRequestHandler):
         model = body.get("model", "")
         call = self.fault_server.note_call(body, self.path, self.headers.get("authorization"))
         kind, _, arg = model.rsplit("/", 1)[-1].partition(":")
+        if kind == "mixed":
+            kind, _, arg = self.fault_server.drawn(int(arg)).partition(":")
         if kind in ERRORS:
             self._error(*ERRORS[kind], retry_after=arg)
         elif kind == "flaky" and call <= int(arg or 1):
             self._error(500, "server_error", None, f"flaky {call}")
         elif kind == "limit" and not self.fault_server.takes(model, int(arg)):
             self._error(*ERRORS["e429"], retry_after="1")
-        elif kind == "drop":
+        elif kind in {"drop", "hang"}:
+            time.sleep(float(arg or 0))
             self._hang_up()
         elif kind == "badjson":
             self._body(200, b"{oops")
@@ -170,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": message, "finish_reason": finish}
         if body.get("logprobs") and kind != "mute":
             choice["logprobs"] = {"content": logprobs_of(text)}
-        self.fault_server.note_tokens(model, used)
+        self.fault_server.note_tokens(model, used, body)
         self._json(200, {**head, "object": "chat.completion", "choices": [choice], "usage": used})
 
     def _stream(
@@ -194,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, chunked)
         if kind != "silent" and (body.get("stream_options") or {}).get("include_usage"):
             self._event({**chunk, "choices": [], "usage": used}, chunked)
-        self.fault_server.note_tokens(head["model"], used)
+        self.fault_server.note_tokens(head["model"], used, body)
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, event: dict[str, Any], chunked: bool) -> None:
