@@ -248,7 +248,7 @@ def test_a_hard_budget_per_question_stays(world):
     """Within a `Budgeted` the threshold is tuned, and what a question may cost is what it was."""
     qa = make(world, Budgeted(Threshold(0.3), "0.004"))
     with escalade.scope(budget="5.00"):
-        tuned = tune(qa, world.task(150, 1), world.metric, dollars_per_point="0.005")
+        tuned = tune(qa, world.task(150, 1), world.metric, dollars_per_point="0.0005")
         assert tuned.report.policy.per_request == Money.of("0.004")
         assert tuned.report.policy.policy.threshold != 0.3
         assert max(tuned.program(**e.inputs()).cost for e in world.task(20, 2)) <= Money.of("0.004")
