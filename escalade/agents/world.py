@@ -219,10 +219,13 @@ class World:
 
     def sim(self, model: str) -> SimModel:
         """The model of that name; a provider's prefix, as in `sim/small`, doesn't matter. Raises UnknownName."""
-        found = self.models.get(model) or self.models.get(model.rsplit("/", 1)[-1])
+        found = self.models.get(self._name(model))
         if found is None:
             raise UnknownName("simulated model", model, list(self.models))
         return found
+
+    def _name(self, model: str) -> str:
+        return model if model in self.models else model.rsplit("/", 1)[-1]
 
     def as_models(self, **options: Any) -> list[Model]:
         """The models as the gateway takes them, cheapest first as given here; `options` are fields of every `Model`."""
@@ -247,7 +250,7 @@ class World:
 
             raise lm15.UnsupportedModelError(str(unknown), provider="simulated") from unknown
         with self._lock:
-            name = request.model.rsplit("/", 1)[-1]
+            name = self._name(request.model)
             self.calls[name] += 1
             fault = sim.fault(self.calls[name])
         if fault is not None:
@@ -260,7 +263,7 @@ class World:
 
     def finish(self, answer: Response, *, seen: int | None = None) -> Response:
         """Count the answer's tokens: all, or those of the first `seen` characters. Returns the same answer."""
-        usage, name = answer.usage, answer.model.rsplit("/", 1)[-1]
+        usage, name = answer.usage, self._name(answer.model)
         given = usage.input_tokens or 0
         made = (usage.output_tokens or 0) if seen is None else min(-(-seen // 4), usage.output_tokens or 0)
         with self._lock:

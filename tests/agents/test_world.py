@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import enum
 import functools
@@ -873,3 +874,15 @@ def test_as_models():
     assert [m.name for m in models] == ["small", "medium", "large"]
     assert [m.price for m in models] == [m.price for m in LADDER.values()]
     assert {m.max_output for m in models} == {77}
+
+
+def test_models_may_have_the_names_of_providers() -> None:
+    """Names with a slash, as in a file of models that is tried out, are counted and billed under that name."""
+    world = World({"one/m": SimModel(skill=1.0), "two/m": SimModel(skill=1.0, price_in="9")})
+    transport = Simulated(world)
+    for model in ("one/m", "two/m", "sim/two/m"):
+        with contextlib.suppress(lm15.UnsupportedModelError):
+            transport.complete(asking("How much is 17 + 25?", model))
+    assert world.calls == {"one/m": 1, "two/m": 1}
+    assert world.cost("two/m") > world.cost("one/m") > 0
+    assert world.cost() == world.cost("one/m") + world.cost("two/m")
