@@ -184,8 +184,10 @@ class Bench:
 
     def _sampling(self, rung: int, call: Call) -> Any:
         program, lm, source = self.programs[rung], self.lms[rung], self.sources[rung]
-        given = next((p.lm for _, p in program.named_predictors() if p.lm is not None), None)
-        if given is not None and predictor_of(program) is None and given.model != lm.model:
+        only = predictor_of(program)
+        # DSPy looks for predictors in a module's history, too: up to 10,000 entries, for each call
+        given = only.lm if only is not None else next((p.lm for p in program.predictors() if p.lm is not None), None)
+        if given is not None and only is None and given.model != lm.model:
             raise BadInput(
                 f"set_lm put model {given.model!r} on rung {self.rungs[rung].name!r}; a program of your own can't be "
                 f"sampled through set_lm, since its model would be replaced"
