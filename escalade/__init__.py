@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Verbalised,
         Verifier,
     )
+    from escalade.agents.cost_aware import Metered, cost_aware_metric, cost_of
     from escalade.agents.degrade import Answers, Replies, Reply, Resilient
     from escalade.agents.escalate import Escalate
     from escalade.agents.gateway import Gateway
@@ -96,9 +97,11 @@ if TYPE_CHECKING:
     )
     from escalade.evals.calibrating import calibrate, calibrated
     from escalade.evals.compare import Comparison, Row, compare
+    from escalade.evals.frontier import frontier
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
+    from escalade.evals.tuning import tune
     from escalade.money import Money
     from escalade.pipelines.chain import Chain
     from escalade.pipelines.fan_out import FanOut
@@ -204,6 +207,7 @@ __all__ = [
     "LockDrift",
     "Logprob",
     "Map",
+    "Metered",
     "ModeForbids",
     "Model",
     "Money",
@@ -294,7 +298,10 @@ __all__ = [
     "climb",
     "compare",
     "configure",
+    "cost_aware_metric",
+    "cost_of",
     "cuts_of",
+    "frontier",
     "import_mcp",
     "import_openapi",
     "json_logs",
@@ -312,6 +319,7 @@ __all__ = [
     "stream",
     "telemetry",
     "tool",
+    "tune",
     "usage_metrics",
     "watch_metrics",
 ]
@@ -334,6 +342,7 @@ _MODULES = {
     ),
     "agents.braked": ("Braked",),
     "agents.degrade": ("Answers", "Replies", "Reply", "Resilient"),
+    "agents.cost_aware": ("Metered", "cost_aware_metric", "cost_of"),
     "agents.escalate": ("Escalate",),
     "agents.gateway": ("Gateway",),
     "agents.lanes.lane": ("Lane",),
@@ -357,9 +366,11 @@ _MODULES = {
     "agents.world": ("SimModel", "World"),
     "evals.calibrating": ("calibrate", "calibrated"),
     "evals.compare": ("Comparison", "Row", "compare"),
+    "evals.frontier": ("frontier",),
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),
     "evals.record": ("record",),
+    "evals.tuning": ("tune",),
     "money": ("Money",),
     "pipelines.chain": ("Chain",),
     "pipelines.fan_out": ("FanOut",),

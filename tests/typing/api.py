@@ -42,6 +42,7 @@ from escalade import (
     Lock,
     Logprob,
     Map,
+    Metered,
     Model,
     Money,
     NodeError,
@@ -293,6 +294,17 @@ def registry() -> None:
     )
     assert_type(rollout.new.calls, int)
     assert_type(usage_metrics(catalogue), str)
+
+
+def tuning(qa: Escalate, examples: list[Any], metric: Any) -> None:
+    """Tuned within a budget, scored by quality and cost, and compared."""
+    tuned = escalade.tune(qa, examples, metric, budget="2.00", guarantee=(0.05, 0.1))
+    assert_type(tuned.program, Escalate)
+    assert_type(tuned.report.spent, Money)
+    aware = escalade.cost_aware_metric(metric, dollars_per_point=Decimal("0.05"))
+    aware(examples[0], Metered(qa)(question="?"))
+    assert_type(escalade.cost_of(qa(question="?")), Money)
+    assert_type(escalade.frontier({"qa": qa}, examples, metric)[0].on_frontier, bool)
 
 
 def programs(program: Any) -> None:
