@@ -145,7 +145,7 @@ class Resilient(dspy.Module):
             with within(scope, step, tried.seen) as inner:
                 tried.result = step.program(**inputs)
                 tried.whole = not inner.truncated
-        except Exception as error:  # noqa: BLE001 - judged by `_failed`
+        except Exception as error:  # noqa: BLE001 - judged by `_check`
             tried.error = error
         return tried
 
@@ -155,7 +155,7 @@ class Resilient(dspy.Module):
             async with asyncio.timeout(step.seconds), within(scope, step, tried.seen) as inner:
                 tried.result = await step.program.acall(**inputs)
                 tried.whole = not inner.truncated
-        except Exception as error:  # noqa: BLE001 - judged by `_failed`
+        except Exception as error:  # noqa: BLE001 - judged by `_check`
             tried.error = error
         return tried
 

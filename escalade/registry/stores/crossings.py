@@ -34,8 +34,8 @@ class Claims(Protocol):
         """It was told."""
         ...
 
-    def inherit(self) -> list[Crossing]:
-        """Those that dead processes have claimed and not told; they are ours now."""
+    def inherit(self, now: float) -> list[Crossing]:
+        """Those of periods that go on that dead processes have claimed and not told; they are ours now."""
         ...
 
 
@@ -66,11 +66,11 @@ class Teller:
         if ours:
             self._told(crossing)
 
-    def catch_up(self) -> None:
+    def catch_up(self, now: float) -> None:
         """Tell what had to wait, and what the dead have left. Raises StoreUnavailable."""
         for _ in range(len(self._later)):
             self.tell(self._later.popleft())
-        for crossing in self._ask(self._store.inherit):
+        for crossing in self._ask(lambda: self._store.inherit(now)):
             self._told(crossing)
 
     def _told(self, crossing: Crossing) -> None:

@@ -248,12 +248,12 @@ class RedisStore:
         values = [self._crossing(crossing, told=told) for told in (False, True)]
         self._swap([self._crossings(crossing.account)], [crossing.level, *values])
 
-    def inherit(self) -> list[Crossing]:
+    def inherit(self, now: float) -> list[Crossing]:
         alive, left = set(self.server.command("HKEYS", self._key("owners"))), []
         for account in sorted(self.server.command("SMEMBERS", self._key("names"))):
             for level, value in self.server.command("HGETALL", self._crossings(account)).items():
                 said = json.loads(value)
-                if said["told"] or said["owner"] in alive:
+                if said["told"] or said["owner"] in alive or float(said["ends"]) <= now:
                     continue
                 crossing = as_crossing(account, level, said["used"], said["limit"], float(said["ends"]))
                 if self._swap([self._crossings(account)], [level, value, self._crossing(crossing, told=False)]):

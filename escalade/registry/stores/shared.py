@@ -217,7 +217,7 @@ class SharedLedger(Ledger):
                 owner, len(amounts), Money(sum(amounts)), "booked" if self._on_death == "settle" else "released",
             )  # fmt: skip
         if self._listen is not None:
-            self._teller.catch_up()
+            self._teller.catch_up(self._now())
         return ended
 
     def keep(self) -> None:

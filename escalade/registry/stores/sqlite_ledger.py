@@ -45,7 +45,8 @@ _CLAIM = (
     '"limit"=excluded."limit", owner=excluded.owner, told=excluded.told WHERE excluded.ends > crossings.ends'
 )
 _LEFT = (
-    'SELECT account, level, used, "limit", ends FROM crossings WHERE NOT told AND owner NOT IN (SELECT id FROM owners)'
+    'SELECT account, level, used, "limit", ends FROM crossings '
+    "WHERE NOT told AND ends > ? AND owner NOT IN (SELECT id FROM owners)"
 )
 _CHANGE = (
     'UPDATE SET "limit"=excluded."limit", warn=excluded.warn, brake=excluded.brake, '
@@ -188,11 +189,11 @@ class SqliteStore:
                 (crossing.account, crossing.level, self._owner.id),
             )
 
-    def inherit(self) -> list[Crossing]:
-        if not self.database.read(_LEFT):
+    def inherit(self, now: float) -> list[Crossing]:
+        if not self.database.read(_LEFT, (now,)):
             return []
         with self.database.transaction() as connection:
-            left = connection.execute(_LEFT).fetchall()
+            left = connection.execute(_LEFT, (now,)).fetchall()
             connection.executemany(
                 "UPDATE crossings SET owner=? WHERE account=? AND level=?",
                 [(self._owner.id, account, level) for account, level, *_ in left],

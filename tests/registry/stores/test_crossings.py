@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,15 @@ def test_who_dies_before_telling_leaves_it_to_others(where: tuple[str, str], ope
     assert [(c.account, c.level, int(c.used), c.limit) for c in heard] == [("tenant:acme", "brake", 96, BUDGET.limit)]
 
 
+def test_a_period_that_is_over_is_not_told(where: tuple[str, str], opened: Open) -> None:
+    """What a dead process did not tell of yesterday is no news today."""
+    opened(BUDGET).close()
+    subprocess.run([sys.executable, "-c", DIES_BEFORE_TELLING, *where], cwd=ROOT, check=False, timeout=60)
+    heard: list[Crossing] = []
+    opened(listen=heard.append, now=Clock(time.time() + 2 * DAY)).close()
+    assert heard == []
+
+
 @pytest.mark.parametrize("delivered", [False, True])
 def test_what_is_told_later_counts_when_it_is_done(where: tuple[str, str], opened: Open, delivered: bool) -> None:
     """A listener may return a Future: whoever dies before it is done has not told, and another process does."""
@@ -212,13 +222,16 @@ def test_a_store_that_is_down_delays_the_telling(opened: Open, monkeypatch: pyte
 
 
 def test_exactly_once_over_processes(where: tuple[str, str], opened: Open) -> None:
-    """Four processes of eight threads cross all marks at once: each is told once over all of them."""
+    """Four processes of eight threads cross all marks at once: each is told once over all of them, and no warning after
+    the brake: whoever was slow to claim it keeps it to himself.
+    """
     opened(BUDGET).close()
     command = [sys.executable, "-c", CROSSES_WITH_THREADS, *where]
     running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = [line for process in running for line in process.communicate(timeout=90)[0].splitlines()]
     assert [process.returncode for process in running] == [0] * 4
-    assert sorted(said) == ["tenant:acme brake", "tenant:acme exhausted", "tenant:acme warn"]
+    assert sorted(said)[:2] == ["tenant:acme brake", "tenant:acme exhausted"]
+    assert sorted(said)[2:] in ([], ["tenant:acme warn"])
 
 
 def test_changes_are_noted(opened: Open) -> None:
