@@ -10,6 +10,7 @@ import time
 
 import dspy
 import pytest
+from dspy import lm15
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -472,6 +473,46 @@ def test_no_answer_is_a_failed_attempt(last):
         assert got.answer == "plain"
         assert got.climb.attempts[0].status == "wrong_format"
         assert run.spent == got.cost == len(model.requests) * CALL
+
+
+@pytest.mark.parametrize("style", SCRIPTS)
+def test_too_long_a_past_is_forgotten(style):
+    """When the prompt no longer fits the model, the oldest step is left out of it, and the trajectory keeps it."""
+    too_long = lm15.ContextLengthError("too long", provider="x")
+    if style == "text":
+        turns = [wants("db_read", key="old"), wants("db_read", key="b"), too_long, wants("finish"), too_long]
+        script = [*turns, fields(reasoning="r", answer="42")]
+    else:
+        turns = [[("db_read", {"key": "old"})], [("db_read", {"key": "b"})], too_long]
+        script = [*turns, [("submit", {"answer": "42"})]]
+    agent, model = setup(script, style=style)
+    with escalade.scope(), dspy.context(adapter=dspy.ChatAdapter(use_native_function_calling=style == "native")):
+        got = agent(question="the question")
+    assert (got.answer, len(got.steps)) == ("42", 2)
+    assert "value of old" in str(model.requests[2])
+    assert "value of old" not in str(model.requests[-1])
+    assert "the question" in str(model.requests[-1])
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_unreadable_turn_ends_the_loop(at):
+    """A turn that can't be read ends the loop; the agent answers with what it has."""
+    script = [*[wants("db_read", key="a")][:at], "gibberish", "gibberish", fields(reasoning="r", answer="42")]
+    agent, _ = setup(script)
+    with escalade.scope() as run:
+        got = agent(question="q")
+        assert got.cost == run.spent == (3 + at) * CALL + at * Money.of("0.001")
+    assert (got.answer, got.ended, len(got.steps)) == ("42", "unreadable", at)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_other_errors_are_raised(mode):
+    """A provider that is down, and a mistake of one's own, are no observations."""
+    agent, _ = setup([lm15.ServerError("down", provider="x")])
+    with escalade.scope(), pytest.raises(dspy.LMError):
+        ask(agent, mode)
+    with escalade.scope(), dspy.context(adapter="none"), pytest.raises((TypeError, AttributeError)):
+        ask(agent, mode)
 
 
 @pytest.mark.parametrize("adapter", [dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter])
