@@ -7,7 +7,7 @@ ranges), a tool that he may not use among them; 100 when a check found something
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -218,7 +218,8 @@ def call(
     args
         The arguments, as a JSON object.
     arg
-        One argument, NAME=VALUE, where a VALUE that is no JSON is a text. Can be repeated.
+        One argument, NAME=VALUE: a text where the tool takes one, else JSON, or a text where it is no JSON. Can be
+        repeated.
     budget
         Dollars that it may cost.
     deadline
@@ -227,14 +228,15 @@ def call(
         The result and what it cost as one JSON object.
     """
     registry = asking.registry()
-    given = _arguments(args, arg or [])
+    tool, _, wanted = name.partition("@")
+    given = _arguments(args)
+    pairs = _pairs(arg or [])
     failed: Exception | None = None
     try:
         with asking.scope(budget=budget, deadline=deadline) as run:
-            tool, _, wanted = name.partition("@")
             found = registry.tool_for(tool, wanted or None)
             try:
-                result = found(**given)
+                result = found(**given, **_typed(pairs, found.spec.input_schema))
             except Exception as error:  # noqa: BLE001 - whatever a tool raises, told in one line
                 failed = error
     except BudgetExceeded:  # once more, as by every scope that could not pay
@@ -323,7 +325,7 @@ def _drift(registry: Registry, lock: str) -> list[str]:
     return found
 
 
-def _arguments(text: str, pairs: list[str]) -> dict[str, Any]:
+def _arguments(text: str) -> dict[str, Any]:
     from json import loads
 
     try:
@@ -332,15 +334,30 @@ def _arguments(text: str, pairs: list[str]) -> dict[str, Any]:
         raise BadInput(f"--args: is not JSON: {error}") from None
     if not isinstance(given, dict):
         raise BadInput(f'--args: expected a JSON object like {{"query": "x"}}, got {text}')
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise BadInput(f"--arg: expected NAME=VALUE, got {pair!r}")
-        try:
-            given[name] = loads(value)
-        except ValueError:
-            given[name] = value
     return given
+
+
+def _pairs(written: list[str]) -> dict[str, str]:
+    for pair in written:
+        if "=" not in pair:
+            raise BadInput(f"--arg: expected NAME=VALUE, got {pair!r}")
+    return {name: value for name, _, value in (pair.partition("=") for pair in written)}
+
+
+def _typed(pairs: dict[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as the tool takes them: an order of the number 1234 stays a text where the tool takes a text."""
+    takes = schema.get("properties", {})
+    return {name: _value(text, takes.get(name, {}).get("type")) for name, text in pairs.items()}
+
+
+def _value(text: str, kind: object) -> Any:
+    from json import loads
+
+    try:
+        found = loads(text)
+    except ValueError:
+        return text
+    return text if kind == "string" and not isinstance(found, str) else found
 
 
 def _entries(record: str) -> Iterator[Entry]:

@@ -300,3 +300,12 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     """The JSON schema of manifests."""
     assert run("schema") == 0
     assert json.loads(capsys.readouterr().out) == manifest_schema()
+
+
+@pytest.mark.parametrize("text", ["1234", "true", '{"a": 1}'])
+def test_a_text_that_looks_like_json_stays_one(text: str, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The order 1234 needs no quotes in quotes where the tool takes a text."""
+    assert (
+        run("call", "crm.search@1.0.0", "--manifest", "tools.yaml", "--arg", f"query={text}", "--arg", "limit=1") == 0
+    )
+    assert json.loads(capsys.readouterr().out) == [text]
