@@ -396,3 +396,22 @@ def test_names_that_could_be_taken_for_others_are_refused(user: str, tenant: str
     """A user or tenant whose name could stand for somebody else's account is refused."""
     with pytest.raises(BadInput, match="names aren't empty"):
         Principal(user, tenant)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"ledger": [Budget("tenant:acme", "1")]}, r"ledger: expected a Ledger\("),
+        ({"ledger": Ledger}, r"ledger: expected a Ledger\("),
+        ({"access": {"caller": ["t:call"]}}, r"access: expected a policy, like Roles\("),
+        ({"recorder": "audit.sqlite"}, r"recorder: expected a recorder, like AuditLog\(.* got 'audit.sqlite'"),
+        ({"approvals": "approvals.sqlite"}, r"approvals: expected a desk, like Approvals\("),
+        ({"principal": "ada", "access": ROLES}, r"principal: expected a Principal\(.* got 'ada'"),
+    ],
+)
+def test_what_is_no_object_of_ours_is_refused_when_the_scope_opens(given: dict[str, Any], expected: str) -> None:
+    """A path, a dict or a class in the place of a ledger, a policy or a record is told at once, not later."""
+    with pytest.raises(BadInput, match=expected), escalade.scope(**given):
+        pass
+    with pytest.raises(BadInput, match=expected):
+        escalade.configure(**given)

@@ -112,3 +112,13 @@ class _Free:
 
 
 FREE = _Free()
+
+
+def each_once(budgets: object) -> list[Budget] | tuple[Budget, ...]:
+    """The budgets that a ledger was given. Raises BadInput for what is no list of them, and for an account with two."""
+    if not isinstance(budgets, list | tuple) or not all(isinstance(one, Budget) for one in budgets):
+        raise BadInput(f'a ledger takes a list of budgets, Ledger([Budget("tenant:acme", "100")]), got {budgets!r}')
+    named = [budget.account for budget in budgets]
+    if twice := [account for account in named if named.count(account) > 1]:
+        raise BadInput(f"budget {twice[0]!r} is there twice; an account has one limit")
+    return budgets

@@ -32,7 +32,7 @@ from typing import Literal
 from escalade import events
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
-from escalade.registry.budgets import REQUEST, Budget, Period, patterns_of, period_end, user_account
+from escalade.registry.budgets import REQUEST, Budget, Period, each_once, patterns_of, period_end, user_account
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Principal, current
 
@@ -236,7 +236,7 @@ class Ledger:
         self._named: dict[str, Account] = {}
         self.patterns: dict[str, Budget] = {}
         self._listen, self._now = listen, now
-        for budget in budgets:
+        for budget in each_once(budgets):
             self.set_budget(budget)
 
     def set_budget(self, budget: Budget) -> None:

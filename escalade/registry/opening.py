@@ -23,6 +23,15 @@ from escalade.scopes import NOBODY, Access, Desk, Entered, Entry, Principal, Rec
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
 """Who runs a script without saying who: may use everything, in his own name."""
 
+_EXPECTED = {
+    "principal": ("roles", 'a Principal("ada", "acme", {"analyst"})'),
+    "ledger": ("purse", 'a Ledger([Budget("tenant:acme", "100")])'),
+    "access": ("check_roles", 'a policy, like Roles({"analyst": ["crm.*:call"]}) or Roles.load("policy.yaml")'),
+    "recorder": ("denied", 'a recorder, like AuditLog("audit.sqlite")'),
+    "approvals": ("ticket", 'a desk, like Approvals(SqliteRequests("approvals.sqlite"), access=policy)'),
+}
+"""What a scope takes, each told by an attribute that it has, and how it is written."""
+
 
 def scope(
     *,
@@ -61,6 +70,7 @@ def scope(
     Raises BadInput, NoPolicy, UnknownName (a role).
     """
     limit = money_or_none(budget)
+    _check_kinds(principal=principal, ledger=ledger, access=access, recorder=recorder, approvals=approvals)
     if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):  # nan is refused, too
         raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
     listeners = (listen,) if callable(listen) else tuple(listen)
@@ -137,6 +147,7 @@ def configure(
     """
     _wall()
     limit = money_or_none(budget)
+    _check_kinds(principal=principal, ledger=ledger, access=access, recorder=recorder, approvals=approvals)
     listeners = (listen,) if callable(listen) else tuple(listen)
     made = _root(limit, principal, None, ledger, access, recorder, listeners, "configured", approvals)
     made = moded(made, mode, cassette)
@@ -174,6 +185,14 @@ def _root(
         listeners=listeners,
         approvals=approvals,
     )
+
+
+def _check_kinds(**given: object) -> None:
+    """Raises BadInput for a path, a dict or a list where an object of ours belongs: here, not at the first call."""
+    for name, one in given.items():
+        attribute, example = _EXPECTED[name]
+        if one is not None and (isinstance(one, type) or not hasattr(one, attribute)):
+            raise BadInput(f"{name}: expected {example}, got {one!r}")
 
 
 def _check_policy(

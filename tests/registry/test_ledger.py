@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from escalade.errors import BadInput, BudgetExceeded
@@ -403,3 +405,16 @@ def test_reading_an_account_that_is_not_there() -> None:
     assert not purse().limited
     assert purse(1).limited
     assert not purse().braked
+
+
+@pytest.mark.parametrize("given", [Budget("everything", "1"), "tenant:acme", ["tenant:acme"], {"tenant:acme": "1"}])
+def test_a_ledger_takes_a_list_of_budgets(given: Any) -> None:
+    """What is none is refused, and the error shows how it is written."""
+    with pytest.raises(BadInput, match="a ledger takes a list of budgets, Ledger"):
+        Ledger(given)
+
+
+def test_an_account_has_one_limit() -> None:
+    """Two budgets of one account are a mistake: it isn't the last one that holds."""
+    with pytest.raises(BadInput, match="budget 'tenant:acme' is there twice"):
+        Ledger([Budget("tenant:acme", "1"), Budget("tenant:acme", "100")])

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import UnknownName
+from escalade.errors import BadInput, UnknownName
 from escalade.registry.access.conditions import Condition, Test, finder
 from escalade.registry.access.index import Index
 from escalade.registry.access.rules import EVERYBODY, Held, Role, held_rules, parse_role
@@ -93,6 +93,8 @@ class Roles:
     """
 
     def __init__(self, roles: Mapping[str, Iterable[Any] | Mapping[str, Any]]) -> None:
+        if not isinstance(roles, Mapping):
+            raise BadInput(f'expected roles and what they may do, like {{"analyst": ["crm.*:call"]}}, got {roles!r}')
         self._roles: dict[str, Role] = {name: parse_role(name, written) for name, written in roles.items()}
         self._held = held_rules(self._roles)
         self._indexed: dict[frozenset[str], tuple[tuple[Held, ...], Index]] = {}

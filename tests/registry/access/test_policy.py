@@ -252,3 +252,10 @@ def test_the_index_finds_what_matches(patterns: list[str], text: str) -> None:
     """It finds exactly the patterns that match as regular expressions, in order."""
     expected = [n for n, p in enumerate(patterns) if re.fullmatch(".*".join(map(re.escape, p.split("*"))), text)]
     assert Index(patterns).find(text) == expected
+
+
+@pytest.mark.parametrize("given", [["crm.*:call"], "crm.*:call", None])
+def test_a_policy_is_roles_and_what_they_may_do(given: Any) -> None:
+    """A list of permissions, which no role has, is refused."""
+    with pytest.raises(BadInput, match="expected roles and what they may do"):
+        Roles(given)
