@@ -45,6 +45,13 @@ def word(kind: str, name: str) -> str:
     return kind[0] + hashlib.blake2b(f"{kind}:{name}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def tag_of(owners: list[list[str]], model: str, kind: str) -> str:
+    """The words that an answer can be forgotten by."""
+    tenants = [word("tenant", tenant) for tenant, _ in owners]
+    users = [word("user", f"{tenant}/{user}") for tenant, user in owners if user]
+    return " ".join([*tenants, *users, word("model", model), word("kind", kind)])
+
+
 def _plain(value: Any) -> Any:
     """What pydantic knows, as JSON: adapters hand on the classes of answers."""
     import pydantic

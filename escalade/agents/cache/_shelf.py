@@ -11,8 +11,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from escalade.registry.elsewhere import in_background
 from escalade.registry.privacy.outlets import error_line
 
 R = TypeVar("R")
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 CONFIRM = 60.0
 """Seconds for which memory is believed where there is a store."""
 
-_QUIET = 10.0
+_QUIET, _PATIENCE = 10.0, 1.0
 _OVERHEAD = 300
 """Bytes of an entry beside its value, about."""
 
@@ -127,6 +129,7 @@ class Shelf:
         self.memory, self.store, self._failed = memory, store, failed
         self._fresh = float("inf") if store is None else CONFIRM
         self._loud = -_QUIET
+        self._leaving: dict[str, threading.Event] = {}
 
     def near(self, key: str) -> bytes | None:
         """From memory, at once."""
@@ -143,12 +146,28 @@ class Shelf:
 
     def keep(self, key: str, value: bytes, seconds: float, tag: str) -> None:
         """In the store. Blocks."""
+        if (leaving := self._leaving.get(key)) is not None:
+            leaving.wait(_PATIENCE)  # or what is to go would take the new one with it
         self._ask(lambda store: store.set(key, value, seconds, tag))
 
     def drop(self, key: str) -> None:
         """Blocks."""
         self.memory.drop(key)
         self._ask(lambda store: store.delete(key))
+
+    def drop_later(self, key: str) -> None:
+        """`drop`, without waiting for the store."""
+        self.memory.drop(key)
+        if self.store is not None:
+            gone = self._leaving[key] = threading.Event()
+            in_background(partial(self._leave, key, gone))
+
+    def _leave(self, key: str, gone: threading.Event) -> None:
+        try:
+            self._ask(lambda store: store.delete(key))
+        finally:
+            self._leaving.pop(key, None)
+            gone.set()
 
     def forget(self, word: str | None) -> None:
         """Of both levels; raises what the store raises: nobody must believe that it is gone when it isn't."""

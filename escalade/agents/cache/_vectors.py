@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from escalade.agents.cache._key import key_of, place_of, whose, word
+from escalade.agents.cache._key import key_of, place_of, tag_of, whose
 from escalade.agents.cache.kinds import VECTORS
 from escalade.registry.elsewhere import elsewhere
 
@@ -30,8 +30,7 @@ class Vectors:
     def __init__(self, cache: ResponseCache, gateway: str, model: Model, scope: Scope) -> None:
         self._cache, self._shelf, self._model, self._scope = cache, cache.shelf, model.name, scope
         self._owners, self._place = whose(scope, cache.per), place_of(gateway, model)
-        words = [*(word("tenant", tenant) for tenant, _ in self._owners), word("model", model.name)]
-        self._tag, self._seconds = " ".join([*words, word("kind", VECTORS)]), cache.kinds.seconds[VECTORS]
+        self._tag, self._seconds = tag_of(self._owners, model.name, VECTORS), cache.kinds.seconds[VECTORS]
 
     def find(self, texts: list[str]) -> dict[str, Array]:
         """Those that are there. Blocks."""

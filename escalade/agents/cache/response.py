@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from escalade import events
 from escalade.agents._allowed import check_allowed
-from escalade.agents.cache._key import key_of, place_of, whose, word
+from escalade.agents.cache._key import key_of, place_of, tag_of, whose, word
 from escalade.agents.cache._record import Record, flaw
 from escalade.agents.cache._shelf import AnswerStore, Memory, Shelf
 from escalade.agents.cache._variants import family_of
@@ -20,7 +20,6 @@ from escalade.agents.cache.kinds import Classifier, Kinds, is_off, kind_of, ques
 from escalade.agents.cache.parsing import Outputs, watch
 from escalade.agents.cache.usage import CacheStats, Counters
 from escalade.errors import BadInput
-from escalade.registry.elsewhere import in_background
 from escalade.registry.idempotency import Flights
 from escalade.registry.stores.disk_cache import DiskCache
 from escalade.scopes import Scope, current
@@ -109,13 +108,19 @@ class ResponseCache:
         """`with cache.kind("code"):` questions in this block are of this kind. Raises UnknownName."""
         return self.kinds.said(name)
 
-    def evict(self, *, tenant: str | None = None, model: str | None = None, kind: str | None = None) -> None:
-        """Forget all answers of a tenant, of a model (its alias), of a kind; several: each of them.
+    def evict(
+        self, *, tenant: str | None = None, user: str | None = None, model: str | None = None, kind: str | None = None
+    ) -> None:
+        """Forget all answers of a tenant, of a model (its alias), of a kind; several: each of them. `user`: of that
+        tenant, his alone, where each has his own (`per="user"`).
 
-        Other processes on the same store forget within a minute. Raises StoreUnavailable when they may still be there.
+        Other processes on the same store forget within a minute. Raises BadInput; StoreUnavailable when they may still
+        be there.
         """
-        given = {"tenant": tenant, "model": model, "kind": kind}
-        named = [(what, name) for what, name in given.items() if name is not None]
+        if user is not None and (tenant is None or self.per != "user"):
+            raise BadInput('evict: a user has answers of his own with per="user" only, and is named with his tenant')
+        who = ("tenant", tenant) if user is None else ("user", f"{tenant}/{user}")
+        named = [(what, name) for what, name in (who, ("model", model), ("kind", kind)) if name is not None]
         if not named:
             raise BadInput("evict: expected a tenant, a model or a kind; `clear()` forgets everything")
         for what, name in named:
@@ -150,9 +155,7 @@ class ResponseCache:
         if key is None or self.kinds.seconds[kind] <= 0:
             self.counters.refused(scope.principal.tenant, model.name, "never" if key else "not exact")
             return None
-        tag = " ".join(
-            [*(word("tenant", tenant) for tenant, _ in owners), word("model", model.name), word("kind", kind)]
-        )
+        tag = tag_of(owners, model.name, kind)
         family = None if self.similar is None else family_of(owners, place, call, told)
         return Asked(key, tag, kind, question, scope, gateway, model, self._joins(call), family)
 
@@ -244,9 +247,7 @@ class ResponseCache:
                 self._spoiled.popitem(last=False)
         text = self.shelf.near(asked.key)
         if text is None or f'"{record_id}"'.encode() in text:
-            self.shelf.memory.drop(asked.key)
-            if self.shelf.store is not None:
-                in_background(partial(self.shelf.drop, asked.key))
+            self.shelf.drop_later(asked.key)
 
     def _joins(self, call: PreparedCall) -> bool:
         if self.joins != "deterministic":

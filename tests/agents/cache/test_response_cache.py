@@ -94,6 +94,15 @@ def test_cache_per_user() -> None:
     for who in (ANA, BOB, ANA):
         world.ask(who=who)
     assert world.calls == 2
+    world.cache.evict(tenant="acme", user="ana")
+    world.ask(who=BOB)
+    assert world.calls == 2
+    world.ask(who=ANA)
+    assert world.calls == 3
+    with pytest.raises(BadInput, match="with his tenant"):
+        world.cache.evict(user="ana")
+    with pytest.raises(BadInput, match='per="user"'):
+        World().cache.evict(tenant="acme", user="ana")
 
 
 def test_inner_scope_of_another_tenant_is_another_caller() -> None:
