@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import dspy
+import pydantic
 import pytest
 from dspy.lm15 import Config, Message, Request, TextPart
 from dspy.utils.callback import BaseCallback
 
+from escalade.registry.audit import AuditLog
+from escalade.registry.audit.reading import rows
 from tests.agents.cache.worlds import ANA, MODES, World, scope_of
 
 OURS = {"uuid", "timestamp"}
@@ -91,3 +95,50 @@ def test_errors_are_the_same(mode: str) -> None:
         seen.append((type(caught.value), str(caught.value)))
         assert world.cache.stats().entries == 0
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_structured_outputs_are_kept_by_their_schema(mode: str) -> None:
+    """A response format that is a class is a part of the key: another class is another question."""
+
+    class Answer(pydantic.BaseModel):
+        number: int
+
+    class Text(pydantic.BaseModel):
+        number: str
+
+    world = World()
+    with scope_of(ANA, budget="1.00"):
+        lm = world.lm()
+
+        def ask(form: Any) -> Any:
+            if mode == "sync":
+                return lm("hello", response_format=form)
+            return asyncio.run(lm.acall("hello", response_format=form))
+
+        for form in (Answer, Answer, Text, Text):
+            ask(form)
+    assert world.calls == 2
+
+
+def test_what_has_no_exact_text_is_not_kept() -> None:
+    """A setting that JSON can't say, such as a set, has no key: each call is made."""
+    world = World()
+    with scope_of(ANA, budget="1.00"):
+        for _ in range(2):
+            world.lm()("hello", stop={"a", "b"})
+    assert world.calls == 2
+    assert world.row().refused == {"not exact": 2}
+
+
+async def test_hit_is_in_the_audit(tmp_path: Path) -> None:
+    """The audit log has each hit, with its source, also where its record is awaited."""
+    world = World()
+    with AuditLog(tmp_path / "audit.db") as log:
+        async with scope_of(ANA, budget="1.00", recorder=log):
+            with dspy.context(lm=world.lm(), adapter=dspy.ChatAdapter()):
+                for _ in range(2):
+                    await world.predict.acall(question="q")
+    told = [row.fields() for row in rows(tmp_path / "audit.db") if row.event == "outcome"]
+    assert [(each["outcome"], each.get("source", "")) for each in told] == [("ok", ""), ("ok", "cache")]
+    assert world.calls == 1

@@ -190,6 +190,19 @@ async def test_streams_are_made_and_kept() -> None:
     assert world.calls == 1
 
 
+@pytest.mark.parametrize("modes", [("sync", "async"), ("async", "sync"), ("async", "async")])
+def test_caches_on_one_folder_make_one_call(tmp_path: Path, modes: tuple[str, str]) -> None:
+    """Two caches that know nothing of each other but the folder: the second waits for the first one's answer."""
+    worlds = [World([0.4], path=tmp_path / "answers") for _ in modes]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(worlds[0].ask, "q", modes[0])
+        time.sleep(0.15)
+        second = pool.submit(worlds[1].ask, "q", modes[1])
+        assert (first.result().answer, second.result().answer) == ("42", "42")
+    assert [world.calls for world in worlds] == [1, 0]
+    assert worlds[1].row().hits == {"store": 1}
+
+
 WORKER = """
 import sys, time
 from pathlib import Path
