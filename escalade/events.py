@@ -274,13 +274,14 @@ class BudgetCrossed(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
     """A physical use of a resource, a model or a tool, was settled at `cost`. `permission`, `effect`: what a policy was
-    asked for it.
+    asked for it. `approved`: by a person, for this very use.
     """
 
     resource: str
     cost: int
     permission: str = ""
     effect: str = ""
+    approved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

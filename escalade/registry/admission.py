@@ -276,5 +276,12 @@ def _announce(scope: Scope, entry: Entry) -> None:
     label = f"{entry.resource}@{entry.version}" if entry.version else entry.resource
     if entry.kind == "tool":
         events.emit(scope, events.ToolCalled, tool=label, cost=entry.cost, outcome=entry.outcome)
-    permission, effect = entry.permission, entry.side_effects
-    events.emit(scope, events.Settled, resource=label, cost=entry.cost, permission=permission, effect=effect)
+    events.emit(
+        scope,
+        events.Settled,
+        resource=label,
+        cost=entry.cost,
+        permission=entry.permission,
+        effect=entry.side_effects,
+        approved=bool(entry.approval_id),
+    )

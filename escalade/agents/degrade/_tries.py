@@ -35,10 +35,12 @@ class Seen:
     hits: int = 0
     uses: int = 0
     fell_back: str = ""
+    approved: bool = False
 
     def __call__(self, event: Any) -> None:
         if isinstance(event, events.Settled):
             self.uses += 1
+            self.approved = self.approved or event.approved
             if event.permission:
                 self.used.add((event.permission, event.effect))
         elif isinstance(event, events.CacheHit):

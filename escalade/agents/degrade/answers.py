@@ -2,9 +2,12 @@
 
 An answer is found by whoever may have it: its key is made of the program, the tenant (or user) and the roles of
 everybody on whose behalf it was asked, the policy, and the inputs. It also knows what was used to make it, and is given
-only to a caller who may use all of that now. Without a policy that has a digest, nothing is kept.
+only to a caller who may use all of that now, whatever the arguments and without asking a person: nobody knows here
+which ones were used, and one consent is no consent to the next answer. Without a policy that has a digest, nothing is
+kept.
 
-Values are JSON; what doesn't come back from JSON as it was is not kept, nor is an answer that was cut off.
+Values are JSON; what doesn't come back from JSON as it was is not kept, nor is an answer that was cut off, nor one that
+was made with a tool that changes the world: "it is booked" is only true once.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from typing import Any, Literal, Protocol
 from escalade.errors import BadInput
 from escalade.registry.cache import Cache, Forgiving, MemoryCache
 from escalade.registry.canonical import digest
-from escalade.scopes import Scope
+from escalade.scopes import Decided, Scope
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = "answer/1"
+
+_HARMLESS = frozenset({"", "none", "read"})
 
 
 class Similar(Protocol):
@@ -102,8 +107,8 @@ class Answers:
         used: Iterable[tuple[str, str]],
     ) -> None:
         """Keep an answer, if it can be. `used`: permission and effect of each resource that it was made with."""
-        key = self._key(program, inputs, scope)
-        if key is None:
+        key, used = self._key(program, inputs, scope), tuple(used)
+        if key is None or not all(effect in _HARMLESS for _, effect in used):
             return
         said = {"at": self._now(), "outputs": dict(outputs), "used": sorted(map(list, used))}
         try:
@@ -129,7 +134,7 @@ class Answers:
         except (ValueError, TypeError, KeyError) as error:  # none of ours
             self._cache.note(error)
             return None
-        if age > self.stale or not all(scope.permits(permission, effect).allowed for permission, effect in used):
+        if age > self.stale or not all(_free_to_use(scope.permits(*one)) for one in used):
             return None
         return Kept(outputs, max(0.0, age))
 
@@ -161,3 +166,7 @@ class Answers:
 
     def _count_failure(self) -> None:
         self.failed += 1
+
+
+def _free_to_use(decided: Decided) -> bool:
+    return decided.allowed and not decided.closer and not decided.approval

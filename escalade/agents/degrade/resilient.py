@@ -175,7 +175,7 @@ class Resilient(dspy.Module):
             tried: Tried = yield Call(program, self.timeout)
             if tried.error is None:
                 made = made_by(tried, number, reasons)
-                if self.answers is not None and made.level in {2, 3} and tried.whole:
+                if self.answers is not None and made.level in {2, 3} and tried.whole and not tried.seen.approved:
                     outputs = dict(made.items())
                     yield Ask(partial(self.answers.keep, self.name, inputs, scope, outputs, frozenset(tried.seen.used)))
                 return made

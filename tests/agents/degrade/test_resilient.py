@@ -22,7 +22,15 @@ from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.agents.policies import Threshold
-from escalade.errors import AuditUnavailable, BadInput, BudgetExceeded, NoScope, PermissionDenied, ScopeClosed
+from escalade.errors import (
+    ApprovalRequired,
+    AuditUnavailable,
+    BadInput,
+    BudgetExceeded,
+    NoScope,
+    PermissionDenied,
+    ScopeClosed,
+)
 from escalade.registry.access import Roles
 from escalade.registry.audit import AuditLog
 from escalade.registry.audit.reading import tail
@@ -34,6 +42,8 @@ from escalade.registry.stores.disk_cache import DiskCache
 from escalade.registry.tools import tool
 from escalade.scopes import Principal
 from tests.agents.scripted import Scripted
+from tests.registry.approvals.calls import BOSS, charge, desk, governed
+from tests.registry.approvals.calls import scope as approving
 from tests.registry.helpers import Clock
 
 PRICE = Price.of("1", "2")
@@ -449,6 +459,74 @@ def test_what_is_not_kept(mode: Mode) -> None:
     with escalade.scope():
         resilient = Resilient(Odd(), answers=Answers(), outputs=["answer"])
         assert [ask(resilient, mode).level for _ in range(2)] == [2, 2]
+
+
+@pytest.mark.parametrize(("effect", "levels"), [("read", [2, 1]), ("write", [2, 2])])
+def test_what_changes_the_world_is_not_kept(mode: Mode, effect: Any, levels: list[int]) -> None:
+    """An answer that was made with a writing tool is given once: it would not be true the second time."""
+
+    @tool(version="1.0.0", cost="0.01", side_effects=effect)
+    def book(question: str) -> str:
+        """Book it."""
+        return "booked"
+
+    call = Registry([book]).resolve("book")
+
+    class Books(dspy.Module):
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=call(question=question))
+
+        async def aforward(self, question: str) -> Any:
+            return self.forward(question)
+
+    resilient = Resilient(Books(), answers=Answers(), outputs=["answer"])
+    with escalade.scope():
+        assert [ask(resilient, mode).level for _ in range(2)] == levels
+
+
+@pytest.mark.parametrize("grant", [{"permit": "search:call", "when": {"question": {"in": ["When?"]}}}])
+def test_arguments_that_a_policy_looks_at(mode: Mode, grant: Any) -> None:
+    """Where it depends on the arguments who may use a tool, an answer of before is given to nobody."""
+
+    @tool(version="1.0.0", cost="0.01", side_effects="read")
+    def search(question: str) -> str:
+        """Search."""
+        return "found"
+
+    call = Registry([search]).resolve("search")
+
+    class Searches(dspy.Module):
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=call(question=question))
+
+        async def aforward(self, question: str) -> Any:
+            return self.forward(question)
+
+    resilient = Resilient(Searches(), answers=Answers(), outputs=["answer"])
+    with escalade.scope(principal=ANA, access=Roles({"user": {"grants": [grant]}})):
+        assert [ask(resilient, mode).level for _ in range(2)] == [2, 2]
+
+
+def test_one_consent_is_one_answer(mode: Mode) -> None:
+    """An answer that was made with a call that a person approved is given once; the next one asks again."""
+    used = governed(charge, approval="always", side_effects="read")
+    at = desk()
+
+    class Charges(dspy.Module):
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=used(amount=5))
+
+        async def aforward(self, question: str) -> Any:
+            return self.forward(question)
+
+    resilient = Resilient(Charges(), answers=Answers(), outputs=["answer"])
+    with approving(at):
+        with pytest.raises(ApprovalRequired) as caught:
+            ask(resilient, mode)
+        at.approve(caught.value.request_id, BOSS)
+        assert ask(resilient, mode).level == 2
+        with pytest.raises(ApprovalRequired):
+            ask(resilient, mode)
 
 
 def test_answers_on_disk(mode: Mode, tmp_path: Path) -> None:
