@@ -278,7 +278,7 @@ _VALUE = st.text(st.characters(codec="ascii", exclude_characters="\r\x0b\x0c\x1c
     reasoning=_VALUE | st.sampled_from(["a\n[[", "[[ ## x", "x [[ ## y ## ]] z", "]] [[ ##", "\n\n[\n"]),
     answer=_VALUE,
     cuts=st.lists(st.integers(1, 12), min_size=1, max_size=30),
-    kind=st.sampled_from([dspy.ChatAdapter, dspy.JSONAdapter]),
+    kind=st.sampled_from([dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter]),
 )
 def test_pieces_make_the_value_that_is_parsed(reasoning, answer, cuts, kind):
     """However an answer is cut into pieces: what is given is never taken back, and is in the end what DSPy parses."""
