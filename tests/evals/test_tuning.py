@@ -244,14 +244,17 @@ def test_a_guarantee_is_the_guaranteed_threshold(world):
     assert again.policy == policy
 
 
-def test_a_hard_budget_per_question_stays(world):
-    """Within a `Budgeted` the threshold is tuned, and what a question may cost is what it was."""
-    qa = make(world, Budgeted(Threshold(0.3), "0.004"))
+@pytest.mark.parametrize("limit", ["0.004", "0.05"])
+def test_a_hard_budget_per_question_stays(world, limit):
+    """Within a `Budgeted` the threshold is tuned, and what a question may cost is what it was, whatever is chosen."""
+    qa = make(world, Budgeted(Threshold(0.3), limit))
     with escalade.scope(budget="5.00"):
-        tuned = tune(qa, world.task(150, 1), world.metric, dollars_per_point="0.0005")
-        assert tuned.report.policy.per_request == Money.of("0.004")
-        assert tuned.report.policy.policy.threshold != 0.3
-        assert max(tuned.program(**e.inputs()).cost for e in world.task(20, 2)) <= Money.of("0.004")
+        tuned = tune(qa, world.task(100, 1), world.metric, dollars_per_point="0.005")
+        assert isinstance(tuned.report.policy, Budgeted)
+        assert tuned.report.policy.policy != Threshold(0.3)
+        for options in ({"margin": 0.0}, {"guarantee": (0.1, 0.2)}):
+            assert tune_on(qa, tuned.outcomes, **options).report.policy.per_request == Money.of(limit)
+        assert max(tuned.program(**e.inputs()).cost for e in world.task(20, 2)) <= Money.of(limit)
 
 
 @pytest.mark.parametrize("policy", [Constant(0), Agreement((0, 1), then=2)])
