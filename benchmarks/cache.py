@@ -51,11 +51,11 @@ async def _hits(repeats: int) -> list[dict[str, Any]]:
     ratio = best["near"] / best["dspy"]
     through = "through Predict.acall"
     plain = "ratio to DSPy's own, without tenants or roles"
-    far = best["far"] / best["near"]
+    slower = best["far"] / best["near"]
     return [
         _figure(f"cache: a hit in memory, {through}", best["near"], "us", HIT_US, ratio, plain),
         _figure("cache: the part of it that is ours", best["own"], "us", OWN_US, None, "key, look-up, JSON, guard"),
-        _figure(f"cache: a hit on disk, {through}", best["far"], "us", DISK_US, far, "ratio to memory; in a thread"),
+        _figure(f"cache: a hit on disk, {through}", best["far"], "us", DISK_US, slower, "ratio to memory; in a thread"),
     ]
 
 

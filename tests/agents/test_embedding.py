@@ -30,25 +30,23 @@ from escalade.registry.opening import configure, scope
 from escalade.registry.prices import Price
 from escalade.scopes import Principal
 from tests.agents.cache.worlds import ANA, BOB, EVE, MODES, scope_of
+from tests.agents.scripted import Scripted
 
 PRICE = Price.of("0.02", "0")
 
 
-class Counting:
+class Counting(Scripted):
     """Vectors that tell their text by its length and first letter; one token per text. Fails as it is told."""
 
-    name = "counting"
-    supports_function_calling = supports_response_schema = supports_reasoning = False
-    supported_params: frozenset[str] = frozenset()
-
     def __init__(self, *script: Any, counts: bool = True) -> None:
+        super().__init__()
         self.batches: list[list[str]] = []
-        self._script, self._counts = list(script), counts
+        self._failures, self._counts = list(script), counts
 
     def embed(self, model: str, texts: list[str]) -> Embedded:
         self.batches.append(list(texts))
-        if self._script:
-            item = self._script.pop(0)
+        if self._failures:
+            item = self._failures.pop(0)
             if isinstance(item, BaseException):
                 raise item
             return item
