@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 
 from escalade.agents._attempts import ANSWERS_BADLY
+from escalade.agents.cache.kinds import uncached
 from escalade.errors import BudgetExceeded, DataError, UnknownPrice
 from escalade.evals import curves
 from escalade.evals.statistics import mean_interval
@@ -41,7 +42,7 @@ class Point:
 def frontier(
     programs: Mapping[str, dspy.Module], devset: Sequence[Any], metric: Callable[[Any, Any], Any]
 ) -> tuple[Point, ...]:
-    """Run each program on each example, in the current scope; the cheapest first.
+    """Run each program on each example, in the current scope and without a cache; the cheapest first.
 
     `on_frontier`: no other program is as good and cheaper, or as cheap and better. Raises DataError without examples or
     programs, UnknownPrice, and BudgetExceeded when the money ends: a program that it cut short can't be compared.
@@ -62,7 +63,7 @@ def frontier(
 def _ran(program: dspy.Module, example: Any, metric: Callable[[Any, Any], Any]) -> tuple[float, int, bool]:
     """(quality, nano-dollars, did it fail)."""
     outer, quality, failed = require("frontier"), 0.0, False
-    with Entered(lambda: outer.narrow(name="frontier"), check=True) as account:
+    with uncached(), Entered(lambda: outer.narrow(name="frontier")) as account:
         try:
             prediction = program(**dict(example.inputs().items()))
         except BudgetExceeded:

@@ -220,6 +220,8 @@ def _check_hopes(account: Scope, needed: int) -> None:
 
 
 def _inputs(example: Any) -> dict[str, Any]:
+    if not hasattr(example, "inputs"):
+        raise DataError(f"expected dspy.Examples with their inputs marked, got {example!r}")
     return dict(example.inputs().items())
 
 

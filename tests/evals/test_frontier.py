@@ -8,6 +8,7 @@ from dspy import lm15
 
 import escalade
 from escalade.agents._route import Retry
+from escalade.agents.cache import ResponseCache
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
@@ -49,6 +50,15 @@ def test_any_program_and_metrics_with_feedback(world):
         [plain] = frontier({"plain": dspy.Predict("question -> answer")}, devset, world.feedback)
     assert plain.cost.mean * 20 == pytest.approx(int(run.spent))
     assert 0 < plain.quality.mean < 1
+
+
+def test_a_cache_makes_no_program_cheaper(world):
+    """The same program twice costs the same twice, though the second could have had its answers from the cache."""
+    gateway = Gateway(world.as_models(), cache=ResponseCache())
+    with escalade.scope(budget="1.00"):
+        first, second = frontier({n: on(gateway, "small") for n in ("a", "b")}, world.task(10, 1), world.metric)
+    assert first.cost == second.cost
+    assert first.cost.mean > 0
 
 
 def test_failures_count_as_wrong(world):

@@ -282,6 +282,12 @@ def test_what_makes_no_sense_is_refused(world, options, complaint):
     assert sum(world.calls.values()) == 0
 
 
+def test_what_is_no_example_is_refused(world):
+    """A list of dicts is no training set."""
+    with escalade.scope(budget="5.00"), pytest.raises(DataError, match="inputs marked"):
+        tune(make(world), [{"question": "?"}] * 100, world.metric)
+
+
 def test_without_a_scope_nothing_is_recorded(world):
     """Somebody has to pay."""
     with pytest.raises(NoScope):
