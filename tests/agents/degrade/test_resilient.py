@@ -578,6 +578,44 @@ def test_similar_answers(mode: Mode) -> None:
         assert ask(resilient, mode, "Opening times?").level == 5
 
 
+class Broken:
+    """An index whose embedder is down, too."""
+
+    def find(self, family: str, question: str) -> str | None:
+        raise lm15.ServerError("boom", provider="test", status=500)
+
+    def learn(self, family: str, question: str, key: str) -> None:
+        raise lm15.ServerError("boom", provider="test", status=500)
+
+
+def test_an_index_that_fails_is_a_miss(mode: Mode) -> None:
+    """Where nothing can be compared, nothing is similar; the answer itself is kept, and the failures are counted."""
+    program, _ = models(["[[ ## answer ## ]]\nours\n\n[[ ## completed ## ]]", *[DOWN] * FOREVER])
+    answers = Answers(similar=Broken())
+    resilient = Resilient(program, answers=answers)
+    with who(ANA):
+        assert ask(resilient, mode, "Opening hours?").level == 2
+        assert ask(resilient, mode, "Opening times?").level == 5
+        assert ask(resilient, mode, "Opening hours?").level == 1
+    assert answers.failed == 2
+
+
+def test_inputs_that_are_no_json_are_not_kept(mode: Mode) -> None:
+    """What can't be a key finds nothing, and disturbs nothing."""
+
+    class Takes(dspy.Module):
+        def forward(self, question: Any) -> Any:
+            return dspy.Prediction(answer="yes")
+
+        async def aforward(self, question: Any) -> Any:
+            return self.forward(question)
+
+    resilient = Resilient(Takes(), answers=Answers(similar=Letters()), outputs=["answer"])
+    with escalade.scope():
+        for odd in (object(), float("nan")):
+            assert [ask(resilient, mode, odd).level for _ in range(2)] == [2, 2]  # type: ignore[arg-type]
+
+
 def test_similar_answers_by_ngrams(mode: Mode) -> None:
     """With the index of the response cache: other words for the same are found, another number is not."""
     program, _ = models(["[[ ## answer ## ]]\nours\n\n[[ ## completed ## ]]", *[DOWN] * FOREVER])
