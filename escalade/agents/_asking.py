@@ -183,6 +183,7 @@ class Meter:
         self._model, self._use = model, use
         self._given, self._seen = model.input_bound(sent), 0
         self._usage: Any = None
+        self._cut = False
         self._waiting: tuple[Any, ...] = ()
 
     def saw(self, event: Any) -> tuple[Any, ...]:
@@ -196,7 +197,7 @@ class Meter:
             delta = event.delta
             self._seen += len((getattr(delta, "text", None) or getattr(delta, "input", None) or "").encode())
         elif event.type == "end":
-            self._usage = event.usage
+            self._usage, self._cut = event.usage, event.finish_reason == "length"
         price = self._model.price
         if price is not None:
             self._use.cost = min(self._use.held, int(price.cost(self._given, self._seen)))
@@ -208,6 +209,8 @@ class Meter:
         place.answered()
         count(place, self._usage)
         self._model.counted(self._usage)
+        if self._cut:
+            self._use.scope.note_truncated()
         bill = self._model.bill(self._usage)
         if bill is not None:
             self._use.cost = bill

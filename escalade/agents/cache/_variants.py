@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from escalade.agents.cache._key import key_of
 from escalade.agents.cache.kinds import around
 from escalade.registry.elsewhere import elsewhere
+from escalade.scopes import Entered
 
 if TYPE_CHECKING:
     from escalade.agents.cache.response import Asked, Found, ResponseCache
@@ -37,7 +38,8 @@ def similar_to(cache: ResponseCache, asked: Asked) -> Found | None:
     if cache.similar is None or asked.family is None:
         return None
     try:
-        key = cache.similar.find(asked.family, asked.question)
+        with _without(asked):
+            key = cache.similar.find(asked.family, asked.question)
     except Exception as error:  # noqa: BLE001 - whatever the embedder raises, the model can be asked
         cache.shelf.note(error)
         return None
@@ -49,7 +51,8 @@ async def asimilar_to(cache: ResponseCache, asked: Asked) -> Found | None:
     if cache.similar is None or asked.family is None:
         return None
     try:
-        key = await cache.similar.afind(asked.family, asked.question)
+        async with _without(asked):
+            key = await cache.similar.afind(asked.family, asked.question)
     except Exception as error:  # noqa: BLE001 - whatever the embedder raises, the model can be asked
         cache.shelf.note(error)
         return None
@@ -59,6 +62,11 @@ async def asimilar_to(cache: ResponseCache, asked: Asked) -> Found | None:
     if text is None and cache.shelf.store is not None:
         text = await elsewhere(partial(_far, cache, asked, key))
     return cache.stand_in(asked, key, text)
+
+
+def _without(asked: Asked) -> Entered:
+    """A scope for the vectors: what is refused for them must not spoil the caller's, who can do without."""
+    return Entered(lambda: asked.scope.narrow(name="similar", optional=True), check=False)
 
 
 def _far(cache: ResponseCache, asked: Asked, key: str) -> bytes | None:

@@ -31,7 +31,7 @@ class Ask(NamedTuple):
 class Seen:
     """What happened in one call; listens to its scope."""
 
-    used: set[tuple[str, str]]
+    used: set[tuple[str, str, str]]
     hits: int = 0
     uses: int = 0
     fell_back: str = ""
@@ -42,7 +42,7 @@ class Seen:
             self.uses += 1
             self.approved = self.approved or event.approved
             if event.permission:
-                self.used.add((event.permission, event.effect))
+                self.used.add((event.permission, event.effect, event.resource))
         elif isinstance(event, events.CacheHit):
             self.hits += 1
         elif isinstance(event, events.FellBack):

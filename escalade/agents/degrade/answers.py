@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from escalade.agents.degrade._barred import barred
 from escalade.errors import BadInput
 from escalade.registry.cache import Cache, Forgiving, MemoryCache
 from escalade.registry.canonical import digest
-from escalade.scopes import Decided, Scope
+from escalade.scopes import Entered, Scope
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "answer/1"
+_FORMAT = "answer/2"
 
 _HARMLESS = frozenset({"", "none", "read"})
 
@@ -92,7 +93,8 @@ class Answers:
         if self._similar is None or (placed := self._place(program, inputs, scope)) is None:
             return None
         try:
-            key = self._similar.find(*placed)
+            with Entered(lambda: scope.narrow(name="similar", optional=True), check=False):
+                key = self._similar.find(*placed)  # vectors may cost; what is refused for them costs no answer
         except Exception as error:  # noqa: BLE001 - an embedder of anybody's; it may be what is down
             self._cache.note(error)
             return None
@@ -104,11 +106,11 @@ class Answers:
         inputs: Mapping[str, Any],
         scope: Scope,
         outputs: Mapping[str, Any],
-        used: Iterable[tuple[str, str]],
+        used: Iterable[tuple[str, str, str]],
     ) -> None:
-        """Keep an answer, if it can be. `used`: permission and effect of each resource that it was made with."""
+        """Keep an answer, if it can be. `used`: permission, effect and name of each resource that it was made with."""
         key, used = self._key(program, inputs, scope), tuple(used)
-        if key is None or not all(effect in _HARMLESS for _, effect in used):
+        if key is None or not all(effect in _HARMLESS for _, effect, _ in used):
             return
         said = {"at": self._now(), "outputs": dict(outputs), "used": sorted(map(list, used))}
         try:
@@ -130,11 +132,12 @@ class Answers:
             return None
         try:
             said = json.loads(text)
-            age, outputs, used = self._now() - said["at"], dict(said["outputs"]), [(p, e) for p, e in said["used"]]
+            age, outputs = self._now() - said["at"], dict(said["outputs"])
+            used = [(permission, effect, name) for permission, effect, name in said["used"]]
         except (ValueError, TypeError, KeyError) as error:  # none of ours
             self._cache.note(error)
             return None
-        if age > self.stale or not all(_free_to_use(scope.permits(*one)) for one in used):
+        if age > self.stale or not all(_may_use(scope, *one) for one in used):
             return None
         return Kept(outputs, max(0.0, age))
 
@@ -168,5 +171,7 @@ class Answers:
         self.failed += 1
 
 
-def _free_to_use(decided: Decided) -> bool:
-    return decided.allowed and not decided.closer and not decided.approval
+def _may_use(scope: Scope, permission: str, effect: str, name: str) -> bool:
+    """By the policy; and a model by its own roles and regions, too."""
+    decided = scope.permits(permission, effect)
+    return decided.allowed and not decided.closer and not decided.approval and not barred(name, permission, scope)

@@ -1,0 +1,157 @@
+"""Walls around models, tried where they are thin: kept answers, streams that are cut off, vectors one can't pay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import dspy
+import numpy as np
+import pytest
+from dspy.lm15 import StreamEndEvent, Usage
+
+import escalade
+from escalade import events
+from escalade.agents._route import Retry
+from escalade.agents.cache import ResponseCache
+from escalade.agents.cache.similar import SimilarityCache
+from escalade.agents.degrade import Answers, Resilient
+from escalade.agents.escalate import Escalate
+from escalade.agents.gateway import Gateway
+from escalade.agents.models import Model
+from escalade.agents.policies import Constant
+from escalade.agents.streaming import Answered, stream
+from escalade.agents.transports import Embedded
+from escalade.errors import PermissionDenied
+from escalade.registry.access import Roles
+from escalade.registry.prices import Price
+from escalade.scopes import Principal
+from tests.agents.scripted import Scripted
+
+PRICE = Price.of("0.10", "0.40")
+ACCESS = Roles({"user": ["model.*:call"]})
+MODES = ("sync", "async")
+
+
+def asked(program: dspy.Module, mode: str = "sync") -> Any:
+    """One question."""
+    if mode == "sync":
+        return program(question="What is the capital of Peru?")
+    return asyncio.run(program.acall(question="What is the capital of Peru?"))
+
+
+def on(gateway: Gateway, **options: Any) -> dspy.Predict:
+    """A program on its model."""
+    program = dspy.Predict("question -> answer")
+    program.set_lm(gateway.lm("main", **options))
+    return program
+
+
+def who(name: str, **options: Any) -> Any:
+    """A scope of that user of acme."""
+    return escalade.scope(principal=Principal(name, "acme", "user"), access=ACCESS, **options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("down", [False, True])
+def test_kept_answer_is_not_for_who_is_bound_to_another_region(mode: str, *, down: bool) -> None:
+    """Fresh or stale, an answer by a model in the US is for a colleague, and not for one who may use the EU only."""
+    regions = {"user:eve": "eu"}
+    gateway = Gateway([Model("main", "sim/main", Scripted(), price=PRICE, region="us")], name="walls", regions=regions)
+    resilient = Resilient(on(gateway), answers=Answers(fresh=0 if down else 60))
+    with who("bob"):
+        assert asked(resilient, mode).source == "primary"
+    gateway.model("main").transport = Scripted([dspy.lm15.ServerError("down", provider="x", status=500)] * 99)
+    gateway.retry = Retry(retries=0)
+    with who("ann"):
+        assert asked(resilient, mode).source == ("stale" if down else "cache")
+    with who("eve"), pytest.raises(PermissionDenied):
+        asked(resilient, mode)
+
+
+def test_kept_answer_is_not_for_who_lost_the_model() -> None:
+    """A model that is for other roles by now: answers of before are not given either."""
+    gateway = Gateway([Model("main", "sim/main", Scripted(), price=PRICE)], name="walls")
+    resilient = Resilient(on(gateway), answers=Answers())
+    with who("bob"):
+        asked(resilient)
+        gateway.model("main").roles = ("vip",)
+        with pytest.raises(PermissionDenied):
+            asked(resilient)
+
+
+class CutOff(Scripted):
+    """Its answers end where they have no more room."""
+
+    def _events(self, request: Any) -> Iterator[Any]:
+        for event in super()._events(request):
+            end = event.type == "end"
+            yield StreamEndEvent(finish_reason="length", usage=event.usage) if end else event
+
+
+def test_streamed_answer_that_is_cut_off_is_not_kept() -> None:
+    """With a stream as without: what was cut off is answered once, and not given again."""
+    gateway = Gateway([Model("main", "sim/main", CutOff(), price=PRICE)], name="walls")
+    resilient = Resilient(on(gateway), answers=Answers())
+
+    async def followed() -> Any:
+        return [event async for event in stream(resilient, question="When?")][-1]
+
+    with escalade.scope():
+        for _ in range(2):
+            last = asyncio.run(followed())
+            assert isinstance(last, Answered)
+            assert last.result.source == "primary"
+
+
+def test_streamed_attempt_that_is_cut_off_is_told_so() -> None:
+    """A rung whose streamed answer has no more room is 'truncated', as it is without a stream, not 'wrong_format'."""
+    gateway = Gateway([Model("main", "sim/main", CutOff(["[[ ## ans"] * 9), price=PRICE)], name="walls")
+    climb = Escalate("question -> answer", rungs=["main"], policy=Constant(0), gateway=gateway, confidence=False)
+    heard: list[Any] = []
+
+    async def followed() -> None:
+        async for _ in climb.stream(question="When?"):
+            pass
+
+    with escalade.scope(listen=heard.append), pytest.raises(dspy.utils.exceptions.AdapterParseError):
+        asyncio.run(followed())
+    assert [event.why for event in heard if isinstance(event, events.RungTried)] == ["truncated"]
+
+
+class Vectors(Scripted):
+    """All texts have the same vector."""
+
+    def embed(self, model: str, texts: list[str]) -> Embedded:
+        return Embedded(np.ones((len(texts), 3)), Usage(input_tokens=len(texts), output_tokens=0))
+
+    async def aembed(self, model: str, texts: list[str]) -> Embedded:
+        return self.embed(model, texts)
+
+
+def dear() -> SimilarityCache:
+    """An index by vectors that cost more than the tests have."""
+    model = Model("vectors", "sim/vectors", Vectors(), price=Price.of("100000", "0"), kind="embedding")
+    return SimilarityCache(Gateway([model], name="walls vectors").embedder("vectors"), threshold=0.9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vectors_that_one_cannot_pay_cost_no_answer(mode: str) -> None:
+    """The cache looks for similar questions with a model that the budget is too small for: a miss, and no refusal when
+    the scope is left.
+    """
+    cache = ResponseCache(similar=dear())
+    gateway = Gateway([Model("main", "sim/main", Scripted(), price=PRICE)], name="walls", cache=cache)
+    with who("bob", budget="0.01") as run:
+        assert asked(on(gateway, temperature=0.0), mode).answer == "42"
+    assert run.spent == PRICE.cost(100, 20)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vectors_that_one_cannot_pay_cost_no_apology(mode: str) -> None:
+    """Resilient apologises where the vectors for level 4 don't fit the budget; leaving the scope raises nothing."""
+    down = Scripted([dspy.lm15.ServerError("down", provider="x", status=500)] * 99)
+    gateway = Gateway([Model("main", "sim/main", down, price=PRICE)], name="walls", retry=Retry(retries=0))
+    with who("bob", budget="0.01"):
+        assert asked(Resilient(on(gateway), answers=Answers(similar=dear())), mode).level == 5
