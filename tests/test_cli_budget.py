@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,17 +23,14 @@ BUDGETS = [Budget("tenant:acme", "1.00", "day"), Budget("everything", "500", "mo
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> str:
+def store(tmp_path: Path) -> Iterator[str]:
     """A store in which 85 cents of a dollar are used: 60 spent, 25 held."""
     path = tmp_path / "budgets.db"
     ledger = SqliteLedger(path, BUDGETS)
     ledger.purse(Principal("bo", "acme")).reserve(60 * CENT).settle(60 * CENT)
-    held.append(ledger.purse(ANA).reserve(25 * CENT))
-    return str(path)
-
-
-held: list[Any] = []
-"""Kept: a reservation that nobody keeps is freed."""
+    held = ledger.purse(ANA).reserve(25 * CENT)
+    yield str(path)
+    held.release()
 
 
 def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
