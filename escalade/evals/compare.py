@@ -198,8 +198,16 @@ def _entries(lineup: Lineup, policies: Sequence[str | Policy | Fitted] | None, f
         return lineup.default(fitted=_notes.enough(lineup.outcomes, folds))
     if not policies:
         raise BadInput("no policy to compare; name one or more, or none at all for the default line-up")
-    entries = [lineup.entry(p) if isinstance(p, str) else Entry(p.name, p) for p in policies]
-    return list({entry.name: entry for entry in entries}.values())
+    if isinstance(policies, str) or not isinstance(policies, Sequence):
+        raise BadInput(f"policies: expected a list, [{policies!r}]")
+    found: dict[str, Entry] = {}
+    for given in policies:
+        if not isinstance(given, str) and not hasattr(given, "name"):
+            raise BadInput(f"policies: expected names and policies, like Threshold(0.8), got {given!r}")
+        entry = lineup.entry(given) if isinstance(given, str) else Entry(given.name, given)
+        if found.setdefault(entry.name, entry).play != entry.play:
+            raise BadInput(f"two policies are named {entry.name!r}; rows need different names, as in name='mine'")
+    return list(found.values())
 
 
 def _baseline(lineup: Lineup, entries: list[Entry], name: str | None) -> Entry:

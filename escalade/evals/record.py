@@ -17,7 +17,7 @@ import numpy as np
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt, View
 from escalade.agents.forms import Form
-from escalade.errors import BudgetExceeded, DataError
+from escalade.errors import BadInput, BudgetExceeded, DataError
 from escalade.evals._codes import fact_column
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
 
@@ -33,19 +33,25 @@ Metric = Callable[[Any, Any], float]
 def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: str = "recorded") -> Outcomes:
     """Try every rung of `program` on every example and keep the figures.
 
-    `examples`: `dspy.Example`s with their inputs marked. Runs in the current scope, which pays. Raises DataError
+    `examples`: `dspy.Example`s with their inputs marked. Runs in the current scope, which pays. Each question is graded
+    before the next one is asked: a metric with a mistake is found for the price of one. Raises DataError
     without examples, BudgetExceeded when the budget ends before the table is full: one with holes would be wrong.
     """
     if not examples:
         raise DataError("no examples to record")
+    if not callable(metric):
+        raise BadInput(f"metric: expected a function of an example and a prediction, got {metric!r}")
+    if wrong := [one for one in examples if not hasattr(one, "inputs")]:
+        raise DataError(f"expected dspy.Examples with their inputs marked, got {wrong[0]!r}")
     views: list[View] = []
     table: list[list[Attempt]] = []
+    quality: list[list[float]] = []
     for example in examples:
         inputs = dict(example.inputs().items())
         views.append(program.view(**inputs))
         with uncached():  # what was paid for before would be recorded as free
             table.append([_tried(program, rung, inputs) for rung in range(len(program.rungs))])
-    quality = [[_graded(metric, e, a) for a in row] for e, row in zip(examples, table, strict=True)]
+        quality.append([_graded(metric, example, attempt) for attempt in table[-1]])
     return Outcomes(
         name=name,
         rungs=program.rungs,

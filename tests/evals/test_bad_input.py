@@ -6,7 +6,16 @@ import gzip
 
 import pytest
 
+from escalade.agents.escalate import Escalate
+from escalade.agents.gateway import Gateway
+from escalade.agents.policies import Threshold
+from escalade.agents.world import World
 from escalade.cli import main
+from escalade.errors import BadInput
+from escalade.evals.compare import compare
+from escalade.evals.record import record
+from escalade.money import Money
+from escalade.registry.opening import scope
 
 HOLES = "question_id,model,correct\n1,a,1\n1,b,0\n2,a,1\n3,a,0\n3,b,1\n"
 FILES = {
@@ -138,3 +147,39 @@ def test_unknown_command(capsys) -> None:
     """A command that doesn't exist is bad input too."""
     assert main(["compere"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ("agreement-2", r"policies: expected a list, \['agreement-2'\]"),
+        (Threshold(0.8), "policies: expected a list"),
+        ([0.8], "expected names and policies, like Threshold"),
+        ([Threshold(0.7), Threshold(0.9)], "two policies are named 'threshold'; rows need different names"),
+    ],
+)
+def test_policies_to_compare_are_a_list_of_different_names(policies, expected):
+    """No policy is dropped without a word because another one has its name."""
+    with pytest.raises(BadInput, match=expected):
+        compare(None, policies)
+
+
+def test_the_same_policy_twice_is_one_row():
+    """Naming one twice is no mistake."""
+    rows = compare(None, [Threshold(0.9), Threshold(0.9), "agreement-2", "agreement-2"]).rows
+    assert sorted(row.name for row in rows) == ["agreement-2", "gpt-4-1106", "threshold"]
+
+
+def test_a_metric_with_a_mistake_costs_one_question():
+    """Questions are graded as they are answered, so that a broken metric is found before the rest is paid for."""
+    world = World(seed=1)
+    qa = Escalate("question -> answer", rungs=["small"], policy=Threshold(0.8), gateway=Gateway(world.as_models()))
+    with scope() as run, pytest.raises(TypeError):
+        record(qa, world.task(20, seed=1), lambda example: 1.0)
+    assert len(run.recorder.entries()) == 1
+    with scope() as run:
+        with pytest.raises(BadInput, match="metric: expected a function of an example and a prediction"):
+            record(qa, world.task(2, seed=1), "accuracy")
+        with pytest.raises(BadInput, match="expected dspy.Examples with their inputs marked, got 'why"):
+            record(qa, ["why?"], world.metric)
+        assert run.spent == Money(0)
