@@ -17,7 +17,7 @@ ALWAYS = ("prompt_chars", "text")
 
 def makers_of(given: Maker | Iterable[Maker] | None) -> tuple[Maker, ...]:
     """One maker, several, or none. Raises BadInput for what can't be called."""
-    makers = () if given is None else (given,) if callable(given) else tuple(given)
+    makers = () if given is None else (given,) if callable(given) or isinstance(given, str) else tuple(given)
     wrong = next((maker for maker in makers if not callable(maker)), None)
     if wrong is not None:
         raise BadInput(f"features: expected functions from the inputs to a dict of facts, got {wrong!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from escalade.errors import UnknownName
+from escalade.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
     from escalade.agents.gateway import Gateway
@@ -24,8 +24,11 @@ def remember(gateway: Gateway) -> None:
 
 
 def find_gateway(name: str) -> Gateway:
-    """The gateway of that name in this process. Raises UnknownName."""
+    """The gateway of that name in this process. Raises UnknownName, BadInput where nobody named one."""
     with _lock:
+        if name not in _gateways and name == "default":
+            named = f" (there are: {', '.join(sorted(_gateways))})" if _gateways else ""
+            raise BadInput(f"which gateway? Hand it in, gateway=Gateway([...]); none is named 'default'{named}")
         if name not in _gateways:
             raise UnknownName("gateway", name, list(_gateways))
         return _gateways[name]

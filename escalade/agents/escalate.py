@@ -115,6 +115,8 @@ class Escalate(dspy.Module):
         super().__init__()
         if not rungs:
             raise BadInput("Escalate needs at least one rung, like ('Predict', 'small')")
+        if isinstance(rungs, str | Rung):
+            raise BadInput(f"rungs: expected a list, [{rungs!r}]")
         if isinstance(policy, type) or not isinstance(policy, Policy):
             raise BadInput(f"expected a policy, like Threshold(0.8), got {policy!r}")
         self.signature = dspy.ensure_signature(signature)

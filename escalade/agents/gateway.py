@@ -63,6 +63,10 @@ class Gateway:
         self.name, self.retry, self.cache = name, retry or Retry(), cache
         self.regions = regions_of(regions)
         self._models: dict[str, Model] = {}
+        if isinstance(models, Model | str):
+            raise BadInput(f"a gateway takes a list of models, or Gateway.from_file('models.yaml'); got {models!r}")
+        if cache is not None and not hasattr(cache, "asked"):
+            raise BadInput(f"cache: expected ResponseCache('answers') or None, got {cache!r}")
         for model in models:
             if model.name in self._models:
                 raise BadInput(f"model {model.name!r} is there twice; aliases are unique in a gateway")

@@ -95,6 +95,7 @@ class Model:
     def __post_init__(self) -> None:
         if not self.name or self.max_output < 1 or self.timeout <= 0:
             raise BadInput(f"model {self.name!r}: expected a name, max_output >= 1 and timeout > 0")
+        self._check_types()
         if self.kind not in {"chat", "embedding"} or (self.kind == "embedding" and self.fallbacks):
             raise BadInput(
                 f"model {self.name!r}: expected kind chat or embedding, and no fallbacks of an embedding model: "
@@ -125,6 +126,14 @@ class Model:
             observe=self.meter.observe,
             described=model_named(self.name, self.id, "embeddings" if self.kind == "embedding" else "chat"),
         )
+
+    def _check_types(self) -> None:
+        if isinstance(self.transport, type) or not hasattr(self.transport, "complete"):
+            raise BadInput(f"model {self.name!r}: expected a transport, like LiteLLM(), got {self.transport!r}")
+        if not isinstance(self.price, Price | None):
+            raise BadInput(f'model {self.name!r}: expected Price.of("0.15", "0.60") or None, got {self.price!r}')
+        if not isinstance(self.lane, Lane | None):
+            raise BadInput(f"model {self.name!r}: expected a Lane({self.lane!r}, rpm=60), got {self.lane!r}")
 
     def counted(self, usage: Usage | None) -> None:
         """What the provider counted in an answer."""

@@ -102,7 +102,7 @@ class Threshold(Saved):
     name: str = "threshold"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold <= 1.0:
+        if not isinstance(self.threshold, int | float) or not 0.0 <= self.threshold <= 1.0:
             raise BadInput(f"a confidence threshold lies between 0 and 1, not at {self.threshold!r}")
         if self.ladder is not None:
             object.__setattr__(self, "ladder", tuple(self.ladder))
@@ -149,6 +149,8 @@ class Agreement(Saved):
     name: str = "agreement"
 
     def __post_init__(self) -> None:
+        if isinstance(self.members, int | str):
+            raise BadInput(f"the members of an agreement are a list of rungs, like (0, 1), not {self.members!r}")
         object.__setattr__(self, "members", tuple(self.members))
         if not self.members or len(set(self.members)) < len(self.members):
             raise BadInput(f"the members of an agreement are one or more different rungs, not {self.members!r}")

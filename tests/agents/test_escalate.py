@@ -509,3 +509,12 @@ def test_decision_that_makes_no_sense_names_its_policy(decision):
     with scope(budget="0.10"), pytest.raises(BadInput, match="policy 'odd' decided"):
         ask(qa)
     assert small.requests == []
+
+
+def test_strings_for_lists():
+    """A string where a list belongs is told as one, not taken letter by letter."""
+    gateway = Gateway([Model("small", "small", Scripted())], name="strings")
+    with pytest.raises(BadInput, match=r"rungs: expected a list, \['small'\]"):
+        Escalate("question -> answer", rungs="small", policy=Threshold(0.8), gateway=gateway)
+    with pytest.raises(BadInput, match="got 'words'"):
+        Escalate("question -> answer", rungs=["small"], policy=Threshold(0.8), gateway=gateway, features="words")

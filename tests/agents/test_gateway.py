@@ -615,3 +615,39 @@ def test_measured_bound_is_tighter_and_monotone(size):
     """The measured bound lies between half and all of the hard one, and grows with the prompt."""
     assert size / 2 <= measured_bound(size) <= hard_bound(size)
     assert measured_bound(size) <= measured_bound(size + 1)
+
+
+@pytest.mark.parametrize("wrong", ["models.yaml", Model("a", "a", Scripted())])
+def test_a_gateway_takes_a_list(wrong):
+    """One model, and the name of a file, are told from a list of models."""
+    with pytest.raises(BadInput, match="a gateway takes a list of models, or Gateway.from_file"):
+        Gateway(wrong)
+
+
+@pytest.mark.parametrize("wrong", [True, "answers"])
+def test_a_cache_is_one(wrong):
+    """A switch or a path is no cache; it is told before the first call."""
+    with pytest.raises(BadInput, match=r"cache: expected ResponseCache\('answers'\) or None"):
+        Gateway([Model("a", "a", Scripted())], cache=wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"transport": "litellm"}, r"model 'a': expected a transport, like LiteLLM\(\), got 'litellm'"),
+        ({"transport": Scripted}, "model 'a': expected a transport"),
+        ({"price": "0.15"}, r"model 'a': expected Price.of\(\"0.15\", \"0.60\"\) or None, got '0.15'"),
+        ({"lane": "acme"}, r"model 'a': expected a Lane\('acme', rpm=60\), got 'acme'"),
+    ],
+)
+def test_fields_of_a_model_are_of_their_types(fields, expected):
+    """What would fail at the first call is refused when the model is made."""
+    with pytest.raises(BadInput, match=expected):
+        Model(**{"name": "a", "id": "a", "transport": Scripted(), **fields})
+
+
+def test_a_gateway_that_nobody_named(monkeypatch):
+    """Without `gateway=` it is the one named "default"; where there is none, the error says what to hand in."""
+    monkeypatch.setattr("escalade.agents._gateways._gateways", {"one": object()})
+    with pytest.raises(BadInput, match=r"Hand it in, gateway=Gateway\(.* \(there are: one\)"):
+        find_gateway("default")

@@ -381,3 +381,11 @@ def test_policies_are_light() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_types_of_a_policy_are_checked():
+    """A threshold in quotes and a member that is no list are told when the policy is made."""
+    with pytest.raises(BadInput, match="lies between 0 and 1, not at '0.8'"):
+        Threshold("0.8")
+    with pytest.raises(BadInput, match="a list of rungs, like"):
+        Agreement(0, then=1)

@@ -92,6 +92,8 @@ class Session:
                 "signature's inputs"
             )
         _check(id, max_tokens, keep, ttl, privacy)
+        if store is not None and not hasattr(store, "load"):
+            raise BadInput(f"store: expected one, like SqliteSessions('sessions.db'), got {store!r}")
         self.program, self.id, self.store = program, id, MemorySessions() if store is None else store
         self.keep, self.ttl, self.privacy = keep, ttl, privacy
         inputs = tuple(name for name in signature.input_fields if name != self._history)
@@ -272,7 +274,7 @@ def _check(id_: Any, max_tokens: int, keep: int, ttl: float | None, privacy: Any
         (not isinstance(id_, str) or not id_, f"id: expected a name, got {id_!r}"),
         (max_tokens < 100, f"max_tokens: expected 100 or more, got {max_tokens!r}"),
         (keep < 1, f"keep: expected 1 or more, got {keep!r}"),
-        (ttl is not None and not ttl > 0, f"ttl: expected seconds > 0, got {ttl!r}"),
+        (ttl is not None and not (isinstance(ttl, int | float) and ttl > 0), f"ttl: expected seconds > 0, got {ttl!r}"),
         (
             not isinstance(privacy, Redactor | Vault | None),
             f"privacy: expected a Redactor or a Vault, got {privacy!r}",

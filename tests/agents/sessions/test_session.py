@@ -537,6 +537,17 @@ def test_it_is_json(store):
     assert State.load(state.dump()) == state
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [({"store": "sessions.db"}, "store: expected one, like"), ({"ttl": "30d"}, "ttl: expected sec")],
+)
+def test_settings_are_of_their_types(wrong, expected):
+    """A path for a store and a text for seconds are told before anybody says anything."""
+    session, _ = talk(["x"])
+    with pytest.raises(BadInput, match=expected):
+        Session(session.program, id="s", **wrong)
+
+
 @pytest.mark.slow
 @pytest.mark.blocking(20_000)
 async def test_without_a_session_nothing_is_remembered():
