@@ -20,7 +20,15 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn, overload
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from escalade.errors import BadInput, ToolError, UnknownName
 from escalade.money import Money, money_or_none
@@ -115,6 +123,16 @@ class ToolSpec(Handling):
     def _check_version(cls, version: str) -> str:
         parse_version(version)
         return version
+
+    @field_validator("tags", "approval", mode="before")
+    @classmethod
+    def _check_text(cls, given: Any, info: ValidationInfo) -> Any:
+        """A text where a list, or a condition, belongs."""
+        if isinstance(given, str) and info.field_name == "tags":
+            raise ValueError(f"expected a list, [{given!r}]")
+        if isinstance(given, str) and given != "always":
+            raise ValueError(f"expected 'always', or a condition like {{'amount': {{'>': 100}}}}, got {given!r}")
+        return given
 
     @field_validator("approval")
     @classmethod

@@ -133,6 +133,8 @@ def generator(n: int) -> Any:
         ({"limits_per": "planet"}, "limits_per: Input should be 'resource', 'tenant' or 'user'"),
         ({"side_effects": "some"}, "side_effects: Input should be 'none', 'read', 'write' or 'irreversible'"),
         ({"timeout": 0}, "timeout: Input should be greater than 0"),
+        ({"tags": "crm"}, r"tags: expected a list, \['crm'\]"),
+        ({"approval": "sometimes"}, "approval: expected 'always', or a condition like"),
         ({"nmae": "x"}, "unknown field 'nmae'; did you mean 'name'"),
         ({"retries": 2}, "tool 'tidy': retries are for what may be done twice"),
     ],

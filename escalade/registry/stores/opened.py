@@ -26,7 +26,7 @@ def open_store(where: str, *, prefix: str = "escalade", create: bool = False) ->
 
     if not Path(where).exists():
         if not create:
-            raise BadInput(f"there is no store of budgets at {where!r}; --create makes one")
+            raise BadInput(f"there is no store of budgets at {where!r}; escalade budget set --create makes one")
     elif not _is_store(where):
         raise BadInput(f"{where!r} is no store of budgets: expected a file that SqliteLedger made")
     return SqliteStore(where)
