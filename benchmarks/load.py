@@ -1,7 +1,7 @@
 """Agents under load over HTTP, through litellm: two providers that fail in six ways, one of them dead half of the time.
 
-Each agent climbs up to three rungs; each rung is a model at the first provider with a stand-in at the second; what
-still fails is asked of the second provider alone, and then answered by an answer of before or an apology (`Resilient`).
+Each agent climbs up to three rungs; each rung is a model at the first provider; the models of the second stand in for
+it, the one of its size first. What still fails is answered by an answer of before or an apology (`Resilient`).
 
 A fifth of all calls to either provider fails: 429 with Retry-After, 500, silence until the timeout, a connection that
 is dropped, a body that is no JSON, a prompt that is said to be too long. In the second and the fourth quarter of the
@@ -22,7 +22,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-import dspy
 from dspy import lm15
 from dspy.utils.exceptions import LMError
 
@@ -136,8 +135,7 @@ class _Run:
         self.roles = Roles({"user": ["model.*:call"]})
         gateway = Gateway(_models(servers, timeout), name="load", retry=Retry(base=0.1))
         climb = Escalate("question -> answer", rungs=list(PRICES), policy=Threshold(0.8), gateway=gateway)
-        others = [_asking(gateway, name + STANDS_IN[1]) for name in ("medium", "large")]
-        self.agent = Resilient(climb, fallbacks=others, answers=Answers(fresh=0), name="load")
+        self.agent = Resilient(climb, answers=Answers(fresh=0), name="load")
 
     async def run(self) -> Load:
         await _warm_up(self.servers[0])
@@ -222,18 +220,10 @@ def _models(servers: tuple[FaultServer, FaultServer], timeout: float) -> list[Mo
     for server, mark in zip(servers, STANDS_IN, strict=True):
         transport = LiteLLM(api_key="k", api_base=server.base, timeout=timeout)
         for name, price in PRICES.items():
-            id_, fallbacks = f"openai/{name}/mixed:{PERCENT}", () if mark else (name + STANDS_IN[1],)
-            breaker = Breaker(cooldown=COOLDOWN)
-            made.append(
-                Model(name + mark, id_, transport, price=price, timeout=timeout, fallbacks=fallbacks, breaker=breaker)
-            )
+            others = tuple(other + STANDS_IN[1] for other in dict.fromkeys([name, *PRICES]))
+            options: dict[str, Any] = {"price": price, "timeout": timeout, "breaker": Breaker(cooldown=COOLDOWN)}
+            made.append(Model(name + mark, f"openai/{name}/mixed:{PERCENT}", transport, fallbacks=others, **options))
     return made
-
-
-def _asking(gateway: Gateway, model: str) -> dspy.Predict:
-    program = dspy.Predict("question -> answer")
-    program.set_lm(gateway.lm(model))
-    return program
 
 
 async def _warm_up(server: FaultServer) -> None:
