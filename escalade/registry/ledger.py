@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -135,8 +136,8 @@ class Reservation:
         """The accounts that hold it."""
         self._open = True
 
-    def __del__(self) -> None:
-        if self._open:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._open and not ending():  # at the very end nothing is left to release it with; stores reclaim it
             self.release()
 
     @property

@@ -32,6 +32,13 @@ class Crowd:
         process = subprocess.Popen([*self.command, f"{seconds:.2f}"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.running.append(process)
 
+    def gather(self, seconds: float, chance: random.Random) -> None:
+        """All of them at work: on a busy machine it takes seconds until they are."""
+        for _ in range(PROCESSES):
+            self.start(seconds)
+        self.kill_one(chance)
+        self.start(seconds)
+
     def kill_one(self, chance: random.Random) -> None:
         """Kill one that has begun to work, in the middle of whatever it does."""
         victim = self.running.pop(chance.randrange(len(self.running)))
@@ -58,8 +65,7 @@ def kill_at_random(kind: str, where: str, log: Path, limit: int, seconds: float 
     """The budget is never passed at any moment that is looked at; what the dead held is booked once, and counts."""
     ledger, chance = open_ledger(kind, where), random.Random(7)
     crowd = Crowd("crowd", kind, where, log)
-    for _ in range(PROCESSES):
-        crowd.start(seconds)
+    crowd.gather(seconds, chance)
     until, worst, looks = time.monotonic() + seconds, 0, 0
     while time.monotonic() < until - 1.0:
         crowd.kill_one(chance)
@@ -85,8 +91,7 @@ def limits_under_kills(kind: str, where: str, log: Path, seconds: float = 6.0) -
     """
     limiter, chance = open_limiter(kind, where), random.Random(11)
     crowd = Crowd("limited", kind, where, log)
-    for _ in range(PROCESSES):
-        crowd.start(seconds)
+    crowd.gather(seconds, chance)
     until = time.monotonic() + seconds
     while time.monotonic() < until - 1.0:
         crowd.kill_one(chance)
