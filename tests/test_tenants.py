@@ -88,6 +88,9 @@ class Partial:
         message = Message.assistant([TextPart(text)])
         return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
 
+    def complete(self, request: Request) -> Response:
+        return asyncio.run(self.acomplete(request))
+
 
 class House:
     """All that both tenants share."""
