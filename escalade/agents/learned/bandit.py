@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from operator import mul
 from statistics import NormalDist
 from typing import Any, ClassVar, Self
@@ -121,6 +122,8 @@ class Bandit(Saved):
     def learned(self, view: View, decision: Decision, reward: float) -> Self:
         """The bandit after this reward (quality, 0..1) of the rung that it decided to try. Raises BadInput."""
         at = self._arm(view, decision)
+        if not isinstance(reward, Real) or not 0 <= reward <= 1:  # a nan would stay in the arm for good
+            raise BadInput(f"a bandit learns from a quality between 0 and 1, not from {reward!r}")
         arm = self.arms[at].updated(_context(view), float(reward), self.noise)
         return replace(self, arms=(*self.arms[:at], arm, *self.arms[at + 1 :]))
 

@@ -45,7 +45,7 @@ def last_safe(losses: Any, epsilon: float, delta: float) -> int:
     """Index of the last candidate that passes, in the order given, before the first that fails; -1 if none does."""
     import numpy as np
 
-    failed = np.flatnonzero(p_values(losses, epsilon, delta) > delta)
+    failed = np.flatnonzero(~(p_values(losses, epsilon, delta) <= delta))  # a nan has shown nothing
     return int(failed[0]) - 1 if len(failed) else len(losses) - 1
 
 

@@ -74,6 +74,8 @@ class Guaranteed(Saved):
         if not 0 < epsilon < 1 or not 0 < delta < 1:
             raise BadInput(f"a guarantee takes an epsilon and a delta between 0 and 1, not {epsilon!r} and {delta!r}")
         at = list(range(table.n)) if rows is None else [int(i) for i in rows]
+        if len(set(at)) < len(at) or not all(0 <= row < table.n for row in at):
+            raise BadInput(f"calibration rows are numbers from 0 to {table.n - 1}, each of them once")
         needed = rows_needed(epsilon, delta)
         if len(at) < needed:
             raise DataError(
@@ -82,6 +84,8 @@ class Guaranteed(Saved):
             )
         random.Random(seed).shuffle(at)
         losses = losses_of(table, candidates, strong, at)
+        if not (abs(losses) <= 1).all():
+            raise DataError("a guarantee needs qualities from 0 to 1; there are others, or unknown ones")
         last = last_safe(losses, epsilon, delta) if candidates else -1
         policy = candidates[last] if last >= 0 else Constant(strong)
         loss = float(losses[last].mean()) if last >= 0 else 0.0

@@ -158,3 +158,20 @@ def test_losses_are_those_of_every_candidate(fails: float) -> None:
     ):
         each = np.concatenate([losses_of(data, [one], HIGH, range(data.n)) for one in candidates])
         assert np.array_equal(losses_of(data, candidates, HIGH, range(data.n)), each)
+
+
+@pytest.mark.parametrize("rows", [[*range(60)] * 20, [True] * 1_000, [-1, *range(999)], [5_000, *range(999)]])
+def test_rows_that_are_no_rows(rows: list[int]) -> None:
+    """The same rows again prove nothing, and a mask is no list of rows."""
+    data = world(n=1_000)
+    with pytest.raises(BadInput, match="each of them once"):
+        Guaranteed.fit(data, thresholds([LOW, HIGH]), HIGH, rows=rows)
+
+
+def test_unknown_qualities_promise_nothing() -> None:
+    """Where a quality is missing there is no guarantee, and a candidate of unknown loss passes no test."""
+    assert last_safe(np.array([[0.0] * 400, [math.nan] * 400]), EPSILON, DELTA) == 0
+    data = world(n=1_000)
+    data.quality[5, LOW] = math.nan
+    with pytest.raises(DataError, match="unknown"):
+        Guaranteed.fit(data, [Constant(LOW)], HIGH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -367,3 +368,11 @@ def test_a_failed_first_choice_is_followed_by_the_strongest() -> None:
     decision = FITTED["bandit"].decide(view)
     assert isinstance(decision, Try)
     assert decision.rung == HIGH
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf, -0.1, 1.1, "1"])
+def test_bandit_learns_from_qualities_only(reward: Any) -> None:
+    """One nan would stay in an arm for good, and make all its later draws nan."""
+    bandit = Bandit((LOW, HIGH), worth=0.01)
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        bandit.learned(NEW.view(0), bandit.decide(NEW.view(0)), reward)
