@@ -21,6 +21,7 @@ from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.agents.policies import Constant
+from escalade.agents.sessions import Session
 from escalade.agents.streaming import Answered, stream
 from escalade.agents.transports import Embedded
 from escalade.errors import PermissionDenied
@@ -155,3 +156,49 @@ def test_vectors_that_one_cannot_pay_cost_no_apology(mode: str) -> None:
     gateway = Gateway([Model("main", "sim/main", down, price=PRICE)], name="walls", retry=Retry(retries=0))
     with who("bob", budget="0.01"):
         assert asked(Resilient(on(gateway), answers=Answers(similar=dear())), mode).level == 5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_summary_that_was_paid_for_nothing_is_paid_by_its_turn(mode: str) -> None:
+    """A summary that can't be read has been paid: the turn that asked for it says so, and turns add up to the run."""
+    long = f"[[ ## answer ## ]]\n{'word ' * 300}\n\n[[ ## completed ## ]]"
+    speaks = Model("main", "sim/main", Scripted([long] * 9), price=PRICE)
+    mumbles = Model("sums up", "sim/small", Scripted(["mm"] * 99), price=PRICE)
+    gateway = Gateway([speaks, mumbles], name="walls")
+    program = dspy.Predict("question, history: dspy.History -> answer")
+    program.set_lm(gateway.lm("main"))
+    session = Session(program, id="walls", max_tokens=150, summarise="sums up", gateway=gateway)
+    with who("bob", budget="1.00") as run:
+        for _ in range(3):
+            session.say(question="And?") if mode == "sync" else asyncio.run(session.asay(question="And?"))
+        turns = session.turns()
+    assert sum(turn.summary_cost for turn in turns) > 0
+    assert run.spent == sum(turn.cost for turn in turns)
+
+
+def test_who_may_not_use_the_model_hears_nothing_of_equal_calls() -> None:
+    """The failure of a call that others wait for is not for somebody who may not use the model: he is refused."""
+
+    class Slow(Scripted):
+        async def acomplete(self, request: Any) -> Any:
+            await asyncio.sleep(0.2)
+            return await super().acomplete(request)
+
+    down = Slow([dspy.lm15.ServerError("down", provider="x", status=500)] * 9)
+    models = [Model("main", "sim/main", down, price=PRICE)]
+    lm = Gateway(models, name="walls", retry=Retry(retries=0), cache=ResponseCache()).lm("main", temperature=0.0)
+    access = Roles({"user": ["model.*:call"], "guest": ["model.other:call"]})
+
+    async def ask(role: str) -> Any:
+        with escalade.scope(principal=Principal(role, "acme", role), access=access):
+            return await lm.acall("When?")
+
+    async def together() -> list[Any]:
+        first = asyncio.create_task(ask("user"))
+        await asyncio.sleep(0.05)
+        return await asyncio.gather(first, ask("user"), ask("guest"), return_exceptions=True)
+
+    *users, guest = asyncio.run(together())
+    assert len(down.requests) == 1
+    assert all(isinstance(failed, dspy.utils.exceptions.LMServerError) for failed in users)
+    assert isinstance(guest, PermissionDenied)

@@ -51,7 +51,7 @@ def answered(
         return make(replace(call, cache=False))  # nor does DSPy's cache, which knows no tenant
     found = cache.near(asked) or cache.far(asked) or similar_to(cache, asked)
     lead: Lead | None = None
-    if found is None and asked.joins and not _streams():
+    if found is None and _may_join(asked):
         found, lead = _joined(cache, asked)
     if found is not None:
         return _given(cache, asked, found)
@@ -80,7 +80,7 @@ async def aanswered(
         return await make(replace(call, cache=False))
     found = cache.near(asked) or await _afar(cache, asked) or await asimilar_to(cache, asked)
     lead: Lead | None = None
-    if found is None and asked.joins and not _streams():
+    if found is None and _may_join(asked):
         found, lead = await _ajoined(cache, asked)
     if found is not None:
         return await _agiven(cache, asked, found)
@@ -268,6 +268,11 @@ def _patience(asked: Asked) -> Iterator[float]:
     until = time.monotonic() + min(asked.model.timeout + SLACK, asked.scope.time_left())
     while True:
         yield until
+
+
+def _may_join(asked: Asked) -> bool:
+    """Who may not use the model is refused by the guard at once, and hears nothing of equal calls."""
+    return asked.joins and not _streams() and asked.gateway.allows(asked.model.name, asked.scope)
 
 
 def _streams() -> bool:

@@ -40,7 +40,7 @@ _TRIES = 200
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """A program to call, in a scope of its own. `optional`: a failure is None, and costs nothing else."""
+    """A program to call, in a scope of its own. `optional`: a failure has the result None."""
 
     program: Any
     inputs: Mapping[str, Any]
@@ -169,7 +169,7 @@ class Session:
                 answer.result[name] = self.privacy.restore(value)
         return answer.result
 
-    def _summed_up(self, state: State) -> Generator[_Ask, _Answer | None, tuple[State, int]]:
+    def _summed_up(self, state: State) -> Generator[_Ask, _Answer, tuple[State, int]]:
         """(the state with a summary of what no longer fits, what that cost). Without a summary, older turns are left
         out all the same.
         """
@@ -178,8 +178,8 @@ class Session:
             return state, 0
         asked = {"earlier": state.summary, "turns": as_text(old, 4 * self._window.most)}
         said = yield _Ask(self._summariser, asked, optional=True)
-        if said is None:
-            return state, 0
+        if said.result is None:
+            return state, said.cost
         return state.summed_up(str(said.result.summary), old[-1].number), said.cost
 
     def _turn(self, asked: Mapping[str, Any], answer: _Answer, state: State, summary_cost: int) -> Turn:
@@ -215,26 +215,26 @@ class Session:
 
     # -- who asks
 
-    def _asked(self, ask: _Ask) -> _Answer | None:
-        try:
-            with _entered(ask) as scope, self._tokens():
+    def _asked(self, ask: _Ask) -> _Answer:
+        with _entered(ask) as scope, self._tokens():
+            try:
                 result = ask.program(**ask.inputs)
-                return _Answer(result, scope.purse.spent)
-        except Exception:
-            if ask.optional:
-                return None
-            raise
+            except Exception:
+                if not ask.optional:
+                    raise
+                result = None
+            return _Answer(result, scope.purse.spent)
 
-    async def _aasked(self, ask: _Ask) -> _Answer | None:
-        try:
-            async with _entered(ask) as scope:
-                with self._tokens(), dspy.context(**(quietly() if ask.optional else {})):
+    async def _aasked(self, ask: _Ask) -> _Answer:
+        async with _entered(ask) as scope:
+            with self._tokens(), dspy.context(**(quietly() if ask.optional else {})):
+                try:
                     result = await ask.program.acall(**ask.inputs)
-                    return _Answer(result, scope.purse.spent)
-        except Exception:
-            if ask.optional:
-                return None
-            raise
+                except Exception:
+                    if not ask.optional:
+                        raise
+                    result = None
+                return _Answer(result, scope.purse.spent)
 
     async def _stored(self, job: Callable[[], Any]) -> Any:
         return await elsewhere(job) if is_remote(self.store) else job()
