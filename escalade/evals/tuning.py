@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from escalade.agents.calibration import Calibrator, Platt
-from escalade.agents.climb import Policy
+from escalade.agents.climb import OK, REFUSED, Policy
 from escalade.errors import BudgetExceeded, DataError, UnknownPrice
 from escalade.evals import statistics
 from escalade.evals._aims import CHOOSING, FITTING, JUDGING, Aim, candidates_of
+from escalade.evals._codes import STATUSES
 from escalade.evals.calibrating import calibrate, calibrated
 from escalade.evals.folds import assign_folds, shuffled
 from escalade.evals.outcomes import Outcomes
@@ -166,6 +167,7 @@ def tune_on(
     needed, distinct = aim.needed(using), len(set(outcomes.keys))
     if distinct < needed:
         raise _too_few(f"{distinct} different questions", needed)
+    _check_answers(outcomes)
     fold = assign_folds(outcomes.keys, 10, seed)
     fitting, choosing, judging = (np.flatnonzero(np.isin(fold, part)) for part in (FITTING, CHOOSING, JUDGING))
     tuned = program.deepcopy()
@@ -204,8 +206,22 @@ def _recorded(
         if account.unpriced:
             raise UnknownPrice("nothing can be tuned while costs are unknown: give every model a price")
         if len(parts) == PROBE:
+            _check_answers(_joined(parts), frozenset({REFUSED}))
             _check_hopes(account, needed)
     return parts
+
+
+def _check_answers(outcomes: Outcomes, never: frozenset[str] = frozenset(STATUSES) - {OK}) -> None:
+    """Raises DataError for a rung that never answered, but was `never` only: one that may not be used here looks like
+    one that is always wrong.
+    """
+    for rung, codes in zip(outcomes.rungs, outcomes.status.T, strict=True):
+        how = sorted({STATUSES[code] for code in codes.tolist()})
+        if never.issuperset(how):
+            raise DataError(
+                f"rung {rung.name!r} answered none of {len(codes)} questions ({', '.join(how)}): see whether its model "
+                f"answers and may be used here, or leave the rung out"
+            )
 
 
 def _check_hopes(account: Scope, needed: int) -> None:

@@ -20,11 +20,13 @@ from escalade.agents.degrade import Answers, Resilient
 from escalade.agents.escalate import Escalate
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
-from escalade.agents.policies import Constant
+from escalade.agents.policies import Constant, Threshold
 from escalade.agents.sessions import Session
 from escalade.agents.streaming import Answered, stream
 from escalade.agents.transports import Embedded
-from escalade.errors import PermissionDenied
+from escalade.agents.world import SimModel
+from escalade.agents.world import World as SimWorld
+from escalade.errors import DataError, PermissionDenied
 from escalade.registry.access import Roles
 from escalade.registry.prices import Price
 from escalade.scopes import Principal
@@ -202,3 +204,15 @@ def test_who_may_not_use_the_model_hears_nothing_of_equal_calls() -> None:
     assert len(down.requests) == 1
     assert all(isinstance(failed, dspy.utils.exceptions.LMServerError) for failed in users)
     assert isinstance(guest, PermissionDenied)
+
+
+def test_nothing_is_tuned_on_a_rung_that_may_not_be_used() -> None:
+    """A denied last rung isn't taken for one that is always wrong, by which any policy is good enough."""
+    world = SimWorld({"small": SimModel(skill=0.5), "large": SimModel(skill=0.9)}, seed=1)
+    rungs = ["small", "large"]
+    ladder = Escalate("question -> answer", rungs=rungs, policy=Threshold(0.8), gateway=Gateway(world.as_models()))
+    access = Roles({"user": ["model.small:call"]})
+    with escalade.scope(principal=Principal("bob", "acme", "user"), access=access, budget="1.00") as run:
+        with pytest.raises(DataError, match=r"Predict/large' answered none of 10 questions \(refused\)"):
+            escalade.tune(ladder, world.task(120, seed=1), world.metric, budget="0.50")
+    assert run.spent < escalade.Money.of("0.01")
