@@ -185,6 +185,11 @@ def _rule(role: str, written: Any) -> list[Rule]:
 def _pattern(role: str, pattern: Any) -> str:
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
         raise BadInput(f"role {role!r}: {pattern!r} is not a permission; write it like 'crm.*:call'")
+    if ":" not in pattern and not pattern.endswith("*"):  # denies nothing, and nobody would notice
+        raise BadInput(
+            f"role {role!r}: {pattern!r} has no action and would match nothing; "
+            f"write '{pattern}:call', or '{pattern}:*'"
+        )
     return pattern
 
 

@@ -44,7 +44,7 @@ patterns = st.sampled_from(
         "pay.charge:call",
         "*",
         "*:call",
-        "z",
+        "z:call",
     ]
 )
 

@@ -158,9 +158,9 @@ def test_needs_win_over_grants_without() -> None:
 
 def test_digests() -> None:
     """Policies that decide alike by the same rules have one digest, however written; a changed constant changes it."""
-    one = Roles({"b": ["x:call", "y:call"], "a": {"inherits": ["b"], "grants": [{"permit": ["p", "q"]}]}})
+    one = Roles({"b": ["x:call", "y:call"], "a": {"inherits": ["b"], "grants": [{"permit": ["p:*", "q:*"]}]}})
     two = Roles(
-        {"a": {"grants": ["q", {"permit": "p"}], "inherits": "b", "description": "…"}, "b": ["y:call", "x:call"]}
+        {"a": {"grants": ["q:*", {"permit": "p:*"}], "inherits": "b", "description": "…"}, "b": ["y:call", "x:call"]}
     )
     assert one.digest == two.digest
     assert Roles(one.to_json()["roles"]).digest == one.digest

@@ -80,7 +80,7 @@ def _works(name: str, args: dict[str, Any], scope: Any) -> bool:
 @given(written(numeric), principals)
 def test_list_is_call(roles: dict[str, Any], who: Principal) -> None:
     """For policies and principals at random: listed are exactly the tools of which some call is allowed."""
-    policy = made({"filler": ["x"], **roles})
+    policy = made({"filler": ["x:call"], **roles})
     assert listed(policy, who) == callable_(policy, who)
 
 
@@ -88,7 +88,7 @@ def test_list_is_call(roles: dict[str, Any], who: Principal) -> None:
 @given(written(numeric), principals, principals)
 def test_list_is_call_on_behalf(roles: dict[str, Any], one: Principal, two: Principal) -> None:
     """The same where two principals must agree on the arguments."""
-    policy = made({"filler": ["x"], **roles})
+    policy = made({"filler": ["x:call"], **roles})
     assert listed(policy, one, two) == callable_(policy, one, two)
 
 

@@ -124,7 +124,7 @@ def test_all_who_asked_count() -> None:
     ana, bob = Principal("ana", roles=frozenset({"a"})), Principal("bob", roles=frozenset({"b"}))
     with escalade.scope(principal=ana, access=old, recorder=journal), escalade.scope(principal=bob):
         tools.get_tool("crm.search")()
-    (found,) = replay(journal.entries(), Roles({"a": ["z"], "b": ["*"]}))
+    (found,) = replay(journal.entries(), Roles({"a": ["z:call"], "b": ["*"]}))
     assert (found.after, found.rule) == ("denied", "nothing grants 'crm.search:call' to a")
 
 
