@@ -76,8 +76,8 @@ def compare(
         Which grading to trust, where the data has two; the recorded one by default.
     policies
         Names, separated by commas: a rung, oracle, random-0.3, random@POLICY, prompt-length, threshold-0.9,
-        threshold-0.8/3 (three rungs), threshold-fitted, agreement-3, agreement-models; learned on the other folds: gain,
-        nearest, answer-in-view, cascade-routing, bandit, guaranteed-0.05; NAME+budget.
+        threshold-0.8/3 (three rungs), threshold-fitted, agreement-3, agreement-models; learned on the other folds:
+        gain, nearest, answer-in-view, cascade-routing, bandit, guaranteed-0.05; NAME+budget.
     baseline
         What differences are against; the strongest rung by default.
     margin
