@@ -1,6 +1,7 @@
 """Reduce the price map of the installed LiteLLM to escalade/registry/data/prices.json.gz: run it to refresh those.
 
-Figures are nano-dollars per million tokens: [input, output, cached input or null].
+Figures are nano-dollars per million tokens: [input, output, cached input or null], and where it is dearer than other
+input, input that is written to the provider's cache (for the shortest time that it can be kept).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import gzip
 import importlib.metadata
 import importlib.util
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
 TARGET = Path(__file__).parent.parent / "escalade" / "registry" / "data" / "prices.json.gz"
 PER_MILLION = Decimal(10) ** 15
 """Dollars per token -> nano-dollars per million tokens."""
+WRITES = re.compile(r"cache_creation_input_token_cost_above_\d+k_tokens")
 
 
 def _nanos(dollars: Decimal | int | None) -> int | None:
@@ -40,7 +43,11 @@ def main() -> None:
         if not both[0] or not both[1]:
             continue  # 0 in that map means that nobody filled it in, or that something else is billed
         cached = None if dear_in else _nanos(entry.get("cache_read_input_token_cost"))
-        prices[name] = [max([both[0], *dear_in]), max([both[1], *dear_out]), cached]
+        dear_writes = [_nanos(v) or 0 for k, v in entry.items() if WRITES.fullmatch(k) and v]
+        dear = max([both[0], *dear_in])
+        written = max([_nanos(entry.get("cache_creation_input_token_cost")) or 0, *dear_writes])
+        # Writing to a cache is never cheaper than not writing: where the map says so, it is taken for a mistake.
+        prices[name] = [dear, max([both[1], *dear_out]), cached, *([written] if written > dear else [])]
     table = {
         "source": f"price map of LiteLLM {importlib.metadata.version('litellm')} (MIT)",
         "date": dt.datetime.now(dt.UTC).date().isoformat(),

@@ -200,7 +200,7 @@ class Meter:
             self._usage, self._cut = event.usage, event.finish_reason == "length"
         price = self._model.price
         if price is not None:
-            self._use.cost = min(self._use.held, int(price.cost(self._given, self._seen)))
+            self._use.cost = min(self._use.held, int(price.most(self._given, self._seen)))
         shown, self._waiting = (*self._waiting, event), ()
         return shown
 

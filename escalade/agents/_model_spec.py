@@ -97,10 +97,11 @@ class PriceSpec(BaseModel):
     input: Dollars
     output: Dollars
     cached: Dollars | None = Field(None, description="Of input tokens read from the provider's cache.")
+    written: Dollars | None = Field(None, description="Of input tokens written to the provider's cache.")
 
     @property
     def price(self) -> Price:
-        return Price.of(self.input, self.output, self.cached)
+        return Price.of(self.input, self.output, self.cached, self.written)
 
 
 class ModelSpec(BaseModel):

@@ -144,14 +144,14 @@ class Model:
         """Upper bound of the price of one call with a prompt of `size` bytes, nano-dollars; None when unpriced."""
         if self.price is None:
             return None
-        return int(self.price.cost(self.bound(size), self.clamp(max_tokens)))
+        return int(self.price.most(self.bound(size), self.clamp(max_tokens)))
 
     def most(self, request: Request) -> int | None:
         """Upper bound of the price of a request as it is sent, nano-dollars; None when unpriced or open-ended."""
         if self.price is None or open_ended(request, self):
             return None
         output = self.clamp(request.config.max_tokens) + thinking(request)
-        return int(self.price.cost(self.input_bound(request), output))
+        return int(self.price.most(self.input_bound(request), output))
 
     def input_bound(self, request: Request) -> int:
         """How many tokens the provider may count as input."""
@@ -181,7 +181,8 @@ class Model:
         if self.price is None or usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return None
         cached = min(usage.cache_read_tokens or 0, usage.input_tokens)
-        return int(self.price.cost(usage.input_tokens, usage.output_tokens, cached))
+        written = min(usage.cache_write_tokens or 0, usage.input_tokens - cached)
+        return int(self.price.cost(usage.input_tokens, usage.output_tokens, cached, written))
 
 
 def prompt_size(request: Request) -> int:

@@ -23,7 +23,8 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """List price of a model, nano-dollars per million tokens. `cached`: of input tokens read from the provider's cache.
+    """List price of a model, nano-dollars per million tokens. `cached`: of input tokens read from the provider's cache;
+    `written`: of those written to it, which some providers charge more for. None: as other input.
 
     >>> Price.of("0.15", "0.60").cost(1000, 500)
     Money.of('0.00045')
@@ -32,20 +33,31 @@ class Price:
     input: int
     output: int
     cached: int | None = None
+    written: int | None = None
 
     @classmethod
-    def of(cls, input: object, output: object, cached: object = None) -> Price:  # noqa: A002 - the field's own word
+    def of(cls, input: object, output: object, cached: object = None, written: object = None) -> Price:  # noqa: A002 - the field's own word
         """From dollars per million tokens, as `Money.of` takes them. Raises BadInput, also below zero."""
-        price = cls(int(Money.of(input)), int(Money.of(output)), None if cached is None else int(Money.of(cached)))
-        if min(price.input, price.output, price.cached or 0) < 0:
+        rates = (None if rate is None else int(Money.of(rate)) for rate in (cached, written))
+        price = cls(int(Money.of(input)), int(Money.of(output)), *rates)
+        if min(price.input, price.output, price.cached or 0, price.written or 0) < 0:
             raise BadInput(f"a price can't be below zero: {input!r} in, {output!r} out")
         return price
 
-    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> Money:
-        """Of one call; `cached_tokens` are part of `input_tokens`. Fractions of a nano-dollar round up."""
-        plain = input_tokens - cached_tokens
-        rate = self.input if self.cached is None else self.cached
-        return Money(-(-(plain * self.input + cached_tokens * rate + output_tokens * self.output) // MILLION))
+    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0, written_tokens: int = 0) -> Money:
+        """Of one call; `cached_tokens` and `written_tokens` are parts of `input_tokens`. Fractions of a nano-dollar
+        round up.
+        """
+        plain = input_tokens - cached_tokens - written_tokens
+        read = self.input if self.cached is None else self.cached
+        written = self.input if self.written is None else self.written
+        nanos = plain * self.input + cached_tokens * read + written_tokens * written + output_tokens * self.output
+        return Money(-(-nanos // MILLION))
+
+    def most(self, input_tokens: int, output_tokens: int) -> Money:
+        """Upper bound of `cost`, whatever the provider's cache does: all input at its dearest."""
+        dearest = max(self.input, self.cached or 0, self.written or 0)
+        return Money(-(-(input_tokens * dearest + output_tokens * self.output) // MILLION))
 
 
 class PriceTable:
