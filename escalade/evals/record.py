@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import numpy as np
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt, View
 from escalade.agents.forms import Form
-from escalade.errors import BadInput, BudgetExceeded, DataError
+from escalade.errors import BadInput, BudgetExceeded, DataError, PermissionDenied
 from escalade.evals._codes import fact_column
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
+from escalade.scopes import require
 
 if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
@@ -35,7 +37,8 @@ def record(program: Escalate, examples: Sequence[Any], metric: Metric, *, name: 
 
     `examples`: `dspy.Example`s with their inputs marked. Runs in the current scope, which pays. Each question is graded
     before the next one is asked: a metric with a mistake is found for the price of one. Raises DataError
-    without examples, BudgetExceeded when the budget ends before the table is full: one with holes would be wrong.
+    without examples, BudgetExceeded when the budget ends before the table is full, PermissionDenied for a rung that may
+    not be used: a table with holes would be wrong.
     """
     if not examples:
         raise DataError("no examples to record")
@@ -79,10 +82,13 @@ def _column(name: str, facts: Sequence[Any]) -> np.ndarray[Any, Any]:
 
 
 def _tried(program: Escalate, rung: int, inputs: dict[str, Any]) -> Attempt:
+    """One attempt. Its cost is UNKNOWN where it used something that has no price."""
+    scope = require("recording")
+    unpriced = scope.unpriced
     attempt = program.attempt_sync(rung, **inputs)
-    if attempt.status == REFUSED and isinstance(attempt.error, BudgetExceeded):
+    if attempt.status == REFUSED and isinstance(attempt.error, BudgetExceeded | PermissionDenied):
         raise attempt.error
-    return attempt
+    return attempt if scope.unpriced == unpriced else replace(attempt, cost=UNKNOWN)
 
 
 def _graded(metric: Metric, example: Any, attempt: Attempt) -> float:

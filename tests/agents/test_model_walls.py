@@ -26,7 +26,7 @@ from escalade.agents.streaming import Answered, stream
 from escalade.agents.transports import Embedded
 from escalade.agents.world import SimModel
 from escalade.agents.world import World as SimWorld
-from escalade.errors import DataError, PermissionDenied
+from escalade.errors import PermissionDenied
 from escalade.registry.access import Roles
 from escalade.registry.prices import Price
 from escalade.scopes import Principal
@@ -213,6 +213,32 @@ def test_nothing_is_tuned_on_a_rung_that_may_not_be_used() -> None:
     ladder = Escalate("question -> answer", rungs=rungs, policy=Threshold(0.8), gateway=Gateway(world.as_models()))
     access = Roles({"user": ["model.small:call"]})
     with escalade.scope(principal=Principal("bob", "acme", "user"), access=access, budget="1.00") as run:
-        with pytest.raises(DataError, match=r"Predict/large' answered none of 10 questions \(refused\)"):
+        with pytest.raises(PermissionDenied, match="'bob' may not use model 'large'"):
             escalade.tune(ladder, world.task(120, seed=1), world.metric, budget="0.50")
     assert run.spent < escalade.Money.of("0.01")
+
+
+def test_nothing_is_recorded_of_a_rung_that_may_not_be_used() -> None:
+    """A denied rung is no wrong answer in the table; the first question says so."""
+    world = SimWorld({"small": SimModel(skill=0.5), "large": SimModel(skill=0.9)}, seed=1)
+    ladder = Escalate(
+        "question -> answer", rungs=["small", "large"], policy=Threshold(0.8), gateway=Gateway(world.as_models())
+    )
+    access = Roles({"user": ["model.small:call"]})
+    with escalade.scope(principal=Principal("bob", "acme", "user"), access=access) as run:
+        with pytest.raises(PermissionDenied, match="'bob' may not use model 'large'"):
+            escalade.record(ladder, world.task(5), world.metric)
+    assert len(run.recorder.entries()) == 1
+
+
+def test_what_has_no_price_is_recorded_as_unknown() -> None:
+    """The cost of an attempt on a model without a price is unknown in the table, not zero."""
+    world = SimWorld({"small": SimModel(skill=0.5), "free": SimModel(skill=0.9)}, seed=1)
+    models = world.as_models()
+    models[1].price = None
+    ladder = Escalate("question -> answer", rungs=["small", "free"], policy=Threshold(0.8), gateway=Gateway(models))
+    with escalade.scope():
+        outcomes = escalade.record(ladder, world.task(3), world.metric)
+    assert (outcomes.cost[:, 0] > 0).all()
+    assert (outcomes.cost[:, 1] == -1).all()
+    assert not outcomes.priced
