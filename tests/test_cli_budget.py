@@ -151,3 +151,11 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = asked(capsys, "schema")
     assert code == 0
     assert json.loads(text)["title"] == "Budgets of escalade"
+
+
+def test_a_server_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its address is told, its password isn't."""
+    assert cli.main(["budget", "show", "redis://:hunter2@127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert "no Redis server answers at redis://127.0.0.1:1" in said
+    assert "hunter2" not in said

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, StoreUnavailable
 from escalade.registry.stores.shared import Store
 
 _SERVERS = ("redis://", "rediss://", "unix://")
@@ -21,7 +22,12 @@ def open_store(where: str, *, prefix: str = "escalade", create: bool = False) ->
         from escalade.registry.stores.redis import Server
         from escalade.registry.stores.redis_ledger import RedisStore
 
-        return RedisStore(Server(where), prefix)
+        server = Server(where)
+        try:
+            server.command("PING")
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"no Redis server answers at {_shown(where)}: is it up, and reachable?") from error
+        return RedisStore(server, prefix)
     from escalade.registry.stores.sqlite_ledger import SqliteStore
 
     if not Path(where).exists():
@@ -30,6 +36,12 @@ def open_store(where: str, *, prefix: str = "escalade", create: bool = False) ->
     elif not _is_store(where):
         raise BadInput(f"{where!r} is no store of budgets: expected a file that SqliteLedger made")
     return SqliteStore(where)
+
+
+def _shown(url: str) -> str:
+    """The address without its password."""
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.netloc.rpartition('@')[2]}{found.path if found.scheme == 'unix' else ''}"
 
 
 def _is_store(where: str) -> bool:
