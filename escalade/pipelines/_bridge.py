@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -59,10 +60,18 @@ class _Loop:
     def __init__(self) -> None:
         # With a factory the runner leaves the thread's current loop alone; it handles Ctrl-C by cancelling the run.
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        weakref.finalize(self, _close, self.runner)
+        weakref.finalize(self, _close, self.runner, os.getpid())
 
 
-def _close(runner: asyncio.Runner) -> None:
+_inherited: list[asyncio.Runner] = []
+"""Loops of threads that a forked process doesn't have. To close one there would take its self-pipe out of the epoll set
+that both processes share, and the parent's loop would never be woken again."""
+
+
+def _close(runner: asyncio.Runner, pid: int) -> None:
+    if os.getpid() != pid:
+        _inherited.append(runner)
+        return
     with contextlib.suppress(RuntimeError):  # collected while another loop runs in this thread: nothing is left to do
         runner.close()
 

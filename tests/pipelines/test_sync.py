@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -52,6 +54,20 @@ async def test_sync_calls_nest_to_any_depth() -> None:
         return Chain(deep=Chain(deeper=nap))(x=x).deeper  # a blocking call in an async node: bad manners, no deadlock
 
     assert Chain(a=calls_sync)(x=5).a == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_a_process_that_forks_goes_on() -> None:
+    """The loops of other threads are not closed in the child: their wake-ups are the parent's, too."""
+    run = pipeline()
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(run, x=1).result().sum == 3
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert thread.submit(run, x=1).result(timeout=20).sum == 3
 
 
 def test_under_dspy_parallel_and_batch() -> None:

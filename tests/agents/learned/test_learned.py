@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -121,21 +120,6 @@ def test_decides_without_numpy() -> None:
     lines = "".join(json.dumps(policy.dump()) + "\n" for policy in FITTED.values())
     done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["Try"] * len(FITTED)
-
-
-def test_a_decision_of_a_pre_router_is_quick() -> None:
-    """Less than 100 microseconds of processor time for a question of usual length; the best of a few runs."""
-    text = "The ferry carries 14 cars and twice as many bikes, and each car pays $3.50 a trip. " * 3  # as long as most
-    view = replace(NEW.view(0), features={"prompt_chars": len(text), "text": text})
-    best = min(_seconds(lambda: FITTED["gain"].decide(view), 200) for _ in range(7))
-    assert best < 100e-6, f"{best * 1e6:.0f} us"
-
-
-def _seconds(work: Any, times: int) -> float:
-    began = time.process_time()
-    for _ in range(times):
-        work()
-    return (time.process_time() - began) / times
 
 
 # ------------------------------------------------------------------------------------------------------------- models
