@@ -11,6 +11,7 @@ import csv
 import gzip
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ FLOORS = {
     ("recorded", "one peer"): 0.84,
     ("recorded", "four peers"): 0.89,
     ("regraded", "one peer"): 0.75,
-    ("regraded", "four peers"): 0.78,
+    ("regraded", "four peers"): 0.78,  # .79 was wanted; they have .789
     ("mmlu", "one peer"): 0.67,
 }
 """The least APGR of each; the others are reported."""
@@ -106,10 +107,33 @@ def run(repeats: int = 3) -> list[dict[str, Any]]:
             )
         results.append(_figure(labels, "one peer", "answer-in-view", FittedAnswers(ONE, GPT4), graded, repeats))
         results.append(_figure(labels, "four peers", "answer-in-view", FittedAnswers(FOUR, GPT4), graded, repeats))
+    if texts:
+        results.append(decision_time(data))
     if not MMLU.is_dir():
         print(f"policies: skipped MMLU-Pro, {MMLU} is not there", file=sys.stderr)
         return results
     return [*results, _figure("mmlu", "one peer", "answer-in-view", FittedAnswers((0, 1), 2), mmlu_pro(), repeats)]
+
+
+def decision_time(outcomes: Outcomes, questions: int = 400) -> dict[str, Any]:
+    """Processor time of a decision of `Gain` on real questions; the best of 7."""
+    policy = Gain.fit(outcomes, MIXTRAL, GPT4)
+    views = [outcomes.view(i) for i in range(questions)]
+    taken = []
+    for _ in range(7):
+        began = time.process_time()
+        for view in views:
+            policy.decide(view)
+        taken.append((time.process_time() - began) / questions * 1e6)
+    return {
+        "name": "GSM8K: a decision of gain",
+        "value": min(taken),
+        "unit": "us",
+        "limit": "<= 100 us",
+        "ok": min(taken) <= 100,
+        "ratio": None,
+        "note": f"{questions} questions, processor time, best of 7",
+    }
 
 
 def measured(play: FittedRouter | FittedAnswers, outcomes: Outcomes, seed: int = 0) -> Sweep:
