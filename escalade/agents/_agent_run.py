@@ -6,7 +6,6 @@ makes the calls, each tool's in a scope of its own, so that its cost is known an
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError
 
+from escalade.agents._courses import adriven, driven, together
 from escalade.agents._shapes import Prompt, Shape, Wanted, cut, observed, shown_args
 from escalade.agents._sink import quietly
 from escalade.agents._steps import (
@@ -39,7 +39,6 @@ from escalade.registry.messages import told, unknown
 from escalade.scopes import Entered, Scope
 
 _HARMLESS = frozenset({"none", "read"})
-_NOTHING: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,10 @@ class Said:
     cost: int = 0
 
 
-Working = Generator[Prompt | list[list[Wanted]], Any, AgentAnswer]
-"""Yields a prompt (is sent a `Said`), or calls in rounds (is sent a list of `Used`)."""
+Job = Prompt | list[list[Wanted]]
+"""A prompt, or calls in rounds."""
+Working = Generator[Job, Any, AgentAnswer]
+"""Is sent a `Said` for a prompt, a list of `Used` for calls."""
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class Run:
             return (yield from self._answered(FINISHED, ended))
         return (yield from self._answered(ended, None))
 
-    def _turn(self) -> Generator[Prompt | list[list[Wanted]], Any, str | dict[str, Any]]:
+    def _turn(self) -> Generator[Job, Any, str | dict[str, Any]]:
         """One turn of the model, and the calls that it wants. Why it was the last one, "" if it wasn't; or the answer,
         where it came along.
         """
@@ -259,27 +260,22 @@ def _key(wanted: Wanted) -> str:
 
 def drive(run: Run) -> AgentAnswer:
     """In this thread; calls that may run at once in threads of their own."""
-    working, sent = run.working(), _NOTHING
-    while True:
-        try:
-            job = working.send(sent)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # the generator's declared return type
-        sent = _ask(run, job) if isinstance(job, Prompt) else [used for round_ in job for used in _round(run, round_)]
+
+    def do(job: Job) -> Said | list[Used]:
+        return _ask(run, job) if isinstance(job, Prompt) else [used for round_ in job for used in _round(run, round_)]
+
+    return driven(run.working(), do)
 
 
 async def adrive(run: Run) -> AgentAnswer:
     """On the event loop."""
-    working, sent = run.working(), _NOTHING
-    while True:
-        try:
-            job = working.send(sent)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # the generator's declared return type
+
+    async def do(job: Job) -> Said | list[Used]:
         if isinstance(job, Prompt):
-            sent = await _aask(run, job)
-        else:
-            sent = [used for round_ in job for used in await _around(run, round_)]
+            return await _aask(run, job)
+        return [used for round_ in job for used in await _around(run, round_)]
+
+    return await adriven(run.working(), do)
 
 
 def _ask(run: Run, prompt: Prompt) -> Said:
@@ -315,14 +311,7 @@ def _round(run: Run, wanted: Sequence[Wanted]) -> list[Used]:
 
 async def _around(run: Run, wanted: Sequence[Wanted]) -> list[Used]:
     scope = run.tool_scope()
-    if len(wanted) == 1:
-        return [await _ause(run, wanted[0], scope)]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_ause(run, one, scope)) for one in wanted]
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return await together([_ause(run, one, scope) for one in wanted])
 
 
 def _use(run: Run, wanted: Wanted, tools: Scope) -> Used:

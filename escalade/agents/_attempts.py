@@ -8,7 +8,6 @@ up to what the ledger has.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import math
 import time
@@ -16,12 +15,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError, LMError
 
 from escalade import events
+from escalade.agents._courses import adriven, driven, together
 from escalade.agents._estimate import predictor_of
 from escalade.agents._sink import showing
 from escalade.agents.adapter import adapter_here
@@ -57,23 +58,15 @@ class Bench:
 
     def attempt(self, rung: int, inputs: Mapping[str, Any]) -> Attempt:
         """Try it, in this thread; calls of one round each in a thread of its own."""
-        trying, given = self._trying(rung, inputs), None
-        while True:
-            try:
-                calls = next(trying) if given is None else trying.send(given)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # the generator's declared return type
-            given = _at_once([lambda call=call: self._call(rung, call) for call in calls])  # type: ignore[misc]
+        return driven(
+            self._trying(rung, inputs), lambda calls: _at_once([partial(self._call, rung, one) for one in calls])
+        )
 
     async def aattempt(self, rung: int, inputs: Mapping[str, Any]) -> Attempt:
         """Try it, on the event loop."""
-        trying, given = self._trying(rung, inputs), None
-        while True:
-            try:
-                calls = next(trying) if given is None else trying.send(given)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # the generator's declared return type
-            given = await _together([self._acall(rung, call) for call in calls])
+        return await adriven(
+            self._trying(rung, inputs), lambda calls: together([self._acall(rung, call) for call in calls])
+        )
 
     # -- what is called, and what comes of it
 
@@ -280,15 +273,3 @@ def _at_once(jobs: Sequence[Callable[[], Given]]) -> list[Given]:
     with ThreadPoolExecutor(len(jobs)) as pool:
         running = [pool.submit(contextvars.copy_context().run, job) for job in jobs]
         return [future.result() for future in running]
-
-
-async def _together(jobs: Sequence[Any]) -> list[Given]:
-    """Results in order. A mistake in one cancels the others and is raised as it is."""
-    if len(jobs) == 1:
-        return [await jobs[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job) for job in jobs]
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
+from escalade.agents._courses import adriven, driven
 from escalade.agents.forms import Form
 from escalade.errors import BadInput
 from escalade.money import NANO, Money
@@ -267,11 +268,7 @@ async def climb(
     view: View | Callable[[tuple[Attempt, ...]], View],
 ) -> Climb:
     """Climb until the policy stops; `attempt(rung)` tries one rung and doesn't raise for a failed answer."""
-    steps = climbing(policy, view)
-    rung = _first(steps)
-    while not isinstance(rung, Climb):
-        rung = _next(steps, await attempt(rung))
-    return rung
+    return await adriven(climbing(policy, view), attempt)
 
 
 def climb_sync(
@@ -280,11 +277,7 @@ def climb_sync(
     view: View | Callable[[tuple[Attempt, ...]], View],
 ) -> Climb:
     """`climb` for callers without an event loop."""
-    steps = climbing(policy, view)
-    rung = _first(steps)
-    while not isinstance(rung, Climb):
-        rung = _next(steps, attempt(rung))
-    return rung
+    return driven(climbing(policy, view), attempt)
 
 
 def best_attempt(attempts: Sequence[Attempt]) -> int:
@@ -306,20 +299,6 @@ def _check(policy: Policy, decision: Decision, view: View) -> None:
         raise BadInput(f"{said}: the ladder has rungs 0 to {len(view.rungs) - 1}")
     elif view.tried(decision.rung) is not None:
         raise BadInput(f"{said}: that rung was tried already, and each is tried once a climb")
-
-
-def _first(steps: Climbing) -> int | Climb:
-    try:
-        return next(steps)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # the generator's declared return type
-
-
-def _next(steps: Climbing, attempt: Attempt) -> int | Climb:
-    try:
-        return steps.send(attempt)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # the generator's declared return type
 
 
 def _stopped(view: View, steps: list[Step], stop: Stop, held_back: int | None) -> Climb:

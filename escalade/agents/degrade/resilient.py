@@ -30,6 +30,7 @@ from typing import Any
 import dspy
 
 from escalade import events
+from escalade.agents._courses import adriven, driven
 from escalade.agents.degrade._tries import Ask, Call, Seen, Tried, record, within
 from escalade.agents.degrade.answers import Answers, Kept
 from escalade.agents.degrade.faults import ALWAYS, ASKED, Kind, kind_of, retry_after
@@ -111,31 +112,24 @@ class Resilient(dspy.Module):
     def forward(self, **inputs: Any) -> Resolved:
         """Answer, synchronously."""
         scope = _scope()
-        course = self._course(inputs, scope)
-        said: Any = None
-        while True:
-            try:
-                step = course.send(said)
-            except StopIteration as end:
-                return self._told(end.value, scope)
-            said = self._called(step, inputs, scope) if isinstance(step, Call) else step.what()
+
+        def do(step: Call | Ask) -> Any:
+            return self._called(step, inputs, scope) if isinstance(step, Call) else step.what()
+
+        return self._told(driven(self._course(inputs, scope), do), scope)
 
     async def aforward(self, **inputs: Any) -> Resolved:
         """Answer."""
         scope = _scope()
-        course = self._course(inputs, scope)
-        said: Any = None
-        while True:
-            try:
-                step = course.send(said)
-            except StopIteration as end:
-                return self._told(end.value, scope)
+
+        async def do(step: Call | Ask) -> Any:
             if isinstance(step, Call):
-                said = await self._acalled(step, inputs, scope)
-            elif (self.answers is not None and self.answers.remote) or hasattr(scope.recorder, "aintent"):
-                said = await elsewhere(step.what)
-            else:
-                said = step.what()
+                return await self._acalled(step, inputs, scope)
+            if (self.answers is not None and self.answers.remote) or hasattr(scope.recorder, "aintent"):
+                return await elsewhere(step.what)
+            return step.what()
+
+        return self._told(await adriven(self._course(inputs, scope), do), scope)
 
     # -- one call
 

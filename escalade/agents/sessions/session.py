@@ -21,6 +21,7 @@ from typing import Any
 import dspy
 from pydantic_core import to_jsonable_python
 
+from escalade.agents._courses import adriven, driven
 from escalade.agents._shapes import history_field
 from escalade.agents._sink import quietly
 from escalade.agents.gateway import Gateway, find_gateway
@@ -105,25 +106,13 @@ class Session:
         """What the program answers, knowing the turns before. Raises what it raises, PermissionDenied without a
         principal, StoreUnavailable.
         """
-        talk = self._talk(inputs)
-        sent: Any = None
-        while True:
-            try:
-                job = talk.send(sent)
-            except StopIteration as end:
-                return end.value
-            sent = self._asked(job) if isinstance(job, _Ask) else job()
+        return driven(self._talk(inputs), lambda job: self._asked(job) if isinstance(job, _Ask) else job())
 
     async def asay(self, **inputs: Any) -> Any:
         """`say`, without blocking the event loop."""
-        talk = self._talk(inputs)
-        sent: Any = None
-        while True:
-            try:
-                job = talk.send(sent)
-            except StopIteration as end:
-                return end.value
-            sent = await self._aasked(job) if isinstance(job, _Ask) else await self._stored(job)
+        return await adriven(
+            self._talk(inputs), lambda job: self._aasked(job) if isinstance(job, _Ask) else self._stored(job)
+        )
 
     def stream(self, *, provisional: bool = True, **inputs: Any) -> Stream:
         """Follow `asay`, by `async for` or by `for`; see `streaming.py`. A turn that one leaves early isn't kept."""
