@@ -139,6 +139,88 @@ class NodeCancelled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSkipped(Event):
+    """A node was not run: optional, and there was too little money or time; or another branch had decided. `why`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRetried(Event):
+    """A node failed and is run again, as attempt `attempt` (2 is the first retry), after a `pause` in seconds."""
+
+    attempt: int
+    error: str
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHedged(Event):
+    """A node has not answered after `after` seconds, and a second attempt began beside it."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFellBack(Event):
+    """A node failed with `error`; `fallback`, another node, is run in its place."""
+
+    fallback: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReused(Event):
+    """A node was not run, since its result was there. `source`: cache, joined (an equal call that ran at the time), or
+    journal (this durable run had finished it before it was interrupted).
+    """
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeQueued(Event):
+    """A node got its place after `seconds` of waiting, in a group or behind a limit."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """A node says how far it is: `done` of `total` (None for unknown), with a `message` and a `partial` result."""
+
+    done: float
+    total: float | None = None
+    message: str = ""
+    partial: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token(Event):
+    """A piece of text that a model has written, for a field of a predictor."""
+
+    text: str
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """A node waits for a person. `question`: what is asked; `ticket`: by which it is answered."""
+
+    ticket: str
+    question: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Event):
+    """A person has answered. `by`: who; `action`: approve, reject, edit, choose or answer."""
+
+    ticket: str
+    action: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RungTried(Event):
     """A climb tried a rung. `confidence`: 0 to 1, nan when unknown. `why`: how it failed, "" when it answered.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from escalade.errors import BadInput, BudgetExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +239,22 @@ class Entry:
     principals: tuple[Principal, ...] = ()
     unchecked: str = ""
     source: str = ""
+
+
+class RunJournal(Protocol):
+    """What a durable run has finished, by step, so that after a crash nothing that was finished is done or paid again.
+
+    A step is known by its path (see `registry/idempotency.py`), never by the order in which steps happen to run.
+    """
+
+    async def step(self, path: list[str | int], work: Callable[[], Awaitable[Any]]) -> Any:
+        """The result of the node at `path`: the one that is kept, or that of `work`, which is kept then."""
+        ...
+
+    def find(self, key: str) -> bytes | None:
+        """What a finished call of a model or a tool gave, None for one that isn't finished. Raises StoreUnavailable."""
+        ...
+
+    def keep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
+        """A call is finished and paid: `cost` nano-dollars. Returns when it is on the disk. Raises StoreUnavailable."""
+        ...

@@ -34,6 +34,7 @@ from escalade.protocols import (
     Principal,
     Purse,
     Recorder,
+    RunJournal,
     Ticket,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "Principal",
     "Purse",
     "Recorder",
+    "RunJournal",
     "Scope",
     "Ticket",
     "current",
@@ -85,7 +87,7 @@ class Scope:
     is on. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls that need
     it; None refuses those. `once`: what was decided once for the whole run, such as the versions that ranges mean; None
     in the configured scope, which is no run but what runs start from. `mode`: what tools do (see `registry/modes.py`);
-    `cassette`: what they are recorded to, or replayed from.
+    `cassette`: what they are recorded to, or replayed from. `journal`: what a durable run has finished.
     """
 
     principals: tuple[Principal, ...]
@@ -101,6 +103,7 @@ class Scope:
     once: dict[Any, Any] | None = None
     mode: str = "live"
     cassette: Any = None
+    journal: RunJournal | None = None
     _life: _Life = field(default_factory=_Life, repr=False)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 
@@ -32,6 +32,8 @@ class Chain(Pipeline):
     >>> Chain(words, count)(text="to be or not").count
     4
     """
+
+    kind: ClassVar[str] = "chain"
 
     def __init__(self, *steps: Any, timeout: float | None = None, **named: Any) -> None:
         super().__init__()

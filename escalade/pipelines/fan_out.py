@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 
@@ -47,6 +47,8 @@ class FanOut(Pipeline):
         size=5
     )
     """
+
+    kind: ClassVar[str] = "fan-out"
 
     def __init__(
         self,
@@ -99,6 +101,12 @@ class FanOut(Pipeline):
         branches: dict[str, Any] = self.branches
         join = self.join
         return branches if join is None else {**branches, JOIN: join}
+
+    def _part(self, name: str) -> str:
+        return "join" if name == JOIN and self.join is not None else "branch"
+
+    def _facts(self) -> dict[str, Any]:
+        return {"concurrency": self.concurrency}
 
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
         plan = self._plan()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 
@@ -37,6 +37,8 @@ class Map(Pipeline):
     [1, 4, 9]
     """
 
+    kind: ClassVar[str] = "map"
+
     def __init__(
         self,
         worker: Any,
@@ -56,6 +58,12 @@ class Map(Pipeline):
 
     def _targets(self) -> Mapping[str, Any]:
         return {"worker": self.worker}
+
+    def _part(self, name: str) -> str:
+        return name  # the worker
+
+    def _facts(self) -> dict[str, Any]:
+        return {"over": self.over, "concurrency": self.concurrency or CONCURRENCY}
 
     def _wants(self) -> Wants:
         return Wants((self.over,), rest=True)

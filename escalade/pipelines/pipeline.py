@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 
@@ -26,6 +26,9 @@ class Pipeline(dspy.Module):
     Raises `NodeError` for a node that failed, which is of the original error's class too; refusals of the guard
     (`BudgetExceeded`, `PermissionDenied`, `DeadlineExceeded`, ...) and cancellation pass as they are.
     """
+
+    kind: ClassVar[str] = "pipeline"
+    """What kind of arrangement it is, for people: chain, fan-out, map, ..."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +76,14 @@ class Pipeline(dspy.Module):
     def _targets(self) -> Mapping[str, Any]:
         """The nodes by name, as they are now: optimisers put others in their place."""
         raise NotImplementedError
+
+    def _part(self, name: str) -> str:
+        """What the node of this name is to the pipeline: a step, a branch, the join, the worker of a map, ..."""
+        return "step"
+
+    def _facts(self) -> dict[str, Any]:
+        """What else there is to know about it, for people and estimates."""
+        return {}
 
     def _title(self) -> str:
         return f"{type(self).__name__}({', '.join(list(self._targets())[:8])})"
