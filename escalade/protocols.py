@@ -244,17 +244,32 @@ class Entry:
 class RunJournal(Protocol):
     """What a durable run has finished, by step, so that after a crash nothing that was finished is done or paid again.
 
-    A step is known by its path (see `registry/idempotency.py`), never by the order in which steps happen to run.
+    A step is known by its path (see `registry/idempotency.py`) and its inputs, never by the order in which steps happen
+    to run.
     """
 
-    async def step(self, path: list[str | int], work: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of the node at `path`: the one that is kept, or that of `work`, which is kept then."""
+    async def step(
+        self,
+        path: list[str | int],
+        work: Callable[[], Awaitable[Any]],
+        fields: Mapping[str, Any] | None = None,
+        reused: Callable[[], object] | None = None,
+    ) -> Any:
+        """The result of the node at `path` for these `fields`: the one that is kept (then `reused` is called), or that
+        of `work`, which is kept then. Without fields, the path alone tells nodes apart.
+        """
         ...
 
     def find(self, key: str) -> bytes | None:
-        """What a finished call of a model or a tool gave, None for one that isn't finished. Raises StoreUnavailable."""
+        """What a finished call of a model or a tool gave, None for one that isn't finished. Each is given once per
+        execution, in the order in which they were finished: a step may make the same call several times.
+        """
         ...
 
     def keep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
         """A call is finished and paid: `cost` nano-dollars. Returns when it is on the disk. Raises StoreUnavailable."""
+        ...
+
+    async def akeep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
+        """`keep`, without blocking the event loop."""
         ...
