@@ -7,6 +7,7 @@ garbage collector would take half of both columns, and flatter the ratio.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import statistics
@@ -213,3 +214,37 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
     finally:
         gc.unfreeze()
     return [*results, import_price(repeats)]
+
+
+def main() -> int:
+    """`python -m benchmarks.pipelines`: our row beside those of other frameworks."""
+    from benchmarks.__main__ import show as show_figures
+    from benchmarks.peers import table
+    from benchmarks.peers.worker import PEERS
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipelines", description=main.__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the medians are shown")
+    parser.add_argument("--behave", action="store_true", help="what becomes of the siblings of a node that fails")
+    parser.add_argument("--peers", help="which, separated by commas; all that are installed by default")
+    given = parser.parse_args()
+    absent = table.missing()
+    wanted = list(PEERS) if given.peers is None else [*table.BARE, table.OURS, *given.peers.split(",")]
+    names = [name for name in dict.fromkeys(wanted) if name not in absent]
+    unknown = sorted(set(names) - set(PEERS))
+    if unknown:
+        parser.error(f"no framework is called {unknown[0]!r}; known: {', '.join(PEERS)}")
+    if given.behave:
+        rows, good = table.behaviour(names)
+        table.show_behaviour(rows, absent)
+        return 0 if good else 1
+    measured = table.measured(names, given.repeats)
+    table.show(measured, absent)
+    if "error" in measured[table.OURS]:
+        return 1
+    results = table.figures(measured)
+    show_figures(results)
+    return 0 if all(one["ok"] for one in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
