@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import math
 import time
@@ -23,12 +24,17 @@ from escalade import events, scopes, telemetry
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
-from escalade.registry.idempotency import STEP, Step
+from escalade.registry.idempotency import STEP, Step, step_path
 from escalade.scopes import Scope
 from escalade.telemetry import Spanning, names
 
 _settings = importlib.import_module("dspy.dsp.utils.settings")  # the package hides its module behind an object
 _overrides: ContextVar[dict[str, Any]] = _settings.thread_local_overrides
+
+
+_LEAF = "escalade_leaf"
+"""The key of `dspy.context` that says: in a leaf of a durable run. A function may call one pipeline twice, whose nodes
+have the same paths then; so its calls of models and tools are kept, and its own result, and no nodes inside of it."""
 
 
 class Frame:
@@ -38,11 +44,11 @@ class Frame:
     optimiser records into, None while none does. DSPy appends to one shared list from all branches, in the order in
     which they happen to finish; so each branch records into its own, and they are put together in the order of the
     branches. DSPy's global list, which nobody reads in order, is left alone. `step`: that of the node that this
-    pipeline is, None for none. `failed`: a node has, which cancels the others: one that was to begin in the same turn
-    of the event loop must not begin.
+    pipeline is, None for none. `journal`: what a durable run has finished. `failed`: a node has, which cancels the
+    others: one that was to begin in the same turn of the event loop must not begin.
     """
 
-    __slots__ = ("failed", "listeners", "place", "root", "run_id", "scope", "step", "trace", "traced")
+    __slots__ = ("failed", "journal", "listeners", "place", "root", "run_id", "scope", "step", "trace", "traced")
 
     def __init__(self) -> None:
         self.scope = scope = scopes.current()
@@ -61,6 +67,7 @@ class Frame:
         here = _overrides.get()
         trace, self.step = here.get("trace"), here.get(STEP)
         self.trace: list[Any] | None = None if trace is _settings.main_thread_config.get("trace") else trace
+        self.journal = None if scope is None or scope.journal is None or here.get(_LEAF) else scope.journal
 
     def tell(self, kind: type[events.Event], path: str, /, **values: Any) -> None:
         """Tell the listeners what happened at `path`, relative to this pipeline."""
@@ -73,7 +80,7 @@ class Frame:
         """May the node be called as it is, without the long way?"""
         if self.listeners or self.traced or self.trace is not None or not prepared.options.empty:
             return False
-        return self.scope is None or not prepared.threaded
+        return self.scope is None or not (prepared.threaded or self.journal is not None)
 
     def branch_trace(self) -> list[Any] | None:
         """A list for one branch to record into, None while nobody records."""
@@ -167,30 +174,45 @@ async def supervise(
         if scope is not None:
             # Closed when the node ends, so that a thread that outlives its timeout can't spend any more.
             stack.enter_context(scopes.Entered(lambda: scope, check=prepared.options.narrows))
-        settings = {**_overrides.get(), STEP: (frame.step, path if item is None else item)}
+        settings, spanning = _inside(prepared, frame, path, item, scope)
         if trace is not None:
             settings["trace"] = trace
-        spanning = None
-        if frame.listeners or frame.traced:
-            call, here = frame.place
-            settings[events.PLACE] = (call, _errors.join(here, path))
-        if frame.traced:
-            where, inside = settings[events.PLACE][1], scope or frame.scope
-            settings[telemetry.SPAN] = spanning = telemetry.begin(
-                f"escalade.node {prepared.name}", {}, inside, path=where
-            )
-        before = _overrides.set(settings)
-        try:
+
+        async def course() -> Any:
             if not frame.listeners and spanning is None:
                 return await _timed(prepared, fields, frame)
             frame.tell(events.NodeStarted, path)
             kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
             return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds, spanning)
+
+        before = _overrides.set(settings)
+        try:
+            if frame.journal is not None:
+                reused = functools.partial(frame.tell, events.NodeReused, path, source="journal")
+                return await frame.journal.step(step_path(), course, fields, reused)
+            return await course()
         except Exception:
             frame.failed = True
             raise
         finally:
             _overrides.reset(before)
+
+
+def _inside(
+    prepared: Prepared, frame: Frame, path: str, item: int | None, scope: Scope | None
+) -> tuple[dict[str, Any], Spanning | None]:
+    """DSPy's settings inside of the node, with its step and its place; and its span."""
+    settings = {**_overrides.get(), STEP: (frame.step, path if item is None else item)}
+    if frame.journal is not None:
+        settings[_LEAF] = not hasattr(prepared.target, "_flow")
+    spanning = None
+    if frame.listeners or frame.traced:
+        call, here = frame.place
+        settings[events.PLACE] = (call, _errors.join(here, path))
+    if frame.traced:
+        where, within = settings[events.PLACE][1], scope or frame.scope
+        settings[telemetry.SPAN] = spanning = telemetry.begin(f"escalade.node {prepared.name}", {}, within, path=where)
+    return settings, spanning
 
 
 async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: list[Any] | None = None) -> Any:
