@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -32,6 +33,10 @@ class Peer:
         if key not in self._kept:
             self._kept[key] = build()
         return self._kept[key]
+
+    def around(self) -> AbstractContextManager[Any]:
+        """Entered around each sample of a graph: what governs it, where there is such a thing."""
+        return nullcontext()
 
     async def fan_out(self, n: int) -> int:
         """N nodes that return 1 at once; their sum."""

@@ -26,11 +26,13 @@ class Escalade(Peer):
     """Our row."""
 
     package = "escalade"
-    note = "FanOut, Chain; in a scope with a budget and a deadline"
+    note = "FanOut, Chain; each sample in a scope with a budget and a deadline"
+
+    def around(self) -> Any:
+        return scope(budget="1.00", deadline=600)
 
     async def _sum(self, graph: FanOut, **inputs: Any) -> int:
-        with scope(budget="1.00", deadline=600):
-            made: int = (await graph.acall(**inputs)).join
+        made: int = (await graph.acall(**inputs)).join
         return made
 
     async def fan_out(self, n: int) -> int:
@@ -39,8 +41,7 @@ class Escalade(Peer):
 
     async def chain(self, n: int) -> int:
         graph = self.kept(("chain", n), lambda: Chain(*[more] * n))
-        with scope(budget="1.00", deadline=600):
-            made: int = (await graph.acall(x=0)).x
+        made: int = (await graph.acall(x=0)).x
         return made
 
     async def sleepers(self, n: int, seconds: float) -> int:

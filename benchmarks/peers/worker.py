@@ -1,7 +1,8 @@
 """One framework in a process of its own: `python -m benchmarks.peers.worker NAME MODE`, one line of JSON.
 
 Every sample of the framework stands between two of bare asyncio in the same process, and its ratio is to their mean, so
-that a machine that slows down meanwhile slows both.
+that a machine that slows down meanwhile slows both. What the imports left on the heap is frozen, for every framework:
+else the garbage collector would charge each run, and bare asyncio's, for the size of what happens to be imported.
 """
 
 from __future__ import annotations
@@ -56,10 +57,11 @@ def graphs(peer: Peer) -> dict[str, tuple[Run, int, int, int]]:
     }
 
 
-async def seconds(run: Run, expected: int) -> float:
+async def seconds(run: Run, expected: int, peer: Peer) -> float:
     gc.collect()
     started = time.perf_counter()
-    made = await run()
+    with peer.around():
+        made = await run()
     took = time.perf_counter() - started
     if made != expected:
         raise AssertionError(f"expected {expected}, got {made}")
@@ -68,15 +70,18 @@ async def seconds(run: Run, expected: int) -> float:
 
 async def timed(peer: Peer) -> dict[str, Any]:
     """Seconds (per node, step or run where there are many) and the ratio to bare asyncio, for each graph."""
-    bare, found = graphs(Bare()), {}
+    bare = Bare()
+    bases, found = graphs(bare), {}
+    gc.collect()
+    gc.freeze()
     for name, (run, expected, share, samples) in graphs(peer).items():
-        base = bare[name][0]
-        await seconds(run, expected)  # builds the graph
-        before, until = await seconds(base, expected), time.perf_counter() + MOST_SECONDS
+        base = bases[name][0]
+        await seconds(run, expected, peer)  # builds the graph
+        before, until = await seconds(base, expected, bare), time.perf_counter() + MOST_SECONDS
         took, ratios = [], []
         for _ in range(samples):
-            one = await seconds(run, expected)
-            after = await seconds(base, expected)
+            one = await seconds(run, expected, peer)
+            after = await seconds(base, expected, bare)
             took.append(one)
             ratios.append(one / ((before + after) / 2))
             before = after

@@ -11,6 +11,7 @@ enough; and if any of those that apply needs approval, the call does. More roles
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -205,6 +206,7 @@ class Roles:
         return f"<Roles {', '.join(self.roles) or 'none'}; {self.digest[:12]}>"
 
 
+@functools.cache  # each scope without a policy has it
 def everything_allowed() -> Roles:
     """The policy of a notebook or a script of one's own: the role `owner` may do everything."""
     return Roles({"owner": ["*"]})
