@@ -105,8 +105,10 @@ if TYPE_CHECKING:
     from escalade.money import Money
     from escalade.pipelines.chain import Chain
     from escalade.pipelines.fan_out import FanOut
+    from escalade.pipelines.jsonl import JsonlEvents, read_events
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
+    from escalade.pipelines.progress import progress
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
     from escalade.registry.alerts import Alerts, Webhook
@@ -200,6 +202,7 @@ __all__ = [
     "Isotonic",
     "Journal",
     "JsonFormatter",
+    "JsonlEvents",
     "Lane",
     "Ledger",
     "LiteLLM",
@@ -311,6 +314,8 @@ __all__ = [
     "measured_bound",
     "node",
     "priority",
+    "progress",
+    "read_events",
     "record",
     "route",
     "save_program",
@@ -416,6 +421,8 @@ _MODULES = {
     "registry.tools": ("ToolSpec", "tool"),
     "scopes": ("Principal", "Scope"),
     "telemetry": ("telemetry",),
+    "pipelines.progress": ("progress",),
+    "pipelines.jsonl": ("JsonlEvents", "read_events"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

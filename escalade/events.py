@@ -30,9 +30,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import threading
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -196,11 +196,27 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResult(Event):
+    """What a node has returned, told before its NodeFinished to those listeners alone that have an attribute `results`
+    which is true: `pipeline.stream(..., results=True)` is one.
+    """
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token(Event):
-    """A piece of text that a model has written, for a field of a predictor."""
+    """A piece of text of an output `field`, as a model writes it; told only to streams of tokens.
+
+    `draft`: pieces with the same number belong together; those of a field with a higher number take the place of all
+    before. `provisional`: the rung hasn't been judged yet. `rung`: its name, "" outside of climbs.
+    """
 
     text: str
     field: str = ""
+    draft: int = 0
+    rung: str = ""
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +234,15 @@ class Answered(Event):
     ticket: str
     action: str
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungStarted(Event):
+    """A climb tries a rung; told only to streams of tokens. What was shown of an earlier one is no answer, unless it is
+    shown again.
+    """
+
+    rung: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,8 +380,8 @@ class BudgetCrossed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled(Event):
-    """A physical use of a resource, a model or a tool, was settled at `cost`. `permission`, `effect`: what a policy was
-    asked for it. `approved`: by a person, for this very use.
+    """A physical use of a resource was settled at `cost`, `seconds` after it began. `kind`: model or tool.
+    `permission`, `effect`: what a policy was asked for it. `approved`: by a person, for this very use.
     """
 
     resource: str
@@ -364,6 +389,8 @@ class Settled(Event):
     permission: str = ""
     effect: str = ""
     approved: bool = False
+    kind: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,7 +480,7 @@ _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 def new_run_id() -> str:
     """16 letters. Of 10,000 ids with digits, one is taken for somebody's telephone where records are redacted."""
-    return uuid.uuid4().hex[:16].translate(_LETTERS)
+    return os.urandom(8).hex().translate(_LETTERS)
 
 
 def next_call() -> int:

@@ -15,17 +15,19 @@ from typing import Any
 
 class Pipe:
     """From any thread to one reader, in order: a listener for events. `put` waits while `ahead` items aren't taken
-    yet.
+    yet. `on`: takes only items of these classes, () for all. `results`: as a listener, it is told what nodes return.
     """
 
-    def __init__(self, ahead: int = 0) -> None:
+    def __init__(self, ahead: int = 0, *, on: tuple[type, ...] = (), results: bool = False) -> None:
         self._items: collections.deque[Any] = collections.deque()
-        self._ahead = ahead
+        self._ahead, self._on, self._left, self.results = ahead, on, False, results
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._ready, self._room = asyncio.Event(), asyncio.Event()
 
     def __call__(self, item: Any) -> None:
+        if self._left or (self._on and not isinstance(item, self._on)):
+            return
         self._items.append(item)
         if threading.get_ident() == self._thread:
             self._ready.set()
@@ -37,10 +39,24 @@ class Pipe:
         self(item)
 
     async def room(self) -> None:
-        """Wait while as many items as may be ahead aren't taken yet."""
-        while len(self._items) >= self._ahead:
+        """Wait, on any loop, while as many items as may be ahead aren't taken yet."""
+        if len(self._items) < self._ahead or self._left:
+            return
+        if asyncio.get_running_loop() is self._loop:
+            await self._until_room()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._until_room(), self._loop))
+
+    async def _until_room(self) -> None:
+        while len(self._items) >= self._ahead and not self._left:
             self._room.clear()
             await self._room.wait()
+
+    def leave(self) -> None:
+        """The reader takes no more: nobody waits for him, and nothing is kept for him."""
+        self._left = True
+        self._items.clear()
+        self._room.set()
 
     async def more(self, task: asyncio.Task[Any]) -> bool:
         """Wait for an item; False when the task is done and all is taken."""
@@ -67,6 +83,7 @@ async def carried(pipe: Pipe, work: Coroutine[Any, Any, Any]) -> AsyncGenerator[
             yield pipe.take()
         await task
     finally:
+        pipe.leave()
         if not task.done():
             await _drain(task)
 

@@ -7,9 +7,13 @@ it: samples, of which one is chosen later; log probabilities, which not every pr
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import dspy
@@ -18,34 +22,13 @@ from dspy.adapters.decision import resolve_adapter
 from escalade import events
 from escalade.agents._fields import Fields, text_fields
 from escalade.agents._pipe import Pipe
+from escalade.events import RungStarted, Token
 
 SINK = "escalade_sink"
 """The key of `dspy.context` that carries the sink."""
 
 QUIET: Mapping[str, Any] = {"send_stream": None, SINK: None}
 """Settings under which nothing is shown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RungStarted(events.Event):
-    """A climb tries a rung. What was shown of an earlier one is no answer, unless it is shown again."""
-
-    rung: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token(events.Event):
-    """A piece of text of an output `field`, as a model writes it.
-
-    `draft`: pieces with the same number belong together; those of a field with a higher number take the place of all
-    before. `provisional`: the rung hasn't been judged yet. `rung`: its name, "" outside of climbs.
-    """
-
-    text: str
-    field: str
-    draft: int
-    rung: str = ""
-    provisional: bool = False
 
 
 class Sink:
@@ -55,18 +38,20 @@ class Sink:
         self.pipe, self.run_id, self.provisional = pipe, run_id, provisional
         self._drafts = itertools.count(1)
         self._shown: dict[str, tuple[int, str]] = {}
-        self._rung = ""
+        self._rungs: dict[tuple[int, str], str] = {}
 
     def begin(self, rung: str) -> None:
-        """A rung begins."""
-        if rung != self._rung:
-            self._rung = rung
+        """A rung begins, of the climb at this node: others may climb at the same time."""
+        here = events.here()
+        if rung != self._rungs.get(here):
+            self._rungs[here] = rung
             self._tell(RungStarted, rung=rung)
 
     def receiver(self, program: Any) -> Receiver:
         """For the calls of one attempt."""
         signature = getattr(program, "signature", None)
-        return Receiver(self, self._rung, () if signature is None else text_fields(signature))
+        rung = self._rungs.get(events.here(), "")
+        return Receiver(self, rung, () if signature is None else text_fields(signature))
 
     def draft(self) -> int:
         """The number of one more."""
@@ -145,6 +130,49 @@ def showing(rung: str, program: dspy.Module, *, answer: bool, plain: bool) -> Ma
     if not plain or not sink.provisional or decides(program):
         return {"send_stream": None}
     return {"send_stream": sink.receiver(program)}
+
+
+def receiver_of(program: Any, sink: Sink) -> Receiver | None:
+    """What takes the tokens of a node of a pipeline: None for a climb, which chooses itself what is shown."""
+    return None if hasattr(program, "attempt_sync") else sink.receiver(program)
+
+
+class _Showable:
+    """Stands for DSPy's stream listeners, which it asks whether they are for a predictor: yes for all whose tokens can
+    be shown. It is no typed decision, and DSPy can reach an event loop from here.
+    """
+
+    @property
+    def predict(self) -> _Showable:
+        return self
+
+    def __eq__(self, predictor: object) -> bool:
+        return isinstance(predictor, dspy.Module) and _reaches_a_loop() and not decides(predictor)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+SHOWABLE: Mapping[str, Any] = {"stream_listeners": [_Showable()]}
+"""Settings under which whatever runs may be asked for its tokens."""
+
+reaching = threading.local()
+"""`reaching.loop` is true in threads from which DSPy reaches an event loop: anyio's."""
+
+
+def _reaches_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return getattr(reaching, "loop", False)
+    return _asked_by() == "aforward"  # a sync call would have to wait for the loop that it blocks
+
+
+def _asked_by() -> str:
+    """Which of a predictor's methods is it that asks? DSPy doesn't tell."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name not in ("forward", "aforward"):
+        frame = frame.f_back
+    return "" if frame is None else frame.f_code.co_name
 
 
 def quietly() -> Mapping[str, Any]:

@@ -29,8 +29,9 @@ import dspy
 from escalade import events, scopes
 from escalade.agents._fields import text_fields
 from escalade.agents._pipe import Pipe, carried
-from escalade.agents._sink import SINK, RungStarted, Sink, Token, decides
+from escalade.agents._sink import SINK, Sink, decides
 from escalade.errors import BadInput
+from escalade.events import RungStarted, Token
 
 __all__ = ["Answered", "RungStarted", "Stream", "Token", "stream"]
 

@@ -23,6 +23,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
+import dspy
+
+from escalade.agents._sink import reaching
+
 T = TypeVar("T")
 
 THREADS = 64
@@ -43,8 +47,22 @@ async def in_thread(function: Callable[..., T], args: tuple[Any, ...], kwargs: d
     is closed then: what the thread still tries to use through the guard is refused.
     """
     context = contextvars.copy_context()
+    if dspy.settings.get("send_stream") is not None:
+        return await _in_speaking_thread(functools.partial(_call, function, args, kwargs))
     work = functools.partial(context.run, _call, function, args, kwargs)
     return await asyncio.get_running_loop().run_in_executor(_pool(), work)
+
+
+async def _in_speaking_thread(work: Callable[[], T]) -> T:
+    """Run it in a thread of anyio's: from those alone DSPy sends tokens."""
+    import anyio
+
+    def speaking() -> T:
+        reaching.loop = True
+        return work()
+
+    limiter = anyio.CapacityLimiter(1)  # of its own: those who run the nodes have limited them already
+    return await anyio.to_thread.run_sync(speaking, abandon_on_cancel=True, limiter=limiter)
 
 
 def _call(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:

@@ -21,6 +21,7 @@ from typing import Any
 import dspy
 
 from escalade import events, scopes, telemetry
+from escalade.agents._sink import SINK, receiver_of
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
@@ -75,6 +76,14 @@ class Frame:
             return
         call, here = self.place
         events.send(self.listeners, kind, self.run_id, (call, _errors.join(here, path)), **values)
+
+    def give(self, path: str, result: Any) -> None:
+        """Tell what the node at `path` has returned to the listeners that want to know."""
+        wanting = tuple(one for one in self.listeners if getattr(one, "results", False) is True)
+        if wanting:
+            call, here = self.place
+            place = call, _errors.join(here, path)
+            events.send(wanting, events.NodeResult, self.run_id, place, result=result)
 
     def direct(self, prepared: Prepared) -> bool:
         """May the node be called as it is, without the long way?"""
@@ -209,6 +218,8 @@ def _inside(
     if frame.listeners or frame.traced:
         call, here = frame.place
         settings[events.PLACE] = (call, _errors.join(here, path))
+        if SINK in settings:
+            settings["send_stream"] = receiver_of(prepared.target, settings[SINK])
     if frame.traced:
         where, within = settings[events.PLACE][1], scope or frame.scope
         settings[telemetry.SPAN] = spanning = telemetry.begin(f"escalade.node {prepared.name}", {}, within, path=where)
@@ -285,6 +296,9 @@ async def _observed(
     except BaseException as error:
         frame.tell(failed, path, error=_errors.text(error), **ended(error))
         raise
-    more = {"result": result} if finished is events.RunFinished else {}
-    frame.tell(finished, path, **more, **ended())
+    if finished is events.RunFinished:
+        frame.tell(finished, path, result=result, **ended())
+    else:
+        frame.give(path, result)
+        frame.tell(finished, path, **ended())
     return result

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 import dspy
 
-from escalade import events, scopes
-from escalade.agents._pipe import Pipe, carried
-from escalade.pipelines import _run
+from escalade import events
+from escalade.pipelines import _run, _streams
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
 
@@ -45,28 +43,31 @@ class Pipeline(dspy.Module):
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
         return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title())
 
-    async def stream(self, **inputs: Any) -> AsyncGenerator[events.Event, None]:
+    async def stream(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        tokens: bool = False,
+        results: bool = False,
+        on: type[events.Event] | tuple[type[events.Event], ...] = (),
+        **named: Any,
+    ) -> AsyncGenerator[events.Event, None]:
         """Run it and yield its events in order, the last one a `RunFinished` with the result.
+
+        `tokens`: also what models write, as they write it (`Token`, with the node's path); they are asked no faster
+        than the reader takes it. `results`: also what each node returns, as soon as it does (`NodeResult`). `on`: only
+        events of these classes; with `Token` or `NodeResult` among them those are told, too. `inputs`: a dict, for
+        fields that are named like these options.
 
         Raises what the run raises, after its last event. Leaving early (`break`, `aclose()`, cancellation) cancels the
         run and leaves the caller alone; after `break` that happens when the iterator is collected, so wrap it in
-        `contextlib.aclosing` where the moment matters. Events that the reader doesn't take in time are kept.
+        `contextlib.aclosing` where the moment matters. Other events that the reader doesn't take in time are kept.
         """
-        pipe = Pipe()
-        async with contextlib.aclosing(carried(pipe, self._heard(pipe, inputs))) as events_:
-            async for event in events_:
+        following = _streams.followed(self, {**(inputs or {}), **named}, tokens=tokens, results=results, on=on)
+        async with contextlib.aclosing(following) as told:
+            async for event in told:
                 yield event
-
-    async def _heard(self, listener: Any, inputs: dict[str, Any]) -> Any:
-        """Run it with one more listener."""
-        scope = scopes.current()
-        if scope is None:
-            run_id, listeners = events.unscoped()
-            more: dict[str, Any] = {events.LISTEN: (run_id or events.new_run_id(), (*listeners, listener))}
-        else:
-            more = {scopes.KEY: dataclasses.replace(scope, listeners=(*scope.listeners, listener))}
-        with dspy.context(**more):
-            return await self.acall(**inputs)
 
     # -- what a kind of pipeline says about itself
 

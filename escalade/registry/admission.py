@@ -284,4 +284,6 @@ def _announce(scope: Scope, entry: Entry) -> None:
         permission=entry.permission,
         effect=entry.side_effects,
         approved=bool(entry.approval_id),
+        kind=entry.kind,
+        seconds=entry.seconds,
     )

@@ -107,6 +107,7 @@ from escalade import (
 )
 from escalade import events as escalade_events
 from escalade.agents.transports import Transport
+from escalade.pipelines.events import Event, NodeFinished, Token
 
 
 def money() -> None:
@@ -456,3 +457,12 @@ def degrading(program: Any) -> None:
     assert_type(answer.level, int)
     assert_type(answer.retry_after, float | None)
     assert_type(answer.explain(), str)
+
+
+async def seeing(pipeline: Chain) -> None:
+    """What happens in a run: a file of it, a stream, progress."""
+    with escalade.JsonlEvents("runs.jsonl", on=NodeFinished) as log, escalade.scope(listen=log):
+        escalade.progress(1, 3, message="page 1", partial=["so far"])
+    assert_type(list(escalade.read_events("runs.jsonl")), list[Event])
+    async for event in pipeline.stream({"on": 1}, tokens=True, results=True, on=(NodeFinished, Token), q="q"):
+        assert_type(event, Event)

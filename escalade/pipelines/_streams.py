@@ -1,0 +1,60 @@
+"""Following one run of a pipeline: its events, what models write, what nodes return."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from escalade import events, scopes
+from escalade.agents._pipe import Pipe, carried
+from escalade.agents._sink import SHOWABLE, SINK, Sink
+from escalade.errors import BadInput
+
+if TYPE_CHECKING:
+    from escalade.pipelines.pipeline import Pipeline
+
+AHEAD = 16
+"""Events that may wait for the reader before models wait with the next token."""
+
+
+async def followed(
+    pipeline: Pipeline, inputs: dict[str, Any], *, tokens: bool, results: bool, on: Any
+) -> AsyncGenerator[events.Event, None]:
+    """The events of one call; see `Pipeline.stream`. Raises BadInput for what is no class of events."""
+    kinds = _kinds(on)
+    tokens, results = tokens or events.Token in kinds, results or events.NodeResult in kinds
+    if kinds:
+        kinds += (events.Token, events.RungStarted) * tokens + (events.NodeResult,) * results
+    pipe = Pipe(AHEAD, on=kinds, results=results)
+    async with contextlib.aclosing(carried(pipe, _heard(pipeline, pipe, inputs, tokens=tokens))) as told:
+        async for event in told:
+            yield event
+
+
+def _kinds(on: Any) -> tuple[type[events.Event], ...]:
+    kinds = on if isinstance(on, tuple) else (on,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, events.Event)):
+            raise BadInput(f"on: expected classes of events, such as NodeFinished, got {kind!r}")
+    return kinds
+
+
+async def _heard(pipeline: Pipeline, pipe: Pipe, inputs: dict[str, Any], *, tokens: bool) -> Any:
+    """Run it with one more listener."""
+    scope = scopes.current()
+    if scope is None:
+        run_id, listeners = events.unscoped()
+        run_id = run_id or events.new_run_id()
+        more: dict[str, Any] = {events.LISTEN: (run_id, (*listeners, pipe))}
+    else:
+        run_id = scope.run_id
+        more = {scopes.KEY: dataclasses.replace(scope, listeners=(*scope.listeners, pipe))}
+    if tokens:
+        sink = Sink(pipe, run_id, provisional=True)
+        more |= {SINK: sink, "send_stream": sink.receiver(pipeline), **SHOWABLE}
+    with dspy.context(**more):
+        return await pipeline.acall(**inputs)
