@@ -105,15 +105,15 @@ class Frame:
                 del self.trace[:surplus]
 
 
-async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str) -> Any:
+async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, keeps_time: bool = False) -> Any:
     """One call of a pipeline: its flow under the scope's deadline, with its events; refusals that DSPy swallowed are
-    raised.
+    raised. `keeps_time`: the flow ends by itself when the deadline comes, with what it has.
 
     Raises ScopeClosed, DeadlineExceeded, BudgetExceeded and whatever the flow raises.
     """
     frame = Frame()
     if not frame.root:
-        return await _bounded(flow, frame)
+        return await _bounded(flow, frame, keeps_time)
     with contextlib.ExitStack() as stack:
         scope = frame.scope
         if scope is not None:  # of its own, so that what this call costs can be told from what others in the scope cost
@@ -126,22 +126,23 @@ async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str) -> Any:
         stack.enter_context(dspy.context(**settings))
         frame.tell(events.RunStarted, "", pipeline=what)
         kinds = (events.RunFinished, events.RunFailed, events.RunCancelled)
-        return await _observed(lambda: _bounded(flow, frame), frame, "", frame.scope, kinds, spanning)
+        return await _observed(lambda: _bounded(flow, frame, keeps_time), frame, "", frame.scope, kinds, spanning)
 
 
-async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame) -> Any:
+async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, keeps_time: bool) -> Any:  # noqa: FBT001
     scope = frame.scope
     if scope is None:
         return await flow(frame)
-    if scope.deadline == math.inf:
+    if keeps_time or scope.deadline == math.inf:
         result = await flow(frame)
     else:
-        result = await _until_deadline(flow, frame, scope)
+        result = await until_deadline(flow, frame, scope)
     scopes.raise_exhausted(scope)
     return result
 
 
-async def _until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, scope: Scope) -> Any:
+async def until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, scope: Scope) -> Any:
+    """The flow, cancelled at the scope's deadline. Raises DeadlineExceeded."""
     try:
         async with asyncio.timeout(scope.time_left()) as guard:
             return await flow(frame)
