@@ -28,6 +28,9 @@ class Pipeline(dspy.Module):
     kind: ClassVar[str] = "pipeline"
     """What kind of arrangement it is, for people: chain, fan-out, map, ..."""
 
+    _keeps_time = False
+    """Does it end by itself when the scope's deadline comes?"""
+
     def __init__(self) -> None:
         super().__init__()
         self._options: dict[str, Options] = {}
@@ -41,7 +44,9 @@ class Pipeline(dspy.Module):
 
     async def aforward(self, **inputs: Any) -> Any:
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
-        return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title())
+        return await _run.conduct(
+            lambda frame: self._flow(inputs, frame), self._title(), keeps_time=self._keeps_time
+        )
 
     async def stream(
         self,
