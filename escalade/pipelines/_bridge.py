@@ -94,6 +94,16 @@ def _close(runner: asyncio.Runner, pid: int) -> None:
         runner.close()
 
 
+def _forked() -> None:
+    """A forked process has none of the threads, and needs loops of its own."""
+    _pool.cache_clear()
+    _local.__dict__.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def _run_here(core: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if not hasattr(_local, "loop"):
         _local.loop = _Loop()

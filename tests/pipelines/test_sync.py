@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
@@ -21,6 +20,7 @@ from escalade.pipelines import _bridge
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
+from tests import _forks
 from tests.pipelines.offline import no_task_left, offline_lm
 
 
@@ -56,18 +56,53 @@ async def test_sync_calls_nest_to_any_depth() -> None:
     assert Chain(a=calls_sync)(x=5).a == 5
 
 
+FORKS = """
+import asyncio, gc, time
+from concurrent.futures import ThreadPoolExecutor
+from escalade.pipelines.chain import Chain
+from escalade.pipelines.fan_out import FanOut
+from tests._forks import in_child
+
+async def nap(x):
+    await asyncio.sleep(0.01)
+    loops.append(asyncio.get_running_loop())
+    return x
+
+def blocks(x):
+    time.sleep(0.01)
+    return x + 1
+
+run, loops = Chain(FanOut(a=nap, b=blocks), lambda a, b: {"sum": a + b}), []
+
+def plain():
+    assert run(x=1).sum == 3
+
+async def within_a_loop():
+    plain()
+
+def everything():
+    gc.collect()
+    plain()
+    asyncio.run(within_a_loop())
+
+def child():
+    everything()
+    assert not set(loops[len(of_parent):]) & set(of_parent)
+
+with ThreadPoolExecutor(1) as thread:
+    everything()
+    thread.submit(everything).result()
+    of_parent = list(loops)
+    in_child(child)
+    everything()
+    thread.submit(everything).result(timeout=20)
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_a_process_that_forks_goes_on() -> None:
-    """The loops of other threads are not closed in the child: their wake-ups are the parent's, too."""
-    run = pipeline()
-    with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(run, x=1).result().sum == 3
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert thread.submit(run, x=1).result(timeout=20).sum == 3
+    """The child has threads and loops of its own, and leaves alone those of the parent: their wake-ups are shared."""
+    _forks.run(FORKS)
 
 
 def test_under_dspy_parallel_and_batch() -> None:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from escalade.errors import BadInput, StoreUnavailable
 from escalade.registry.approvals.requests import Request, State
+from escalade.registry.stores.forks import calls
+from escalade.registry.stores.owners import after_fork
 
 _FIELDS = [field.name for field in dataclasses.fields(Request)]
 _INSERT = f"INSERT INTO requests VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608 - question marks only
@@ -52,11 +54,18 @@ class SqliteRequests:
         self._wait, self._keep = wait, keep
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._process = 0
+        self._inherited: list[sqlite3.Connection] = []
+        after_fork(self)
         if not create and not self.path.is_file():
             raise BadInput(f"{self.path}: there is no such store of approvals")
         with self._opened():
             pass
+
+    def _forked(self) -> None:
+        """SQLite doesn't survive a fork: the parent's connection is kept and never touched again."""
+        if self._connection is not None:
+            self._inherited.append(self._connection)
+        self._connection, self._lock = None, threading.Lock()
 
     def open(self, request: Request) -> Request:
         """The newest live request of the same key, else this one."""
@@ -121,8 +130,9 @@ class SqliteRequests:
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
+            if self._connection is not None:
+                with calls.under_way():
+                    self._connection.close()
             self._connection = None
 
     def forget(self, now: float) -> None:
@@ -142,10 +152,10 @@ class SqliteRequests:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, calls.under_way():
             try:
-                if self._connection is None or self._process != os.getpid():  # SQLite doesn't survive a fork
-                    self._connection, self._process = self._connect(), os.getpid()
+                if self._connection is None:
+                    self._connection = self._connect()
                 yield self._connection
             except sqlite3.DatabaseError as error:
                 if not isinstance(error, sqlite3.OperationalError):

@@ -16,6 +16,7 @@ from escalade.registry.audit.anchors import Checkpoint
 from escalade.registry.audit.chain import link
 from escalade.registry.audit.keys import Signer
 from escalade.registry.audit.rows import now
+from escalade.registry.stores.forks import calls
 
 CHUNKS = (128, 32, 8, 2, 1)
 """Rows per statement. Each statement gives the interpreter's lock away once and must queue for it again: 64 rows by
@@ -64,6 +65,10 @@ class Store:
 
         Raises sqlite3.Error, OSError, Tampered; then nothing was written.
         """
+        with calls.under_way():
+            return self._appended(rows, durable=durable, checkpoint=checkpoint)
+
+    def _appended(self, rows: Sequence[Pending], *, durable: bool, checkpoint: bool) -> Checkpoint | None:
         if self._identities() != self._files:
             raise Tampered(f"{self.path} is not the file that was opened: it was removed or replaced")
         due = checkpoint or self.uncovered + len(rows) >= self._every or self.due_in() == 0

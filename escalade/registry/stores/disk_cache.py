@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from escalade.errors import BadInput, DataError, StoreUnavailable
+from escalade.registry.stores.forks import calls
 from escalade.registry.stores.owners import Owner, after_fork, here, started
 from escalade.registry.stores.resting import Rest
 
@@ -120,12 +121,13 @@ class DiskCache:
     def close(self) -> None:
         """Close this thread's connection; the next use opens it again."""
         if self._cache is not None:
-            self._cache.close()
+            with calls.under_way():
+                self._cache.close()
 
     def _ask(self, what: Callable[[Any], R]) -> R:
         import diskcache
 
-        with self._rest.asking():
+        with self._rest.asking(), calls.under_way():
             try:
                 return what(self._opened())
             except (sqlite3.Error, diskcache.Timeout, OSError) as error:

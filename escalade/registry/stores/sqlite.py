@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from escalade.errors import StoreUnavailable
+from escalade.registry.stores.forks import calls
 from escalade.registry.stores.owners import after_fork
 
 
@@ -43,7 +44,7 @@ class Database:
         """All of the block or nothing, with nobody else writing meanwhile. Not to be nested. Raises
         StoreUnavailable.
         """
-        with self._lock:
+        with self._lock, calls.under_way():
             connection = self._open()
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -58,7 +59,7 @@ class Database:
 
     def read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """The rows of one query, of one moment. Raises StoreUnavailable."""
-        with self._lock:
+        with self._lock, calls.under_way():
             connection = self._open()
             try:
                 return connection.execute(sql, values).fetchall()
@@ -67,7 +68,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the next use opens another one."""
-        with self._lock:
+        with self._lock, calls.under_way():
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None

@@ -17,6 +17,7 @@ import pytest
 from escalade.agents.cache._shelf import AnswerStore
 from escalade.registry.stores.disk_cache import DiskCache
 from escalade.registry.stores.redis_cache import RedisCache
+from tests import _forks
 from tests._house import ROOT
 from tests.agents.cache.worlds import MODES, World, answering
 from tests.servers.redis_server import RedisServer
@@ -128,15 +129,35 @@ def test_full_disk_is_a_miss(tmp_path: Path) -> None:
     assert world.calls == before + 1
 
 
+FORKS = """
+import sys, threading
+from tests._forks import in_child
+from tests.agents.cache.worlds import World, answering
+
+def child():
+    assert world.ask().answer == "kept"
+    assert world.calls == 1
+    assert world.ask("another question").answer == "new"
+
+def asking():
+    while True:
+        other.ask()
+
+world = World([answering("kept"), answering("new")], path=sys.argv[1], memory=0)
+world.ask()
+other = World([answering("other")], path=sys.argv[2], memory=0, name="other")
+other.ask()
+threading.Thread(target=asking, daemon=True).start()
+in_child(child)
+assert world.ask("another question").answer == "new"
+assert world.calls == 1, "what the child has asked is known here, too"
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_children_go_on(tmp_path: Path) -> None:
     """A child of a process that uses the cache uses it, too."""
-    world = World([answering("kept")], path=tmp_path / "answers", memory=0)
-    world.ask()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if world.ask().answer == "kept" and world.calls == 1 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    _forks.run(FORKS, tmp_path / "answers", tmp_path / "others")
 
 
 def test_many_threads_on_one_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import os
 import sqlite3
 import stat
 import threading
@@ -20,6 +21,7 @@ from escalade.errors import BadInput, InvalidArguments, StoreUnavailable
 from escalade.registry.approvals import MemoryRequests, Request, SqliteRequests
 from escalade.registry.approvals.requests import Asked, Requests, new_request
 from escalade.scopes import Principal
+from tests import _forks
 from tests.registry.access.policies import json_values
 
 ASKED = Asked("pay.charge", "1.0.0", "s", {"amount": 5}, (Principal("ana", "acme", frozenset({"b", "a"})),), "run", "p")
@@ -32,6 +34,24 @@ def request(now: float = 0.0, **changed: Any) -> Request:
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Requests:
     return MemoryRequests() if request.param == "memory" else SqliteRequests(tmp_path / "approvals.db")
+
+
+FORKS = """
+import sys
+from escalade.registry.approvals import SqliteRequests
+from tests._forks import in_child
+
+store = SqliteRequests(sys.argv[1])
+with store._lock:  # as if another thread was just within
+    in_child(store.list)
+assert store.list() == []
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_children_have_connections_of_their_own(tmp_path: Path) -> None:
+    """What another thread of the parent did with the store when the process forked holds no child up."""
+    _forks.run(FORKS, tmp_path / "approvals.db")
 
 
 def test_one_request_for_one_call(store: Requests) -> None:

@@ -24,6 +24,7 @@ from escalade.registry.audit.reading import rows, tail
 from escalade.registry.audit.verify import verify
 from escalade.registry.guard import Resource, ause, use
 from escalade.scopes import Principal
+from tests import _forks
 from tests.registry.audit.material import ended, entry, python
 
 SEARCH = Resource("crm.search", "1.2.0", "tool", "crm.search:call")
@@ -375,22 +376,47 @@ for number in range(1000):
     assert tail(tmp_path / "audit.sqlite", 1)[0].event == "closed"
 
 
+FORKS = """
+import sys, threading
+from escalade.registry.audit import AuditLog, AuditUnavailable
+from tests._forks import in_child
+from tests.registry.audit.material import entry
+
+def child():
+    try:
+        log.intent(entry(1))
+    except AuditUnavailable as error:
+        assert "before the fork" in str(error)
+    else:
+        raise AssertionError("recorded nowhere")
+    with AuditLog(sys.argv[2]) as own:
+        own.intent(entry(1))
+
+def work():
+    while not over.is_set():
+        log.intent(entry("other"))
+
+log, over = AuditLog(sys.argv[1]), threading.Event()
+thread = threading.Thread(target=work)
+thread.start()
+in_child(child)
+over.set()
+thread.join()
+log.intent(entry(2))
+log.close()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork(tmp_path: Path) -> None:
-    """A child that inherits a log is refused: its writer stayed with the parent."""
-    log = AuditLog(tmp_path / "audit.sqlite")
-    child = os.fork()
-    if child == 0:
-        try:
-            log.intent(entry(1))
-        except AuditUnavailable:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    log.intent(entry(2))
-    log.close()
-    assert verify(log.path).ok
+    """A child that inherits a log is refused: its writer stayed with the parent. It may open one of its own."""
+    path, of_child = tmp_path / "audit.sqlite", tmp_path / "child.sqlite"
+    _forks.run(FORKS, path, of_child)
+    assert verify(path).ok
+    calls = [row.call for row in rows(path) if row.event == "intent"]
+    assert calls[-1] == "call-2"
+    assert "call-1" not in calls
+    assert [row.call for row in rows(of_child) if row.event == "intent"] == ["call-1"]
 
 
 def test_reopened(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from escalade.errors import BadInput, ToolError
 from escalade.registry.sources._background import Background
 from escalade.registry.sources._net import AddressRefused, Net
+from tests import _forks
 
 PRIVATE = [
     "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",  # noqa: S104
@@ -175,19 +176,24 @@ def test_closing() -> None:
     made.close()
 
 
+FORKS = """
+from escalade.registry.sources._background import Background
+from tests._forks import in_child
+
+async def answer():
+    return 42
+
+def ask():
+    assert background.wait(answer(), 5) == 42
+
+background = Background()
+ask()
+in_child(ask)
+ask()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_in_a_forked_child(background: Background) -> None:
+def test_in_a_forked_child() -> None:
     """A child has a loop of its own: its parent's thread isn't there."""
-
-    async def answer() -> int:
-        return 42
-
-    background.wait(answer())
-    child = os.fork()
-    if child == 0:
-        try:
-            ok = background.wait(answer(), 5) == 42
-        finally:
-            os._exit(0 if ok else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    _forks.run(FORKS)
