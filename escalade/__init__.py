@@ -103,9 +103,11 @@ if TYPE_CHECKING:
     from escalade.evals.record import record
     from escalade.evals.tuning import tune
     from escalade.money import Money
+    from escalade.pipelines.branch import Branch
     from escalade.pipelines.chain import Chain
     from escalade.pipelines.fan_out import FanOut
     from escalade.pipelines.jsonl import JsonlEvents, read_events
+    from escalade.pipelines.loop import Loop
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.pipelines.progress import progress
@@ -168,6 +170,7 @@ __all__ = [
     "BadInput",
     "Bandit",
     "Braked",
+    "Branch",
     "Breaker",
     "Budget",
     "BudgetExceeded",
@@ -209,6 +212,7 @@ __all__ = [
     "Lock",
     "LockDrift",
     "Logprob",
+    "Loop",
     "Map",
     "Metered",
     "ModeForbids",
@@ -377,8 +381,10 @@ _MODULES = {
     "evals.record": ("record",),
     "evals.tuning": ("tune",),
     "money": ("Money",),
+    "pipelines.branch": ("Branch",),
     "pipelines.chain": ("Chain",),
     "pipelines.fan_out": ("FanOut",),
+    "pipelines.loop": ("Loop",),
     "pipelines.map": ("Map",),
     "pipelines.node": ("node",),
     "registry.access": ("Roles",),

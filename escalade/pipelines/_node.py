@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,7 @@ import dspy
 from escalade.errors import BadInput
 from escalade.money import Money
 from escalade.pipelines._bridge import in_thread
+from escalade.pipelines._operators import Operators
 from escalade.scopes import Principal
 
 
@@ -47,7 +48,7 @@ NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(Operators):
     """A module or function with options, made by `node(...)`."""
 
     target: Any
@@ -259,14 +260,23 @@ def named(found: Node, name: str, timeout: float | None = None) -> Node:
     return replace(found, name=name)
 
 
-def default_name(target: Any, index: int) -> str:
+def default_name(target: Any, index: int, stem: str = "step") -> str:
     """`retrieve` for a function, `predict` for a dspy.Predict, `step3` for what has no name."""
     if isinstance(target, dspy.Module):
         return type(target).__name__.lower()
     while isinstance(target, functools.partial):
         target = target.func
     name = getattr(target, "__name__", "").strip("_")
-    return name if name.isidentifier() else f"step{index}"
+    return name if name.isidentifier() else f"{stem}{index}"
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`predict`, then `predict_2`, ..."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 def fields_of(result: Any) -> Mapping[str, Any] | None:

@@ -40,7 +40,8 @@ class Chain(Pipeline):
         self.steps: dict[str, Any] = {}
         for index, step in enumerate(steps, 1):
             found = _node.unwrap(step)
-            self._add(found, found.name or self._free_name(_node.default_name(found.target, index)), timeout)
+            name = found.name or _node.free_name(_node.default_name(found.target, index), self.steps)
+            self._add(found, name, timeout)
         for name, step in named.items():
             self._add(_node.unwrap(step), name, timeout)
         if not self.steps:
@@ -52,14 +53,6 @@ class Chain(Pipeline):
             raise BadInput(f"two steps are named {name!r}; name one of them with node(..., name=...)")
         found = _node.named(found, name, timeout)
         self.steps[name], self._options[name] = found.target, found.options
-
-    def _free_name(self, name: str) -> str:
-        """`predict`, then `predict_2`, ..."""
-        free, number = name, 1
-        while free in self.steps:
-            number += 1
-            free = f"{name}_{number}"
-        return free
 
     def _targets(self) -> Mapping[str, Any]:
         steps: dict[str, Any] = self.steps

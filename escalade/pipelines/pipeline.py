@@ -12,9 +12,10 @@ from escalade import events
 from escalade.pipelines import _run, _streams
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
+from escalade.pipelines._operators import Operators
 
 
-class Pipeline(dspy.Module):
+class Pipeline(Operators, dspy.Module):
     """Nodes in some arrangement, itself a node.
 
     Call it (`pipeline(question=...)`, also inside a running loop), await it (`pipeline.acall(question=...)`), or follow
@@ -35,6 +36,7 @@ class Pipeline(dspy.Module):
         super().__init__()
         self._options: dict[str, Options] = {}
         self._prepared: dict[str, Prepared] = {}
+        self._given: dict[str, str | None] | None = None  # by an operator: its nodes, and the names that people gave
 
     def forward(self, **inputs: Any) -> Any:
         """Run it for a sync caller: on an event loop of the calling thread, or in a thread if a loop is running
@@ -44,9 +46,7 @@ class Pipeline(dspy.Module):
 
     async def aforward(self, **inputs: Any) -> Any:
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
-        return await _run.conduct(
-            lambda frame: self._flow(inputs, frame), self._title(), keeps_time=self._keeps_time
-        )
+        return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title(), keeps_time=self._keeps_time)
 
     async def stream(
         self,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from escalade.pipelines.pipeline import Pipeline
 
 ITEM = "[*]"
-"""The segment of a path that stands for every item of a map."""
+"""The segment of a path that stands for every item of a map, and for every round of a loop."""
+
+_SEGMENTS = {"worker": ITEM, "body": ITEM, "until": f"until{ITEM}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,6 @@ def _shape(node: Prepared, path: str, role: str) -> Shape:
     children = []
     for name, inner in target._plan().items():
         part = target._part(name)
-        segment = ITEM if part == "worker" else name
+        segment = _SEGMENTS.get(part, name)
         children.append(_shape(inner, _errors.join(path, segment), part))
     return Shape(target.kind, path, node.name, role, target, node.options, node.wants, target._facts(), tuple(children))

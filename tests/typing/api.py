@@ -16,6 +16,7 @@ from escalade import (
     Approvals,
     Attempt,
     AuditLog,
+    Branch,
     Budget,
     Budgeted,
     BudgetExceeded,
@@ -41,6 +42,7 @@ from escalade import (
     LiteLLM,
     Lock,
     Logprob,
+    Loop,
     Map,
     Metered,
     Model,
@@ -334,6 +336,14 @@ def pipelines() -> None:
     """Graphs of modules are modules."""
     fan = FanOut(short=Escalate("question -> answer", rungs=[Rung("cheap", "Predict", "small")], policy=Constant(0)))
     Chain(fan, node(Map(lambda item: {"doubled": item * 2}, over="items"), principal=Principal("ana"), budget="0.10"))
+
+
+def composition() -> None:
+    """One of several, again and again, and by operators."""
+    choose = Branch(lambda n: n > 3, true=lambda n: {"n": n - 1}, otherwise=lambda: {"n": 0}, timeout=2)
+    loop = Loop(choose, until=lambda n: n < 3, most=5, on_most="raise", carry={"n": "n"})
+    assert_type(loop >> node(lambda n: {"n": n}), Chain)
+    assert_type(node(lambda n: n, name="a") | loop, FanOut)
 
 
 async def tool_agents(registry: Registry) -> None:
