@@ -37,6 +37,12 @@ BEGIN
 END $$;
 """
 
+# In the tables, not by `to_regproc`: what that remembers isn't looked at anew within a transaction that waited.
+_THERE = """
+SELECT EXISTS (SELECT FROM pg_proc
+    WHERE proname = $1 AND pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $2))
+"""
+
 
 class Server:
     """One PostgreSQL database. All its errors are StoreUnavailable, but for a URL that is none (BadInput).
@@ -50,7 +56,7 @@ class Server:
         self, url: str, tables: str, *, schema: str = "escalade", timeout: float = 1.0, connections: int = 2
     ) -> None:
         self._info = wire.checked(url)
-        self._schema, self._timeout, self._most = f'"{_name(schema)}"', timeout, connections
+        self._schema, self._timeout, self._most = _name(schema), timeout, connections
         self._version = hashlib.blake2b((_COMMON + tables).encode(), digest_size=5).hexdigest()
         self._tables = self._versioned(_COMMON + tables)
         self._inherited: list[Any] = []
@@ -130,7 +136,7 @@ class Server:
         try:
             patience = f"SET statement_timeout = {max(1, round(self._timeout * 1000))}"
             isolation = "SET default_transaction_isolation = 'read committed'"
-            connection.say(f"SET search_path = {self._schema}; {patience}; {isolation}", until)
+            connection.say(f'SET search_path = "{self._schema}"; {patience}; {isolation}', until)
             if not self._there(connection, until):
                 self._make(connection, time.monotonic() + _MAKING)
         except BaseException:
@@ -142,8 +148,8 @@ class Server:
         return time.monotonic() + self._timeout
 
     def _there(self, connection: wire.Connection, until: float) -> bool:
-        name = wire.encoded(f"made_{self._version}")
-        ((made,),) = connection.run("SELECT to_regproc($1) IS NOT NULL", [name], until)
+        values = [wire.encoded(f"made_{self._version}"), wire.encoded(self._schema)]
+        ((made,),) = connection.run(_THERE, values, until)
         return bool(made)
 
     def _make(self, connection: wire.Connection, until: float) -> None:
@@ -152,7 +158,7 @@ class Server:
         connection.run("SELECT pg_advisory_xact_lock(hashtextextended(current_setting('search_path'), 0))", [], until)
         if not self._there(connection, until):
             made = f"CREATE FUNCTION made_{self._version}() RETURNS int LANGUAGE sql AS 'SELECT 1'"
-            connection.say(f"CREATE SCHEMA IF NOT EXISTS {self._schema}; {self._tables}; {made}", until)
+            connection.say(f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"; {self._tables}; {made}', until)
         connection.say("COMMIT", until)
 
     def _versioned(self, sql: str) -> str:

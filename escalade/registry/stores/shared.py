@@ -179,6 +179,11 @@ class SharedLedger(Ledger):
             if not budget.is_pattern:
                 self._mirrored(self.store.read([budget.account], self._now()))
 
+    def add_budget(self, budget: Budget) -> None:
+        """Give a named account a limit, unless it has one. The store doesn't note it as a change."""
+        with self._lock, self._talk():
+            self.store.set_budget(budget, self._now(), replace=False)
+
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""
         with self._lock:

@@ -28,6 +28,10 @@ def open_ledger(kind: str, where: str, **options: Any) -> Any:
         from escalade.registry.stores.sqlite_ledger import SqliteLedger
 
         return SqliteLedger(where, **{"patience": 10.0, **options})
+    if kind == "postgres":
+        from escalade.registry.stores.postgres_ledger import PostgresLedger
+
+        return PostgresLedger(where, **{"timeout": 10.0, **options})
     from escalade.registry.stores.redis_ledger import RedisLedger
 
     return RedisLedger(where, **options)

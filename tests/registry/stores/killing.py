@@ -111,5 +111,7 @@ def _known(kind: str, limiter: Any) -> list[float]:
     """When each use was, as the store has it."""
     if kind == "sqlite":
         return [at for (at,) in limiter.database.read("SELECT at FROM uses ORDER BY at")]
+    if kind == "postgres":
+        return [at for (at,) in limiter.server.ask("SELECT at FROM uses ORDER BY at")]
     (key,) = limiter.server.command("KEYS", "*:uses:*")
     return sorted(float(at) / 1e6 for _, at in limiter.server.command("ZRANGE", key, 0, -1, "WITHSCORES"))

@@ -27,6 +27,10 @@ def open_limiter(kind: str, where: str, **options: Any) -> Any:
         from escalade.registry.stores.sqlite_limits import SqliteLimiter
 
         return SqliteLimiter(where, **{"patience": 10.0, **options})
+    if kind == "postgres":
+        from escalade.registry.stores.postgres_limits import PostgresLimiter
+
+        return PostgresLimiter(where, **{"timeout": 10.0, **options})
     from escalade.registry.stores.redis_limits import RedisLimiter
 
     return RedisLimiter(where, **{"timeout": 10.0, **options})

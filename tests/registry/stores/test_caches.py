@@ -1,4 +1,4 @@
-"""Caches in memory, on disk, in Redis: what they promise alike; no row is unpickled; none breaks a call."""
+"""Caches in memory, on disk, in servers: what they promise alike; no row is unpickled; none breaks a call."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ from escalade.errors import BadInput, DataError, StoreUnavailable
 from escalade.registry.cache import MemoryCache
 from escalade.registry.journal import Journal
 from escalade.registry.stores.disk_cache import MEBIBYTE
+from escalade.registry.stores.postgres_cache import PostgresCache
 from escalade.registry.stores.redis_cache import RedisCache
 from tests._house import ROOT
 from tests.servers.redis_server import RedisServer
 
 
-@pytest.fixture(params=["memory", "disk", "redis"])
+@pytest.fixture(params=["memory", "disk", "redis", "postgres"])
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """An empty one of each kind."""
     if request.param == "redis":
         with RedisServer() as server:
             yield RedisCache(server.url)
+        return
+    if request.param == "postgres":
+        yield PostgresCache(request.getfixturevalue("postgres_url"), timeout=5.0)
         return
     yield MemoryCache() if request.param == "memory" else DiskCache(tmp_path / "cache")
 

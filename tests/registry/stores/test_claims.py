@@ -30,11 +30,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Kind and place of a store, empty."""
     if request.param == "sqlite":
         yield "sqlite", str(tmp_path / "calls.db")
+        return
+    if request.param == "postgres":
+        yield "postgres", request.getfixturevalue("postgres_url")
         return
     with RedisServer() as server:
         yield "redis", server.url

@@ -69,11 +69,13 @@ for thread in threads: thread.join()
 Open = Callable[..., Any]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Kind and address of a store."""
     if request.param == "sqlite":
         yield "sqlite", str(tmp_path / "budgets.db")
+    elif request.param == "postgres":
+        yield "postgres", request.getfixturevalue("postgres_url")
     else:
         with RedisServer() as server:
             yield "redis", server.url

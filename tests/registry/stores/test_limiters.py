@@ -18,13 +18,14 @@ from escalade.errors import RateLimited, StoreUnavailable
 from escalade.registry.guard import Resource, use
 from escalade.registry.journal import Journal
 from escalade.registry.limits import Limiter, RateLimit, Taken, parse_limits
+from escalade.registry.stores.postgres_limits import PostgresLimiter
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
 from tests.registry.helpers import Clock
 from tests.registry.stores.killing import limits_under_kills
 from tests.registry.stores.limited import IN_ALL
 from tests.servers.redis_server import RedisServer
 
-KINDS = ["sqlite", "redis"]
+KINDS = ["sqlite", "redis", "postgres"]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,18 @@ class Fresh:
 
     def __init__(self, kind: str, folder: Path, request: pytest.FixtureRequest) -> None:
         self.kind, self.folder, self.number = kind, folder, 0
-        self.server: Any = request.getfixturevalue("server") if kind == "redis" else None
+        servers = {"redis": "server", "postgres": "postgres"}
+        self.server: Any = request.getfixturevalue(servers[kind]) if kind in servers else None
+        self._url = request.getfixturevalue("postgres_url") if kind == "postgres" else ""
 
     def where(self) -> str:
         self.number += 1
         if self.kind == "redis":
             _flush(self.server)
             return str(self.server.url)
+        if self.kind == "postgres":
+            self.server.ask("DROP SCHEMA IF EXISTS escalade CASCADE", self._url)
+            return self._url
         return str(self.folder / f"{self.number}.db")
 
     def limiter(self, **options: Any) -> Any:
@@ -62,6 +68,8 @@ def _flush(server: RedisServer) -> None:
 def _open(kind: str, where: str, **options: Any) -> Any:
     if kind == "sqlite":
         return SqliteLimiter(where, **options)
+    if kind == "postgres":
+        return PostgresLimiter(where, **{"timeout": 10.0, **options})
     from escalade.registry.stores.redis_limits import RedisLimiter
 
     return RedisLimiter(where, **options)
@@ -69,7 +77,7 @@ def _open(kind: str, where: str, **options: Any) -> Any:
 
 @pytest.fixture(params=KINDS)
 def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Fresh:
-    """Both kinds."""
+    """All kinds."""
     return Fresh(request.param, tmp_path, request)
 
 
@@ -119,6 +127,8 @@ def test_no_names_are_kept(fresh: Fresh) -> None:
     assert [type(limiter.take_all(windows)) for windows in (one, two, one)] == [Taken, Taken, float]
     if fresh.kind == "redis":
         assert "ana" not in str(limiter.server.command("KEYS", "*"))
+    elif fresh.kind == "postgres":
+        assert "ana" not in str(limiter.server.ask("SELECT key, id FROM uses"))
     else:
         limiter.database.close()
         assert not [path for path in fresh.folder.iterdir() if b"example" in path.read_bytes()]
@@ -136,7 +146,8 @@ def test_one_thread_too_many(fresh: Fresh) -> None:
 @pytest.mark.slow
 def test_kill_9_at_random(fresh: Fresh, tmp_path: Path) -> None:
     """64 threads x 4 processes, killed at random: no window ever has more uses than it allows, none is forgotten."""
-    found = limits_under_kills(fresh.kind, fresh.where(), tmp_path / "log.txt")
+    seconds = 3.0 if fresh.kind == "postgres" else 6.0
+    found = limits_under_kills(fresh.kind, fresh.where(), tmp_path / "log.txt", seconds)
     print(fresh.kind, found)
     assert found["deaths"] >= 3
     assert found["known"] > IN_ALL * 0.8, "enough was used for this to mean something"
@@ -158,8 +169,8 @@ class Calls:
 
 def _break(fresh: Fresh, limiter: Any) -> Any:
     """Make the store fail."""
-    if fresh.kind == "redis":
-        fresh.server.kill()
+    if fresh.kind != "sqlite":
+        fresh.server.kill() if fresh.kind == "redis" else fresh.server.stop()
         return None
     blocker = sqlite3.connect(limiter.database.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -167,7 +178,7 @@ def _break(fresh: Fresh, limiter: Any) -> Any:
 
 
 def _mend(fresh: Fresh, blocker: Any) -> None:
-    if fresh.kind == "redis":
+    if fresh.kind != "sqlite":
         fresh.server.start()
     else:
         blocker.close()

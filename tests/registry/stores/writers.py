@@ -27,6 +27,10 @@ def open_claims(kind: str, where: str) -> Any:
     """Where calls are claimed."""
     from escalade.registry.stores.claims import RedisClaims, SqliteClaims
 
+    if kind == "postgres":
+        from escalade.registry.stores.postgres_claims import PostgresClaims
+
+        return PostgresClaims(where, timeout=10.0)
     return SqliteClaims(where, patience=10.0) if kind == "sqlite" else RedisClaims(where)
 
 
