@@ -36,6 +36,7 @@
      │    └── ToolTimeout        the tool exceeded its own timeout
      ├── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
      │    └── NodeTimeout        a pipeline node exceeded its own timeout
+     ├── JoinFailed              too few branches ended well; `statuses`, `causes` by name
      └── AuditIncomplete         an audit log was closed and lacks rows, or checkpoints at its anchors
 
 Refusals that cross DSPy's engine boundary are raised as a subclass that is also a `dspy.LMError` (DSPy
@@ -309,6 +310,19 @@ class NodeError(EscaladeError):
 
 class NodeTimeout(NodeError):
     """A pipeline node exceeded its own timeout."""
+
+
+class JoinFailed(EscaladeError):
+    """Too few branches of a fan-out, a map or a race ended well. `statuses`: how each ended, by name or index."""
+
+    def __init__(self, message: str, statuses: dict[Any, Any] | None = None) -> None:
+        super().__init__(message)
+        self.statuses = statuses or {}
+
+    @property
+    def causes(self) -> dict[Any, BaseException]:
+        """What the branches raised, by name or index."""
+        return {name: status.error for name, status in self.statuses.items() if status.error is not None}
 
 
 class AuditIncomplete(EscaladeError):
