@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import dspy
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, DeadlineExceeded
 from escalade.pipelines import _node, _run
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._errors import failed
+from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each, together
 from escalade.pipelines._node import Prepared
+from escalade.pipelines.joined import Joined, joined
+from escalade.pipelines.joins import ALL, Fold, check_reduce, rule
 from escalade.pipelines.pipeline import Pipeline
 
 JOIN = "join"
 """The path of the join."""
+
+GRACE = 0.03
+"""Seconds after the deadline in which the join of a partial fan-out may still end."""
+
+REDUCED = "reduced"
+"""The field of what a fold has made, where that has no fields of its own."""
 
 
 class FanOut(Pipeline):
@@ -33,9 +43,18 @@ class FanOut(Pipeline):
     The first branch that fails cancels the others and is raised with its path; when that is out, no branch is alive,
     and a branch that had not begun by then never began.
 
+    It needs not wait for all. `quorum=k`: until k have ended well. `first=k`: the same, and it takes exactly those.
+    `until=function`: until it is true of the results so far, a dict by name, as each arrives. `partial=True`: until
+    `within` seconds have passed, or the scope's deadline comes near, with those that have ended well by then, at least
+    `least` (1). Then failures are no errors, the rest is cancelled, a field without a result is None, and how each
+    branch ended, why, after how long, at which cost is in `result.statuses`. As soon as too few can come it raises
+    JoinFailed, which names what each branch raised. The time for a join is on top of `within`.
+
     `branches`: a dict, or keywords. `concurrency`: how many run at once (default: all; those that block a thread: 64).
     `timeout`, `timeouts`: seconds, for each branch or by name (`join` too). `budgets`: by name, what a branch may
-    spend, as in `node`.
+    spend, as in `node`. `reduce`: a function (accumulated, name, result), async or not, in place of a join: folds each
+    result as it arrives, beginning with a copy of `initial`; the result is the field `reduced`. `join=dspy.majority`
+    takes a vote of the branches' results.
 
     >>> async def shout(text: str) -> str:
     ...     return text.upper()
@@ -60,22 +79,25 @@ class FanOut(Pipeline):
         timeout: float | None = None,
         timeouts: Mapping[str, float] | None = None,
         budgets: Mapping[str, Any] | None = None,
+        quorum: int | None = None,
+        first: int | None = None,
+        until: Callable[[Mapping[str, Any]], Any] | None = None,
+        partial: bool = False,
+        within: float | None = None,
+        least: int | None = None,
+        reduce: Callable[[Any, str, Any], Any] | None = None,
+        initial: Any = None,
         **named: Any,
     ) -> None:
         super().__init__()
-        if branches is not None and not isinstance(branches, Mapping):
-            raise BadInput(f"branches have names: FanOut(facts=..., answer=...) or a dict of them, got {branches!r}")
         _node.check_concurrency(concurrency)
         self.concurrency = concurrency
         self.branches: dict[str, Any] = {}
-        twice = set(branches or ()) & set(named)
-        if twice:
-            raise BadInput(f"two branches are named {min(twice)!r}")
-        for name, branch in {**(branches or {}), **named}.items():
-            found = _node.named(_node.unwrap(branch), name)
-            self.branches[name], self._options[name] = found.target, found.options
-        if not self.branches:
-            raise BadInput("a FanOut needs at least one branch")
+        rules: dict[str, Any] = {"quorum": quorum, "first": first, "partial": partial, "within": within, "least": least}
+        for name in [name for name, value in rules.items() if callable(value) or isinstance(value, _node.Node)]:
+            named[name] = rules.pop(name)  # a branch may be called `first`
+        for found in branches_of(type(self), branches, named):
+            self.branches[str(found.name)], self._options[str(found.name)] = found.target, found.options
         self.join: Any = None
         if join is not None:
             if JOIN in self.branches:
@@ -83,6 +105,14 @@ class FanOut(Pipeline):
             found = _node.named(_node.unwrap(join), JOIN)
             self.join, self._options[JOIN] = found.target, found.options
         self._limit(timeout, timeouts or {}, budgets or {})
+        self._rule = rule(**rules, until=until, total=len(self.branches))
+        check_reduce(reduce)
+        if reduce is not None and join is not None:
+            raise BadInput("join= and reduce= both make the result; leave out one")
+        self.reduce, self.initial = reduce, initial
+        self._lenient = any(getattr(own, "optional", False) for own in self._options.values())
+        self._plain = self._rule == ALL and reduce is None and not self._lenient
+        self._keeps_time = self._rule.partial
         self._plan()
 
     def _limit(self, timeout: float | None, timeouts: Mapping[str, float], budgets: Mapping[str, Any]) -> None:
@@ -106,12 +136,14 @@ class FanOut(Pipeline):
         return "join" if name == JOIN and self.join is not None else "branch"
 
     def _facts(self) -> dict[str, Any]:
-        return {"concurrency": self.concurrency}
+        return {"concurrency": self.concurrency, **self._rule.facts()}
 
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
         plan = self._plan()
         join = None if self.join is None else plan[JOIN]
         branches = [branch for branch in plan.values() if branch is not join]
+        if not self._plain:
+            return await self._ruled(branches, join, inputs, frame)
         traces = [] if frame.trace is None else [frame.branch_trace() for _ in branches]
         try:
             results = await self._gather(branches, inputs, frame, traces)
@@ -119,7 +151,48 @@ class FanOut(Pipeline):
             if traces:
                 frame.merge(traces)
         named = dict(zip(self.branches, results, strict=True))
-        return dspy.Prediction(**named) if join is None else await _joined(join, inputs, named, frame)
+        return Joined(**named) if join is None else await _joined(join, inputs, named, named, frame)
+
+    async def _ruled(
+        self, branches: list[Prepared], join: Prepared | None, inputs: dict[str, Any], frame: _run.Frame
+    ) -> Joined:
+        """All that isn't just all: by a rule, with a fold, with branches that one can do without."""
+        names = [branch.name for branch in branches]
+        fields = [fields_of(branch, inputs) for branch in branches]  # what is missing is missing before anything runs
+        fold = None if self.reduce is None else Fold(self.reduce, self.initial)
+        optional = frozenset(branch.name for branch in branches if getattr(branch.options, "optional", False))
+        gathering = Gathering(
+            frame, self._rule, _start, path=str, names=names, limit=self.concurrency or 0, optional=optional, fold=fold
+        )
+        await gathering.gather(zip(branches, fields, _gates(branches), strict=True))
+        if fold is not None:
+            return joined(dspy.Prediction(**_node.named_fields(REDUCED, fold.value)), gathering.statuses)
+        named = {name: gathering.results.get(name) for name in names}
+        if join is None:
+            return joined(dspy.Prediction(**named), gathering.statuses)
+        result = await self._late_join(join, inputs, named, gathering, frame)
+        return joined(result, gathering.statuses)
+
+    async def _late_join(
+        self, join: Prepared, inputs: dict[str, Any], named: dict[str, Any], gathering: Gathering, frame: _run.Frame
+    ) -> Any:
+        """The join over what there is. A model reads of a missing text how it ended."""
+        present = {name: value for name, value in named.items() if name in gathering.results}
+        for name in join.wants.texts:
+            if name in named and name not in present:
+                named[name] = f"(no result: {gathering.statuses[name].state})"
+
+        work = _joined(join, inputs, named, present, frame)
+        scope = frame.scope
+        if not self._keeps_time or scope is None or scope.deadline == math.inf:
+            return await work
+        try:  # a function over what is there needs no time to speak of; a model needs a `within` that leaves it some
+            async with asyncio.timeout(max(0.0, scope.time_left()) + GRACE) as guard:
+                return await work
+        except TimeoutError:
+            if not guard.expired():
+                raise
+        raise DeadlineExceeded(f"the deadline of scope {scope.shown_id} has passed in the join")
 
     async def _gather(
         self, branches: list[Prepared], inputs: dict[str, Any], frame: _run.Frame, traces: list[list[Any] | None]
@@ -131,10 +204,26 @@ class FanOut(Pipeline):
         results: list[Any] = [None] * len(branches)
 
         def start(index: int, branch: Prepared) -> Coroutine[Any, Any, Any]:
-            return _run.node(branch, _fields(branch, inputs), frame, traces[index] if traces else None)
+            return _run.node(branch, fields_of(branch, inputs), frame, traces[index] if traces else None)
 
         await each(branches, limit, start, results.__setitem__, names.__getitem__)
         return results
+
+
+def branches_of(
+    kind: type[Pipeline], branches: Mapping[str, Any] | None, named: Mapping[str, Any], timeout: float | None = None
+) -> list[_node.Node]:
+    """The branches, from a dict and from keywords, with their names. Raises BadInput."""
+    title = kind.__name__
+    if branches is not None and not isinstance(branches, Mapping):
+        raise BadInput(f"branches have names: {title}(facts=..., answer=...) or a dict of them, got {branches!r}")
+    twice = set(branches or ()) & set(named)
+    if twice:
+        raise BadInput(f"two branches are named {min(twice)!r}")
+    found = {**(branches or {}), **named}
+    if not found:
+        raise BadInput(f"a {title} needs at least one branch")
+    return [_node.named(_node.unwrap(branch), name, timeout) for name, branch in found.items()]
 
 
 def _starts(
@@ -145,7 +234,7 @@ def _starts(
     gate = asyncio.Semaphore(THREADS) if blocking > THREADS else None
     direct, plain, outer = frame.direct, _run.plain, frame.step
     for index, branch in enumerate(branches):
-        fields = _fields(branch, inputs)
+        fields = fields_of(branch, inputs)
         gated = gate is not None and branch.threaded
         if not gated and direct(branch):
             yield plain(branch, fields, (outer, branch.name), frame)
@@ -154,12 +243,25 @@ def _starts(
         yield _gated(gate, start) if gate is not None and gated else start()
 
 
+def _gates(branches: list[Prepared]) -> list[asyncio.Semaphore | None]:
+    """What branches that block a thread wait for, where they are many."""
+    gate = asyncio.Semaphore(THREADS) if sum(branch.threaded for branch in branches) > THREADS else None
+    return [gate if branch.threaded else None for branch in branches]
+
+
+def _start(_: str, item: Any, frame: _run.Frame, trace: list[Any] | None) -> Coroutine[Any, Any, Any]:
+    branch, fields, gate = item
+    start = functools.partial(_run.node, branch, fields, frame, trace)
+    return start() if gate is None else _gated(gate, start)
+
+
 async def _gated(gate: asyncio.Semaphore, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async with gate:
         return await start()
 
 
-def _fields(branch: Prepared, inputs: dict[str, Any]) -> dict[str, Any]:
+def fields_of(branch: Prepared, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a branch takes of the inputs. Raises a NodeError that is a BadInput for what is missing."""
     wants = branch.wants
     if not (wants.required or wants.optional or wants.rest):
         return {}
@@ -171,14 +273,16 @@ def _fields(branch: Prepared, inputs: dict[str, Any]) -> dict[str, Any]:
     raise failed(branch.name, error)
 
 
-async def _joined(join: Prepared, inputs: dict[str, Any], named: dict[str, Any], frame: _run.Frame) -> Any:
-    """What the join makes of the branches' results."""
+async def _joined(
+    join: Prepared, inputs: dict[str, Any], named: dict[str, Any], present: dict[str, Any], frame: _run.Frame
+) -> Any:
+    """What the join makes of the branches' results. `present`: without those that have none."""
     visible = {**inputs, **named}
     try:
         only = join.alone(visible)
-        if only is not None and not join.module:
-            visible[only] = named  # a function of one parameter gets them all
-        result = await _run.node(join, _fields_of_join(join, visible, named), frame)
+        if only is not None and not join.module:  # a function of one parameter gets them all
+            visible[only] = _ballots(present) if _votes(join.target) else present
+        result = await _run.node(join, _fields_of_join(join, visible, present), frame)
     except BaseException as error:
         failure = failed(JOIN, error)
         if failure is error:
@@ -188,10 +292,23 @@ async def _joined(join: Prepared, inputs: dict[str, Any], named: dict[str, Any],
     raise failure
 
 
-def _fields_of_join(join: Prepared, visible: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+def _votes(target: Any) -> bool:
+    while isinstance(target, functools.partial):
+        target = target.func
+    return target is dspy.majority
+
+
+def _ballots(present: dict[str, Any]) -> list[dspy.Prediction]:
+    """The results as dspy.majority takes them: it counts the last field."""
+    return [dspy.Prediction(**_node.named_fields(JOIN, value)) for value in present.values()]
+
+
+def _fields_of_join(join: Prepared, visible: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
     try:
+        if not join.wants.rest:
+            return join.select(visible)
         # `def join(**results)` means the results, not the inputs too.
-        return join.select({**named, **{n: visible[n] for n in join.wants.required}} if join.wants.rest else visible)
+        return join.select({**present, **{name: visible[name] for name in join.wants.required}})
     except KeyError as missing:
         gave = ", ".join(visible)
         error = BadInput(f"it needs {missing.args[0]!r}; the call and the branches gave: {gave}")
