@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         ForeignModel,
         IncompatibleVersion,
         InvalidArguments,
+        JoinFailed,
         LockDrift,
         ModeForbids,
         NodeError,
@@ -106,10 +107,13 @@ if TYPE_CHECKING:
     from escalade.pipelines.branch import Branch
     from escalade.pipelines.chain import Chain
     from escalade.pipelines.fan_out import FanOut
+    from escalade.pipelines.joined import Joined
+    from escalade.pipelines.joins import BranchStatus
     from escalade.pipelines.jsonl import JsonlEvents, read_events
     from escalade.pipelines.loop import Loop
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
+    from escalade.pipelines.race import Race
     from escalade.pipelines.progress import progress
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
@@ -171,6 +175,7 @@ __all__ = [
     "Bandit",
     "Braked",
     "Branch",
+    "BranchStatus",
     "Breaker",
     "Budget",
     "BudgetExceeded",
@@ -203,6 +208,8 @@ __all__ = [
     "IncompatibleVersion",
     "InvalidArguments",
     "Isotonic",
+    "JoinFailed",
+    "Joined",
     "Journal",
     "JsonFormatter",
     "JsonlEvents",
@@ -237,6 +244,7 @@ __all__ = [
     "Principal",
     "PromptLength",
     "Quarantined",
+    "Race",
     "RandomMix",
     "RateLimit",
     "RateLimited",
@@ -384,9 +392,12 @@ _MODULES = {
     "pipelines.branch": ("Branch",),
     "pipelines.chain": ("Chain",),
     "pipelines.fan_out": ("FanOut",),
+    "pipelines.joined": ("Joined",),
+    "pipelines.joins": ("BranchStatus",),
     "pipelines.loop": ("Loop",),
     "pipelines.map": ("Map",),
     "pipelines.node": ("node",),
+    "pipelines.race": ("Race",),
     "registry.access": ("Roles",),
     "registry.access.cedar": ("CedarAccess",),
     "registry.alerts": ("Alerts", "Webhook"),
