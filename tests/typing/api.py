@@ -17,6 +17,7 @@ from escalade import (
     Attempt,
     AuditLog,
     Branch,
+    BranchStatus,
     Budget,
     Budgeted,
     BudgetExceeded,
@@ -35,6 +36,8 @@ from escalade import (
     GovernedTool,
     Guardrails,
     Isotonic,
+    Joined,
+    JoinFailed,
     Journal,
     JsonFormatter,
     Lane,
@@ -57,6 +60,7 @@ from escalade import (
     PriceTable,
     Principal,
     PromptLength,
+    Race,
     RandomMix,
     RateLimited,
     Recorded,
@@ -344,6 +348,21 @@ def composition() -> None:
     loop = Loop(choose, until=lambda n: n < 3, most=5, on_most="raise", carry={"n": "n"})
     assert_type(loop >> node(lambda n: {"n": n}), Chain)
     assert_type(node(lambda n: n, name="a") | loop, FanOut)
+
+
+def joins() -> None:
+    """Not all have to end well."""
+    fan = FanOut(a=lambda n: n, b=lambda n: -n, partial=True, within=2.5, least=1, reduce=lambda all_, name, n: n)
+    result = Race(fast=fan, slow=FanOut(c=lambda n: n, quorum=1), stagger=0.5)(n=1)
+    assert isinstance(result, Joined)
+    assert_type(result.winner, str)
+    for status in result.statuses.values():
+        assert_type(status, BranchStatus)
+        assert_type(status.cost, int | None)
+    try:
+        fan(n=1)
+    except JoinFailed as failed:
+        assert_type(failed.causes, dict[Any, BaseException])
 
 
 async def tool_agents(registry: Registry) -> None:
