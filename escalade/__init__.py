@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.pipelines.race import Race
+    from escalade.pipelines.profile import Profile, profile
     from escalade.pipelines.progress import progress
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
@@ -242,6 +243,7 @@ __all__ = [
     "Price",
     "PriceTable",
     "Principal",
+    "Profile",
     "PromptLength",
     "Quarantined",
     "Race",
@@ -326,6 +328,7 @@ __all__ = [
     "measured_bound",
     "node",
     "priority",
+    "profile",
     "progress",
     "read_events",
     "record",
@@ -440,6 +443,7 @@ _MODULES = {
     "telemetry": ("telemetry",),
     "pipelines.progress": ("progress",),
     "pipelines.jsonl": ("JsonlEvents", "read_events"),
+    "pipelines.profile": ("Profile", "profile"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any
 
 from escalade.errors import BadInput, NoPolicy
-from escalade.events import new_run_id
+from escalade.events import new_run_id, unscoped
 from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
 from escalade.registry.elsewhere import elsewhere, is_remote
@@ -81,7 +81,8 @@ def scope(
         if outer is None:
             cap = _cap(ledger, limit)
             most = limit if cap is None else Money.of(cap.limit)
-            made = _root(most, principal, deadline, ledger, access, recorder, listeners, name, approvals, run_id)
+            heard = (*unscoped()[1], *listeners)  # who listens already, outside of any scope
+            made = _root(most, principal, deadline, ledger, access, recorder, heard, name, approvals, run_id)
             return moded(locked(_marked(replace(made, once={}), cap), lock), mode, cassette)
         if any(given is not None for given in (ledger, access, recorder, approvals, run_id)):
             raise BadInput(

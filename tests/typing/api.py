@@ -495,3 +495,12 @@ async def seeing(pipeline: Chain) -> None:
     assert_type(list(escalade.read_events("runs.jsonl")), list[Event])
     async for event in pipeline.stream({"on": 1}, tokens=True, results=True, on=(NodeFinished, Token), q="q"):
         assert_type(event, Event)
+
+
+async def profiling(pipeline: Chain) -> None:
+    """Where time and money went."""
+    with escalade.profile() as run:
+        pipeline(q="q")
+    assert_type(run.speed_up, float)
+    assert_type(run.cost, Money)
+    assert_type(escalade.Profile.of([]).nodes[0].percentile(0.95), float)
