@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from escalade import events, scopes
+from escalade import events
 from escalade.agents._pipe import Pipe, carried
 from escalade.agents._sink import SHOWABLE, SINK, Sink
 from escalade.errors import BadInput
+from escalade.pipelines.listening import heard_by
 
 if TYPE_CHECKING:
     from escalade.pipelines.pipeline import Pipeline
@@ -45,14 +45,7 @@ def _kinds(on: Any) -> tuple[type[events.Event], ...]:
 
 async def _heard(pipeline: Pipeline, pipe: Pipe, inputs: dict[str, Any], *, tokens: bool) -> Any:
     """Run it with one more listener."""
-    scope = scopes.current()
-    if scope is None:
-        run_id, listeners = events.unscoped()
-        run_id = run_id or events.new_run_id()
-        more: dict[str, Any] = {events.LISTEN: (run_id, (*listeners, pipe))}
-    else:
-        run_id = scope.run_id
-        more = {scopes.KEY: dataclasses.replace(scope, listeners=(*scope.listeners, pipe))}
+    run_id, more = heard_by(pipe)
     if tokens:
         sink = Sink(pipe, run_id, provisional=True)
         more |= {SINK: sink, "send_stream": sink.receiver(pipeline), **SHOWABLE}
