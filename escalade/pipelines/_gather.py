@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import copy
 import math
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from escalade import events, scopes
@@ -39,7 +39,7 @@ class Gathering:
     `start(key, item, frame, trace)` makes a branch's coroutine; `names`: the keys, where they aren't 0, 1, 2, ...;
     `path`: of a key, in errors and events. `optional`: keys whose failure is no failure. `stagger`: seconds between
     two starts, unless one has failed meanwhile. `store`: keep results and statuses; without, memory is flat. `done`:
-    told of each end; what it returns is awaited, as back-pressure.
+    told of each end but of those that were cancelled; what it returns is awaited, as back-pressure.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Gathering:
         path: Callable[[Any], str],
         names: Sequence[str] | None = None,
         limit: int = 0,
-        optional: frozenset[str] = frozenset(),
+        optional: Container[Any] = (),
         stagger: float | None = None,
         fold: Fold | None = None,
         store: bool = True,
@@ -70,7 +70,7 @@ class Gathering:
         self._error: BaseException | None = None
         self._live: dict[Any, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._traces: dict[Any, list[Any] | None] = {}
+        self._traces: dict[Any, list[Any]] = {}
         self._nudge: asyncio.Future[None] | None = None
         self._seconds = self._time()
 
@@ -151,7 +151,9 @@ class Gathering:
         began, purse = self._clock(), None
         frame = copy.copy(self._frame)  # of its own: in this one, a failure keeps nobody else from beginning
         frame.failed = False
-        self._traces[key] = trace = frame.branch_trace()
+        trace = frame.branch_trace()
+        if trace is not None:
+            self._traces[key] = trace
         result, error = None, None
         try:
             with contextlib.ExitStack() as stack:
@@ -169,7 +171,8 @@ class Gathering:
         status = self._status(key, error, self._clock() - began, None if purse is None else purse.spent)
         self._ended(key, status, result)
         try:
-            if self._done is not None and (kept := self._done(key, status, result)) is not None:
+            tell = status.ok or self._verdict is Verdict.GO_ON
+            if tell and self._done is not None and (kept := self._done(key, status, result)) is not None:
                 await kept
         finally:
             self._places.leave()
@@ -186,7 +189,7 @@ class Gathering:
             if kept is not None:
                 await kept
         except Exception as error:
-            self._abort(_errors.failed("reduce", error))
+            self._abort(error)
             raise
 
     def _status(self, key: Any, error: BaseException | None, seconds: float, cost: int | None) -> BranchStatus:
@@ -194,13 +197,17 @@ class Gathering:
             late = error is None and self._verdict is Verdict.ENOUGH and self._rule.first is None
             if late:  # it is paid for, and nothing is waited for
                 return BranchStatus("ok", seconds, cost)
-            raised = None if isinstance(error, asyncio.CancelledError) else error
+            raised = None if error is None or isinstance(error, asyncio.CancelledError) else self._named(key, error)
             return BranchStatus("timeout" if self._late else "cancelled", seconds, cost, raised, self._why())
         if error is None:
             return BranchStatus("ok", seconds, cost)
+        named = self._named(key, error)
         if key in self._optional:
-            return BranchStatus("skipped", seconds, cost, error, _errors.text(error))
-        return BranchStatus(state_of(error), seconds, cost, error)
+            return BranchStatus("skipped", seconds, cost, named, _errors.text(error))
+        return BranchStatus(state_of(error), seconds, cost, named)
+
+    def _named(self, key: Any, error: BaseException) -> BaseException:
+        return _errors.failed(self._path(key), error)
 
     def _why(self) -> str:
         if self._late:
@@ -226,7 +233,7 @@ class Gathering:
             self._abort(_errors.failed("until", error))
             return
         if self._rule.strict and verdict is Verdict.IMPOSSIBLE and status.error is not None:
-            self._abort(_errors.failed(self._path(key), status.error))
+            self._abort(status.error)
         self._judge(verdict)
 
     def _judge(self, verdict: Verdict) -> None:
@@ -279,7 +286,7 @@ class Gathering:
             keys = range(self.count) if self._names is None else self._names
             self.statuses = {key: self.statuses.get(key) or self._never(key) for key in keys}
             if self._frame.trace is not None:
-                self._frame.merge([self._traces[key] for key in keys if self.statuses[key].ok])
+                self._frame.merge([self._traces.get(key) for key in keys if self.statuses[key].ok])
         if self._error is not None:
             raise self._error
         if self._verdict is Verdict.IMPOSSIBLE:

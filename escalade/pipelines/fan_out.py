@@ -19,7 +19,7 @@ from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each, together
 from escalade.pipelines._node import Prepared
 from escalade.pipelines.joined import Joined, joined
-from escalade.pipelines.joins import ALL, Fold, check_reduce, rule
+from escalade.pipelines.joins import ALL, Fold, check_fold, rule
 from escalade.pipelines.pipeline import Pipeline
 
 JOIN = "join"
@@ -27,9 +27,6 @@ JOIN = "join"
 
 GRACE = 0.03
 """Seconds after the deadline in which the join of a partial fan-out may still end."""
-
-REDUCED = "reduced"
-"""The field of what a fold has made, where that has no fields of its own."""
 
 
 class FanOut(Pipeline):
@@ -106,7 +103,7 @@ class FanOut(Pipeline):
             self.join, self._options[JOIN] = found.target, found.options
         self._limit(timeout, timeouts or {}, budgets or {})
         self._rule = rule(**rules, until=until, total=len(self.branches))
-        check_reduce(reduce)
+        check_fold(reduce, initial)
         if reduce is not None and join is not None:
             raise BadInput("join= and reduce= both make the result; leave out one")
         self.reduce, self.initial = reduce, initial
@@ -166,7 +163,7 @@ class FanOut(Pipeline):
         )
         await gathering.gather(zip(branches, fields, _gates(branches), strict=True))
         if fold is not None:
-            return joined(dspy.Prediction(**_node.named_fields(REDUCED, fold.value)), gathering.statuses)
+            return joined(fold.prediction(), gathering.statuses)
         named = {name: gathering.results.get(name) for name in names}
         if join is None:
             return joined(dspy.Prediction(**named), gathering.statuses)

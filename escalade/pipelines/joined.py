@@ -19,13 +19,16 @@ class Joined(dspy.Prediction):
 
     _statuses: Mapping[Any, BranchStatus] | None = None
     _winner: str | None = None
+    _count: int | None = None
 
     @property
     def statuses(self) -> Mapping[Any, BranchStatus]:
         """How each branch ended, by name, or by index for the items of a map. Where all had to end well and nobody
         measured, that is all that they say.
         """
-        return dict.fromkeys(self.keys(), OK) if self._statuses is None else self._statuses
+        if self._statuses is not None:
+            return self._statuses
+        return dict.fromkeys(self.keys() if self._count is None else range(self._count), OK)
 
     @property
     def missing(self) -> dict[Any, BranchStatus]:

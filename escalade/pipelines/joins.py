@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+import dspy
+
 from escalade.errors import BadInput, DeadlineExceeded, NodeTimeout
-from escalade.pipelines import _errors
+from escalade.pipelines import _errors, _node
 
 State = Literal["ok", "failed", "timeout", "cancelled", "skipped"]
 
@@ -118,13 +120,18 @@ def rule(
     partial: bool = False,
     within: float | None = None,
     least: int | None = None,
-    keep: bool = False,
+    errors: str = "raise",
     total: int | None = None,
 ) -> Rule:
-    """A checked rule. `total`: number of branches, where it is known. Raises BadInput."""
+    """A checked rule. `errors`: "raise", or "keep" them as statuses. `total`: number of branches, where it is known.
+
+    Raises BadInput.
+    """
     _check_count("quorum", quorum, 1, total)
     _check_count("first", first, 1, total)
     _check_count("least", least, 0, total)
+    if errors not in ("raise", "keep"):
+        raise BadInput(f"errors: expected 'raise' or 'keep', got {errors!r}")
     given = [name for name, value in (("quorum", quorum), ("first", first), ("until", until)) if value is not None]
     if len(given) > 1:
         raise BadInput(f"{' and '.join(given)}: one of them says when it is enough; leave out the other")
@@ -137,7 +144,7 @@ def rule(
         raise BadInput(f"{name}= is for partial=True; a time limit that raises is timeout= of a node")
     if within is not None and not (isinstance(within, (int, float)) and within > 0):
         raise BadInput(f"within: expected more than 0 seconds, got {within!r}")
-    return Rule(quorum, first, until, partial, within, 1 if least is None else least, keep)
+    return Rule(quorum, first, until, partial, within, 1 if least is None else least, errors == "keep")
 
 
 def _check_count(name: str, value: object, smallest: int, total: int | None) -> None:
@@ -187,6 +194,13 @@ class Tally:
         return Verdict.ENOUGH if self.good >= self.rule.fewest(known) else Verdict.IMPOSSIBLE
 
 
+REDUCE = "reduce"
+"""The path of a fold."""
+
+REDUCED = "reduced"
+"""The field of what a fold has made, where that has no fields of its own."""
+
+
 class Fold:
     """`reduce=`: results folded into one value as they arrive. `initial`: each call begins with a copy of its own."""
 
@@ -195,18 +209,37 @@ class Fold:
         self._turn = asyncio.Lock() if inspect.iscoroutinefunction(function) else None
 
     def add(self, name: Any, result: Any) -> Any:
-        """Fold in one result; a coroutine where the function is async, of which one at a time runs."""
+        """Fold in one result; a coroutine where the function is async, of which one at a time runs. Raises a NodeError
+        named `reduce`.
+        """
         if self._turn is not None:
             return self._added(self._turn, name, result)
-        self.value = self._function(self.value, name, result)
-        return None
+        try:
+            self.value = self._function(self.value, name, result)
+        except Exception as error:  # noqa: BLE001  # whatever a user's function raises
+            failure = _errors.failed(REDUCE, error)
+        else:
+            return None
+        raise failure
+
+    def prediction(self) -> dspy.Prediction:
+        """What has become of it."""
+        return dspy.Prediction(**_node.named_fields(REDUCED, self.value))
 
     async def _added(self, turn: asyncio.Lock, name: Any, result: Any) -> None:
-        async with turn:
-            self.value = await self._function(self.value, name, result)
+        try:
+            async with turn:
+                self.value = await self._function(self.value, name, result)
+        except Exception as error:  # noqa: BLE001  # whatever a user's function raises
+            failure = _errors.failed(REDUCE, error)
+        else:
+            return
+        raise failure
 
 
-def check_reduce(reduce: object) -> None:
+def check_fold(reduce: object, initial: object) -> None:
     """Raises BadInput for what can't fold."""
+    if reduce is None and initial is not None:
+        raise BadInput("initial= is what reduce= begins with; there is no reduce=")
     if reduce is not None and (not callable(reduce) or isinstance(reduce, type)):
         raise BadInput(f"reduce: expected a function (accumulated, name, result), got {reduce!r}")

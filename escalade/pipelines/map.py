@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -12,12 +13,18 @@ from escalade.agents._pipe import Pipe, carried
 from escalade.errors import BadInput
 from escalade.pipelines import _node, _run
 from escalade.pipelines._bridge import THREADS
+from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each
 from escalade.pipelines._node import Prepared, Wants
+from escalade.pipelines.joined import Joined, joined
+from escalade.pipelines.joins import ALL, BranchStatus, Fold, check_fold, rule
 from escalade.pipelines.pipeline import Pipeline
 
 CONCURRENCY = 1000
 """Items at once unless told otherwise: 1,000 waiting nodes take 2 MB. Model providers have limits of their own."""
+
+EVERY = range(sys.maxsize)
+"""The indices of all items."""
 
 
 class Map(Pipeline):
@@ -28,6 +35,12 @@ class Map(Pipeline):
     input fills. At most `concurrency` items are in work (of a worker that blocks a thread: 64), and an item is drawn
     when there is a place for it, so a generator or an async iterator of any length will do. The first item that fails
     cancels the others.
+
+    `errors="keep"`: an item that fails has None as its result, and `result.statuses[index]` says why. `quorum`,
+    `first`, `until`, `partial`, `within` and `least` are as in `FanOut`, with an item's index as its name: when it is
+    enough, no further item is drawn, and those without a result have None. `reduce`: a function (accumulated, index,
+    result), async or not, that folds each result as it arrives, beginning with a copy of `initial`; no results are kept
+    then, and the field `reduced` is what has become of it.
 
     `worker`: a module or function. `over`: name of the input. `timeout`: seconds per item. Raises BadInput.
 
@@ -47,6 +60,15 @@ class Map(Pipeline):
         item: str | None = None,
         concurrency: int | None = None,
         timeout: float | None = None,
+        errors: str = "raise",
+        quorum: int | None = None,
+        first: int | None = None,
+        until: Callable[[Mapping[int, Any]], Any] | None = None,
+        partial: bool = False,
+        within: float | None = None,
+        least: int | None = None,
+        reduce: Callable[[Any, int, Any], Any] | None = None,
+        initial: Any = None,
     ) -> None:
         super().__init__()
         _node.check_concurrency(concurrency)
@@ -54,6 +76,14 @@ class Map(Pipeline):
         self.worker = found.target
         self._options["worker"] = found.options
         self.over, self.item, self.concurrency = over, item, concurrency
+        self._rule = rule(
+            quorum=quorum, first=first, until=until, partial=partial, within=within, least=least, errors=errors
+        )
+        check_fold(reduce, initial)
+        self.reduce, self.initial = reduce, initial
+        self._lenient = getattr(found.options, "optional", False)
+        self._plain = self._rule == ALL and not self._lenient
+        self._keeps_time = self._rule.partial
         self._plan()
 
     def _targets(self) -> Mapping[str, Any]:
@@ -63,7 +93,7 @@ class Map(Pipeline):
         return name  # the worker
 
     def _facts(self) -> dict[str, Any]:
-        return {"over": self.over, "concurrency": self.concurrency or CONCURRENCY}
+        return {"over": self.over, "concurrency": self.concurrency or CONCURRENCY, **self._rule.facts()}
 
     def _wants(self) -> Wants:
         return Wants((self.over,), rest=True)
@@ -71,23 +101,71 @@ class Map(Pipeline):
     async def as_completed(self, **inputs: Any) -> AsyncGenerator[tuple[int, Any], None]:
         """Run it and yield `(index, result)` as the items finish.
 
-        No more than `concurrency` results wait to be taken, so memory stays flat over any number of items. Raises what
-        the run raises. Leaving early cancels what is in work, as in `stream`.
+        No more than `concurrency` results wait to be taken, so memory stays flat over any number of items. Where
+        failures are kept, the result of an item that failed is its `BranchStatus`; a fold is left out. Raises what the
+        run raises. Leaving early cancels what is in work, as in `stream`.
         """
         pipe = Pipe(self.concurrency or CONCURRENCY)
 
         async def done(index: int, result: Any) -> None:
             await pipe.put((index, result))
 
-        work = _run.conduct(lambda frame: self._spread(inputs, frame, done), self._title())
+        async def ended(index: int, status: BranchStatus, result: Any) -> None:
+            await pipe.put((index, result if status.ok else status))
+
+        async def flow(frame: _run.Frame) -> None:
+            if self._plain:
+                await self._spread(inputs, frame, done)
+            else:
+                await self._gather(inputs, frame, None, ended)
+
+        work = _run.conduct(flow, self._title(), keeps_time=self._keeps_time)
         async with contextlib.aclosing(carried(pipe, work)) as finished:
             async for pair in finished:
                 yield pair
 
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
+        fold = None if self.reduce is None else Fold(self.reduce, self.initial)
+        if not self._plain:
+            return await self._ruled(inputs, frame, fold)
+        if fold is not None:
+            await self._spread(inputs, frame, fold.add)
+            return fold.prediction()
         found: dict[int, Any] = {}
         count = await self._spread(inputs, frame, found.__setitem__)
-        return dspy.Prediction(results=[found[index] for index in range(count)])
+        result = Joined(results=[found[index] for index in range(count)])
+        result._count = count
+        return result
+
+    async def _ruled(self, inputs: dict[str, Any], frame: _run.Frame, fold: Fold | None) -> Joined:
+        gathering = await self._gather(inputs, frame, fold)
+        found = gathering.results
+        results = dspy.Prediction(results=[found.get(index) for index in range(gathering.count)])
+        return joined(results if fold is None else fold.prediction(), gathering.statuses)
+
+    async def _gather(
+        self,
+        inputs: dict[str, Any],
+        frame: _run.Frame,
+        fold: Fold | None,
+        done: Callable[[int, BranchStatus, Any], Awaitable[None]] | None = None,
+    ) -> Gathering:
+        """Run the worker over the items by a rule, or where one can do without an item. `done`: takes what comes."""
+        worker = self._plan()["worker"]
+        items, shared = self._split(inputs)
+        fields = _Fields(worker, self.item, shared)
+
+        def start(index: int, item: Any, own: _run.Frame, trace: list[Any] | None) -> Coroutine[Any, Any, Any]:
+            if own.direct(worker):
+                return _run.plain(worker, fields(item), (own.step, index), own)
+            return _run.supervise(worker, fields(item), own, _path(index), trace, index)
+
+        gathering = Gathering(
+            frame, self._rule, start, path=_path, limit=self._limit(worker), fold=fold, store=done is None, done=done,
+            optional=EVERY if self._lenient else (),
+        )  # fmt: skip
+        await gathering.gather(items)
+        return gathering
 
     async def _spread(
         self, inputs: dict[str, Any], frame: _run.Frame, done: Callable[[int, Any], Awaitable[None] | None]
@@ -105,10 +183,10 @@ class Map(Pipeline):
             if frame.trace is not None:
                 traces.append([])
             trace = traces[index] if traces else None
-            return _run.supervise(worker, fields(item), frame, f"[{index}]", trace, index)
+            return _run.supervise(worker, fields(item), frame, _path(index), trace, index)
 
         try:
-            return await each(items, self._limit(worker), start, done, lambda index: f"[{index}]")
+            return await each(items, self._limit(worker), start, done, _path)
         finally:
             frame.merge(traces)
 
@@ -125,6 +203,10 @@ class Map(Pipeline):
         if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, (Iterable, AsyncIterable)):
             raise BadInput(f"Map over {over!r}: expected a list or another iterable of items, got {items!r:.80}")
         return items, {name: value for name, value in inputs.items() if name != over}
+
+
+def _path(index: int) -> str:
+    return f"[{index}]"
 
 
 class _Fields:
