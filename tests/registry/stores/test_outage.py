@@ -34,26 +34,32 @@ CLERKS = escalade.Roles({"clerk": ["pay.*:call"], "boss": ["pay.*:approve"]})
 CARL = escalade.Principal("carl", "acme", frozenset({"clerk"}))
 MIA = escalade.Principal("mia", "acme", frozenset({"boss"}))
 PRICE = 100_000_000
+QUICK: dict[str, dict[str, float]] = {
+    "sqlite": {"patience": 0.05},
+    "redis": {"timeout": 0.1},
+    "postgres": {"timeout": 0.25},
+}
+TABLES = {"budgets": "accounts", "limits": "uses", "claims": "calls"}
 
 
 class World:
-    """A tool with everything: a price, limits, made once, approved each time, recorded. Each store is a file of its own
-    or a server of its own.
+    """A tool with everything: a price, limits, made once, approved each time, recorded. Each store is a file, a server,
+    or a table of the database at `url`, of its own.
     """
 
-    def __init__(self, kind: str, folder: Path, servers: dict[str, RedisServer], when_down: Any) -> None:
-        self.folder, self.servers, self.ran, self.blockers = (
-            folder,
-            servers,
-            list[int](),
-            dict[str, sqlite3.Connection](),
-        )
+    def __init__(self, kind: str, folder: Path, servers: dict[str, RedisServer], when_down: Any, url: str = "") -> None:
+        self.folder, self.servers, self.ran, self.url = folder, servers, list[int](), url
+        self.blockers: dict[str, Any] = {}
         where = {part: servers[part].url if part in servers else str(folder / f"{part}.db") for part in PARTS}
-        quick: dict[str, Any] = {"rest": 0.01} | ({"timeout": 0.1} if kind == "redis" else {"patience": 0.05})
+        where |= dict.fromkeys(SHARED, url) if url else {}
+        quick: dict[str, Any] = {"rest": 0.01, **QUICK[kind]}
         self.ledger = open_ledger(kind, where["budgets"], budgets=[Budget("tenant:acme", "90")], **quick)
         self.limiter = open_limiter(kind, where["limits"], **quick)
         claims = open_claims(kind, where["claims"])
-        if kind == "redis":
+        if kind == "postgres":
+            claims.server._timeout = QUICK[kind]["timeout"]
+            claims.close()
+        elif kind == "redis":
             claims.server._client.connection_pool.connection_kwargs["socket_timeout"] = 0.1
         else:
             claims.database._patience = 0.05
@@ -84,9 +90,15 @@ class World:
         self.desk.approve(asked.value.request_id, by=MIA)
 
     def fail(self, part: str) -> None:
-        """From now on it doesn't answer: a server that hangs, a file that somebody else writes and writes."""
+        """From now on it doesn't answer: a server that hangs, a file or table that somebody else writes and writes."""
         if part in self.servers:
             self.servers[part].pause()
+            return
+        if self.url and part in SHARED:
+            import psycopg
+
+            self.blockers[part] = psycopg.connect(self.url)
+            self.blockers[part].execute(f"LOCK TABLE escalade.{TABLES[part]}")
             return
         blocker = self.blockers[part] = sqlite3.connect(self.folder / f"{part}.db", isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
@@ -110,6 +122,8 @@ class World:
         return account.settled, account.held, self.uses(), usage.denied
 
     def uses(self) -> int:
+        if self.url:
+            return int(self.limiter.server.ask("SELECT count(*) FROM uses")[0][0])
         if "limits" not in self.servers:
             return int(self.limiter.database.read("SELECT count(*) FROM uses")[0][0])
         keys = self.limiter.server.command("KEYS", "*:uses:*")
@@ -138,7 +152,7 @@ def _quiet(do: Callable[[], object]) -> bool:
     return True
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Where budgets, limits and claims are."""
     return str(request.param)
@@ -151,12 +165,15 @@ def when_down() -> str:
 
 
 @pytest.fixture
-def world(kind: str, when_down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    kind: str, when_down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[World]:
     """Everything works."""
     monkeypatch.setattr("escalade.registry.stores.claims.RETRY", 0.05)
     with contextlib.ExitStack() as stack:
         servers = {part: stack.enter_context(RedisServer()) for part in SHARED} if kind == "redis" else {}
-        made = World(kind, tmp_path, servers, when_down)
+        url = request.getfixturevalue("postgres_url") if kind == "postgres" else ""
+        made = World(kind, tmp_path, servers, when_down, url)
         yield made
         for part in list(made.blockers):
             made.mend(part)
@@ -171,7 +188,7 @@ def test_every_combination(world: World, when_down: str, caplog: pytest.LogCaptu
     made and marked. A refusal debits nothing, is counted and recorded. When all are back, the call is made, once, with
     the approval that was given before.
     """
-    parts = SHARED if world.servers else PARTS  # the others are files in any case
+    parts = SHARED if world.servers or world.url else PARTS  # the others are files in any case
     subsets = [set(s) for n in range(1, 6) for s in itertools.combinations(parts, n)]
     assert len(subsets) == 2 ** len(parts) - 1
     for number, down in enumerate(subsets):

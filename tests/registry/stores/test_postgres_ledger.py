@@ -231,19 +231,20 @@ def test_the_servers_clock_counts(postgres_url: str, monkeypatch: pytest.MonkeyP
 
 
 def test_programs_that_begin_together(postgres_url: str) -> None:
-    """Eight at once on an empty database: the tables are made once, and the budget is noted as set once."""
+    """Eight at once on an empty database: the tables are made once, and each budget is noted as set once."""
     gate = threading.Barrier(8)
 
     def begin(_: int) -> PostgresLedger:
         gate.wait()
         ledger = ledger_at(postgres_url, timeout=5.0)
         gate.wait()
-        ledger.set_budget(BUDGET)
+        for number in range(20):
+            ledger.set_budget(Budget(f"tenant:{number}", "1"))
         return ledger
 
     with ThreadPoolExecutor(8) as pool:
         ledgers = list(pool.map(begin, range(8)))
-    assert len(ledgers[0].store.changes()) == 1
+    assert len(ledgers[0].store.changes()) == 20
 
 
 def test_who_may_not_make_tables_uses_those_that_are_there(postgres: PostgresServer, postgres_url: str) -> None:
