@@ -7,6 +7,8 @@
      │    ├── IncompatibleVersion  a version breaks what its number promises; `changes`, `needed`
      │    ├── LockDrift          a version isn't the one that was locked; `differences`
      │    ├── DataError          a data set that can't be evaluated as it is
+     │    ├── RunConflict        a durable run of that id was asked for something else
+     │    ├── PipelineChanged    a durable run can't go on: its pipeline is arranged in another way now
      │    ├── NoPolicy           a principal, and no access policy that says what he may do
      │    └── UnknownPrice       an unpriced resource under a budget
      ├── ScopeError
@@ -37,6 +39,7 @@
      ├── NodeError               a pipeline node failed; names the node, `__cause__` is the failure
      │    └── NodeTimeout        a pipeline node exceeded its own timeout
      ├── JoinFailed              too few branches ended well; `statuses`, `causes` by name
+     ├── RunError                a durable run ended without a result, or waits; `status`, `kind`, `path`
      └── AuditIncomplete         an audit log was closed and lacks rows, or checkpoints at its anchors
 
 Refusals that cross DSPy's engine boundary are raised as a subclass that is also a `dspy.LMError` (DSPy
@@ -110,6 +113,14 @@ class LockDrift(BadInput):
 
 class DataError(BadInput):
     """A data set that can't be evaluated as it is: a missing column, no rows, missing outcomes."""
+
+
+class RunConflict(BadInput):
+    """There is a durable run of that id, and it was asked for something else: other inputs, or another pipeline."""
+
+
+class PipelineChanged(BadInput):
+    """A durable run can't go on as it began: its pipeline is arranged in another way now. The message says how."""
 
 
 class NoPolicy(BadInput):
@@ -323,6 +334,20 @@ class JoinFailed(EscaladeError):
     def causes(self) -> dict[Any, BaseException]:
         """What the branches raised, by name or index."""
         return {name: status.error for name, status in self.statuses.items() if status.error is not None}
+
+
+class RunError(EscaladeError):
+    """A durable run has no result: it failed, was cancelled, or waits for a person.
+
+    `run_id`; `status`: failed, cancelled, waiting; `kind`: class of the error that it failed with, "" for none; `path`:
+    of the node that failed.
+    """
+
+    def __init__(
+        self, message: str, *, run_id: str = "", status: str = "failed", kind: str = "", path: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.run_id, self.status, self.kind, self.path = run_id, status, kind, path
 
 
 class AuditIncomplete(EscaladeError):

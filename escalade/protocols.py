@@ -263,13 +263,25 @@ class RunJournal(Protocol):
     def find(self, key: str) -> bytes | None:
         """What a finished call of a model or a tool gave, None for one that isn't finished. Each is given once per
         execution, in the order in which they were finished: a step may make the same call several times.
+
+        Raises OutcomeUnknown for one that was begun, must not be made twice, and of which no end is known.
         """
         ...
 
-    def keep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
-        """A call is finished and paid: `cost` nano-dollars. Returns when it is on the disk. Raises StoreUnavailable."""
+    def begin(self, key: str, kind: str, resource: str) -> None:
+        """A call that must not be made twice is about to be made. Blocks until that is on the disk."""
         ...
 
-    async def akeep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
+    def drop(self, key: str) -> None:
+        """What was begun has failed, and may be made again."""
+        ...
+
+    def keep(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
+        """A call is finished and paid: `cost` nano-dollars. `value`: None for one that can't be kept; it is unknown
+        then. Returns when it is on the disk. Raises StoreUnavailable.
+        """
+        ...
+
+    async def akeep(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
         """`keep`, without blocking the event loop."""
         ...

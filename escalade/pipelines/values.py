@@ -6,9 +6,10 @@
 
 Plain JSON stands for itself; anything else is `{"$": kind, "v": ...}`. Kinds: tuple, set, frozenset, dict (with other
 keys than text), bytes, int (beyond 64 bits), float (nan, inf), datetime, date, time, timedelta, Decimal, Money, Enum,
-dataclasses, pydantic models, DSPy's Prediction and Example. Classes are named by module; reading looks the name up
-among those that this codec was given and never imports: a file that was tampered with can name nothing else. Never a
-pickle. What can't come back as it was is refused when it is written.
+dataclasses, pydantic models, DSPy's Prediction and Example and our own kinds of them. Classes are named by module;
+reading looks the name up among those that this codec was given, and imports nothing but modules of escalade: a file
+that was tampered with can name nothing else. Never a pickle. What can't come back as it was is refused when it is
+written; except for exceptions, as in the statuses of a fan-out, which come back as a `RunError` with their message.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ import base64
 import dataclasses
 import datetime as dt
 import enum
+import functools
 import hashlib
+import importlib
 import inspect
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from functools import cache
 from typing import Any
 
 import dspy
 import orjson
 import pydantic
 
-from escalade.errors import BadInput
+from escalade.errors import BadInput, RunError
 from escalade.money import Money
 
 MARK = "$"
 _DEPTH = 200
 _SMALL = 2**63
 _PLAIN = frozenset({str, bool, type(None)})
-_OWN = frozenset({"_store", "_demos", "_input_keys", "_completions", "_lm_usage"})
 
 
 class NotPlain(BadInput):
@@ -70,6 +71,16 @@ class Codec:
         self._classes[_name(one)] = one
         for annotation in _annotations(one).values():
             self._allow(annotation)
+
+    def _known(self, name: str) -> type | None:
+        return self._classes.get(name) or _ours(name)
+
+    def _class(self, name: str) -> type:
+        """Raises NotPlain for a class that this codec doesn't know."""
+        found = self._known(name)
+        if found is None:
+            raise NotPlain(f"of class {name}, which no node declares and types= doesn't name")
+        return found
 
     # -- writing
 
@@ -106,8 +117,13 @@ class Codec:
         if kind in _FLAT:
             mark, told, _ = _FLAT[kind]
             return _marked(mark, told(value))
-        writer = _WRITERS.get(kind)
-        return self._write_object(kind, value, depth) if writer is None else writer(self, value, depth)
+        if kind in _WRITERS:
+            return _WRITERS[kind](self, value, depth)
+        if isinstance(value, dspy.Example):
+            return _write_example(self, value, depth)
+        if isinstance(value, BaseException):
+            return _marked("error", _write_error(value))
+        return self._write_object(kind, value, depth)
 
     def _write_dict(self, value: dict[Any, Any], depth: int) -> Any:
         if MARK not in value and all(type(key) is str for key in value):
@@ -117,9 +133,9 @@ class Codec:
 
     def _write_object(self, kind: type, value: Any, depth: int) -> Any:
         name = _name(kind)
-        if self._classes.get(name) is not kind:
+        if self._known(name) is not kind:
             hint = "; annotate the node that returns it, or name the class in types=" if _is_data(kind) else ""
-            raise NotPlain(f"a {name} is not plain data{hint}")
+            raise NotPlain(f"of class {name}, which is not plain data{hint}")
         if issubclass(kind, enum.Enum):
             return {MARK: "enum", "c": name, "v": value.name}
         if issubclass(kind, pydantic.BaseModel):
@@ -149,17 +165,19 @@ class Codec:
             return told
         if MARK not in told:
             return {key: self._read(item) for key, item in told.items()}
-        mark = told[MARK]
+        return self._read_marked(told[MARK], told)
+
+    def _read_marked(self, mark: str, told: dict[str, Any]) -> Any:
         if "c" in told:
             return self._read_object(mark, told)
+        if mark == "prediction":
+            return _read_example(self, told["p"], told["v"])
         if mark in _FLAT_READERS:
             return _FLAT_READERS[mark](told["v"])
         return _READERS[mark](self, told["v"])
 
     def _read_object(self, mark: str, told: dict[str, Any]) -> Any:
-        cls: Any = self._classes.get(told["c"])
-        if cls is None:
-            raise BadInput(f"a kept value is a {told['c']}, which no node declares and types= doesn't name")
+        cls: Any = self._class(told["c"])
         if mark == "enum" and issubclass(cls, enum.Enum):
             return cls[told["v"]]
         state = self._read(told["v"])
@@ -190,11 +208,26 @@ def _name(cls: type) -> str:
 
 
 def _is_data(cls: type) -> bool:
-    return dataclasses.is_dataclass(cls) or (inspect.isclass(cls) and issubclass(cls, enum.Enum | pydantic.BaseModel))
+    return dataclasses.is_dataclass(cls) or issubclass(cls, enum.Enum | pydantic.BaseModel | dspy.Example)
+
+
+@functools.cache
+def _ours(name: str) -> Any:
+    """A class of escalade itself, such as the Prediction that an agent returns."""
+    module, _, qualname = name.partition(":")
+    if name in ("dspy.primitives.prediction:Prediction", "dspy.primitives.example:Example"):
+        return dspy.Prediction if qualname == "Prediction" else dspy.Example
+    if not module.startswith("escalade.") or not qualname.isidentifier():
+        return None
+    try:
+        found = getattr(importlib.import_module(module), qualname, None)
+    except ImportError:
+        return None
+    return found if isinstance(found, type) and _is_data(found) and _name(found) == name else None
 
 
 def _annotations(cls: type) -> dict[str, Any]:
-    if issubclass(cls, enum.Enum):
+    if issubclass(cls, enum.Enum | dspy.Example):
         return {}
     if issubclass(cls, pydantic.BaseModel):
         return {name: field.annotation for name, field in cls.model_fields.items()}
@@ -220,7 +253,7 @@ def declared(target: Any) -> list[Any]:
         return found
 
 
-@cache
+@functools.cache
 def _dspy_types() -> tuple[type, ...]:
     from dspy import lm15
 
@@ -259,34 +292,51 @@ def _model(cls: Any, state: Mapping[str, Any]) -> Any:
 
 def _write_example(codec: Codec, value: Any, depth: int) -> Any:
     state = vars(value)
-    if not set(state) <= _OWN:
-        raise NotPlain(f"a {type(value).__name__} has attributes: {', '.join(sorted(set(state) - _OWN))}")
     completions = state.get("_completions")
-    told: dict[str, Any] = {"store": state["_store"]}
+    kept = {name: item for name, item in state.items() if name not in ("_store", "_completions")}
+    told = {"store": state["_store"], **{name: item for name, item in kept.items() if item is not None and item != []}}
     if completions is not None:
         told["completions"] = dict(completions.items())
-    for name in ("_lm_usage", "_demos", "_input_keys"):
-        if state.get(name):
-            told[name] = state[name]
-    kind = "prediction" if type(value) is dspy.Prediction else "example"
-    return _marked(kind, codec._write(told, depth))
+    parts = [_name(part) for part in _parts(type(value)) if part is not dspy.Prediction]
+    for name in parts:
+        codec._class(name)
+    return {MARK: "prediction", "p": parts, "v": codec._write(told, depth)}
 
 
-def _read_example(kind: type) -> Callable[[Codec, Any], Any]:
-    def read(codec: Codec, told: Any) -> Any:
-        state = codec._read(told)
-        made: Any = kind()
-        if "completions" in state:
-            from dspy.primitives.prediction import Completions
+def _parts(kind: Any) -> list[type]:
+    """The classes that it was made of, at run time as the case may be."""
+    made = vars(kind).get("_parts")
+    return [kind] if made is None else [part for one in made for part in _parts(one)]
 
-            made._completions = Completions(state["completions"])
-        made._store = state["store"]
-        for name in ("_lm_usage", "_demos", "_input_keys"):
-            if name in state:
-                setattr(made, name, state[name])
-        return made
 
-    return read
+def _read_example(codec: Codec, parts: list[str], told: Any) -> Any:
+    state = codec._read(told)
+    classes: list[Any] = [codec._class(name) for name in parts] or [dspy.Prediction]
+    made: Any = (dspy.Example if classes == [dspy.Example] else dspy.Prediction)()
+    completions = state.pop("completions", None)
+    if completions is not None:
+        from dspy.primitives.prediction import Completions
+
+        made._completions = Completions(completions)
+    made._store = state.pop("store")
+    if classes not in ([dspy.Example], [dspy.Prediction]):
+        from escalade.pipelines._told import _both
+
+        made.__class__ = functools.reduce(lambda theirs, ours: _both(ours, theirs), reversed(classes))
+    vars(made).update(state)
+    return made
+
+
+def _write_error(value: BaseException) -> dict[str, Any]:
+    return {
+        "kind": getattr(value, "kind", "") or type(value).__name__,
+        "message": str(value),
+        "path": getattr(value, "path", ""),
+    }
+
+
+def _read_error(told: dict[str, str]) -> RunError:
+    return RunError(told["message"], kind=told["kind"], path=told["path"])
 
 
 # -- the rest
@@ -347,8 +397,6 @@ _WRITERS: dict[type, Callable[[Codec, Any, int], Any]] = {
     tuple: lambda codec, value, depth: _marked("tuple", [codec._write(item, depth) for item in value]),
     set: _write_set("set"),
     frozenset: _write_set("frozenset"),
-    dspy.Prediction: _write_example,
-    dspy.Example: _write_example,
 }
 
 _READERS: dict[str, Callable[[Codec, Any], Any]] = {
@@ -356,12 +404,11 @@ _READERS: dict[str, Callable[[Codec, Any], Any]] = {
     "set": lambda codec, told: {codec._read(item) for item in told},
     "frozenset": lambda codec, told: frozenset(codec._read(item) for item in told),
     "dict": lambda codec, told: {codec._read(key): codec._read(item) for key, item in told},
-    "prediction": _read_example(dspy.Prediction),
-    "example": _read_example(dspy.Example),
 }
 
 _FLAT_READERS: dict[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,
+    "error": _read_error,
     **{kind: read for kind, _, read in _FLAT.values()},
 }

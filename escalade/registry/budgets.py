@@ -5,6 +5,7 @@ tenant:acme              one tenant
 tenant:*                 each tenant, its own account
 user:acme/ada            one user of one tenant: ada of another tenant is somebody else
 user:acme/*, user:*/*    each user of a tenant, each user; their own accounts
+run:NAME                 one durable run, however often it is interrupted and resumed
 request                  each run that a scope opens: all models and tools that one request uses, together
 """
 
@@ -27,7 +28,7 @@ REQUEST = "request"
 
 _DAY = 86_400
 
-_ACCOUNT = re.compile(r"everything|request|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
+_ACCOUNT = re.compile(r"everything|request|run:[^*]+|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Budget:
         object.__setattr__(self, "limit", Money.of(self.limit))
         if _ACCOUNT.fullmatch(self.account) is None:
             raise BadInput(
-                f"unknown budget account {self.account!r}; write 'everything', 'tenant:NAME', 'user:TENANT/NAME', or "
-                f"'tenant:*', 'user:TENANT/*', 'user:*/*' and 'request' for an account of each"
+                f"unknown budget account {self.account!r}; write 'everything', 'tenant:NAME', 'user:TENANT/NAME', "
+                f"'run:NAME', or 'tenant:*', 'user:TENANT/*', 'user:*/*' and 'request' for an account of each"
             )
         if int(Money.of(self.limit)) < 0:
             raise BadInput(f"budget {self.account!r}: expected a limit of 0 or more, got {self.limit}")
@@ -76,6 +77,11 @@ def is_pattern(account: str) -> bool:
 def user_account(tenant: str, user: str) -> str:
     """The account of a user of a tenant."""
     return f"user:{tenant}/{user}"
+
+
+def run_account(run_id: str) -> str:
+    """The account of a durable run."""
+    return f"run:{run_id}"
 
 
 def patterns_of(account: str) -> Iterator[str]:

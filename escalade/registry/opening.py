@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 from escalade.errors import BadInput, NoPolicy
 from escalade.events import new_run_id, unscoped
 from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
+from escalade.registry.budgets import run_account
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Budget, Ledger, LedgerPurse
@@ -113,6 +114,51 @@ def scope(
         return await elsewhere(make) if is_remote(asked) else make()
 
     return Entered(make, amake=amake)
+
+
+def run_scope(
+    run_id: str,
+    *,
+    principal: Principal | None = None,
+    budget: int | None = None,
+    spent: int = 0,
+    deadline: float | None = None,
+    ledger: Ledger | None = None,
+    book: Ledger | None = None,
+    access: Access | None = None,
+    recorder: Recorder | None = None,
+    approvals: Desk | None = None,
+    listen: Iterable[Callable[[Any], None]] = (),
+) -> Scope:
+    """The scope of an attempt at a durable run; within the configured one, if there is one, where nothing else is said.
+
+    `budget`: nano-dollars of the run, over all attempts together: an account of the ledger, which outlives processes
+    where the ledger does. `spent`: of earlier attempts, as far as is known; where the ledger knows of
+    more, that counts. `book`: the ledger where none is given and no scope is configured. Blocks.
+    """
+    _wall()
+    outer = None if any(one is not None for one in (ledger, access, recorder, approvals)) else current()
+    if outer is None:
+        ledger = book if ledger is None else ledger
+        made = _root(None, principal, deadline, ledger, access, recorder, tuple(listen), "run", approvals, run_id)
+    else:
+        made = outer.narrow(name="run", deadline=deadline, principal=principal, listeners=tuple(listen))
+        made = replace(rewound(made), run_id=run_id)
+    purse = cast("LedgerPurse", made.purse)
+    kept = purse.ledger
+    cap = kept.per_request()
+    limit = (
+        budget if cap is None else min(int(Money.of(cap.limit)), int(Money.of(cap.limit)) if budget is None else budget)
+    )
+    if limit is not None:
+        name = run_account(run_id)
+        kept.set_budget(Budget(name, Money(limit)))
+        purse = LedgerPurse(kept, (purse.account, *kept._budgeted(name), *purse.path[1:]), run_id)
+        account = kept.account(name)
+        spent = spent if account is None else max(spent, account.settled + account.overrun)
+        purse.account.set_marks(limit, cap.warn if cap else 0.8, cap.brake if cap else 0.95)
+    purse.account.settled = spent
+    return replace(made, purse=purse, once={})
 
 
 def _cap(ledger: Ledger | None, limit: Money | None) -> Budget | None:

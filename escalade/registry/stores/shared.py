@@ -171,18 +171,14 @@ class SharedLedger(Ledger):
 
     def set_budget(self, budget: Budget, *, by: str = "") -> None:
         """Add or change the limit of a named account, for all processes; what is spent of it stays. The store notes
-        the change, and `by` whom.
+        the change, and `by` whom; a durable run sets its own once, which is no change.
         """
         with self._lock, self._talk():
-            self.store.set_budget(budget, self._now(), by=by)
+            noted = bool(by) or not budget.account.startswith("run:")
+            self.store.set_budget(budget, self._now(), replace=noted, by=by)
             self._known.add(budget.account)
             if not budget.is_pattern:
                 self._mirrored(self.store.read([budget.account], self._now()))
-
-    def add_budget(self, budget: Budget) -> None:
-        """Give a named account a limit, unless it has one. The store doesn't note it as a change."""
-        with self._lock, self._talk():
-            self.store.set_budget(budget, self._now(), replace=False)
 
     def account(self, name: str) -> Account | None:
         """The named account as of now, None if it has no budget."""

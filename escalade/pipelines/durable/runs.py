@@ -1,0 +1,357 @@
+"""Runs: pipelines that are started by name and run id, and outlive the process that started them.
+
+    runs = Runs("sqlite:///var/runs.sqlite", pipelines={"report": report})
+    run = runs.start("report", run_id="acme-2026-11", budget="2.00", topic="batteries")
+    run.result()
+
+Without a URL, all of it is in memory: the same code, and nothing is left when the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from escalade.errors import BadInput, RunConflict, UnknownName
+from escalade.events import new_run_id
+from escalade.money import Money, money_or_none
+from escalade.pipelines.durable.execution import Host, principal_as_json
+from escalade.pipelines.durable.inline import Inline
+from escalade.pipelines.durable.memory_store import MemoryRuns
+from escalade.pipelines.durable.port import Engine
+from escalade.pipelines.durable.run import Run, before
+from escalade.pipelines.durable.shapes import digest_of, told
+from escalade.pipelines.durable.sqlite_store import SqliteRuns
+from escalade.pipelines.durable.store import ENDED, STATUSES, Kept, RunRow, Status, Store
+from escalade.pipelines.durable.writer import Direct, Writer
+from escalade.pipelines.pipeline import Pipeline
+from escalade.pipelines.shape import shape_of
+from escalade.pipelines.values import Codec, NotPlain, declared
+from escalade.registry.elsewhere import elsewhere
+from escalade.registry.ledger import Ledger
+from escalade.registry.stores.sqlite_ledger import SqliteLedger
+from escalade.scopes import Access, Desk, Principal, Recorder
+
+__all__ = ["Run", "Runs"]
+
+
+class Runs:
+    """Durable runs of pipelines, in a store that outlives the process.
+
+    `url`: `sqlite:///path` (or a path) for the processes of one host, None for memory; or a `store`. `pipelines`: by
+    the names that runs know them by. `engine`: who executes; `Inline()` by default. `ledger`: of budgets, in which each
+    run with a budget has an account of its own that outlives attempts; beside the store by default. `access`,
+    `recorder`, `approvals`: as for `escalade.scope`. `types`: classes that inputs and results are made of, besides
+    those that the pipelines' nodes declare. `patience`: seconds for which a store that is away is waited for.
+
+    The runs that a dead process left are taken up when the first run is started, or by `recover()`. Raises BadInput.
+    """
+
+    def __init__(
+        self,
+        url: str | Path | None = None,
+        *,
+        pipelines: Mapping[str, Pipeline] | None = None,
+        engine: Engine | None = None,
+        store: Store | None = None,
+        ledger: Ledger | None = None,
+        access: Access | None = None,
+        recorder: Recorder | None = None,
+        approvals: Desk | None = None,
+        types: Iterable[Any] = (),
+        patience: float = 30.0,
+    ) -> None:
+        if url is not None and store is not None:
+            raise BadInput("Runs: a url or a store, not both")
+        kept = _store(url) if store is None else store
+        self.changes = Changes()
+        self.engine: Engine = Inline() if engine is None else engine
+        self._writer = Writer(kept, patience=patience) if kept.remote else None
+        self.host = Host(
+            store=kept,
+            keeper=Direct(kept) if self._writer is None else self._writer,
+            codec=Codec(types),
+            pipelines={},
+            ledger=ledger,
+            book=_ledger(kept) if ledger is None else None,
+            access=access,
+            recorder=recorder,
+            approvals=approvals,
+            changed=self.changes.tell,
+        )
+        if self._writer is not None:
+            self._writer.gone = self.host.supersede
+        self._recovered = False
+        for name, pipeline in (pipelines or {}).items():
+            self.add(name, pipeline)
+        self.engine.attach(self.host)
+
+    def add(self, name: str, pipeline: Pipeline) -> None:
+        """One more pipeline. Raises BadInput for what is none, and for a name that is taken."""
+        if not isinstance(pipeline, Pipeline):
+            raise BadInput(f"pipeline {name!r}: expected a Chain, a FanOut or another pipeline, got {pipeline!r:.80}")
+        if not name or self.host.pipelines.get(name, pipeline) is not pipeline:
+            raise BadInput(f"pipeline {name!r}: a name is not empty, and stands for one pipeline")
+        for shape in shape_of(pipeline).walk():
+            self.host.codec.allow(*declared(shape.target))
+        self.host.pipelines[name], self.host.shapes[name] = pipeline, told(pipeline)
+
+    def start(
+        self,
+        pipeline: str | Pipeline,
+        /,
+        *,
+        run_id: str | None = None,
+        budget: str | Decimal | Money | None = None,
+        deadline: float | None = None,
+        principal: Principal | None = None,
+        priority: int = 0,
+        tenant: str | None = None,
+        events: bool = False,
+        **inputs: Any,
+    ) -> Run:
+        """Start a run, or find the one of that id. It is accepted, and will end, when this returns.
+
+        `run_id`: makes it idempotent: the same id with the same inputs is the same run. `budget`: dollars, for all
+        attempts together. `deadline`: seconds from now, over restarts. `principal`: in whose name. `priority`: larger
+        first. `tenant`: whose run, the principal's by default. `events`: keep them, for `run.events()`.
+
+        Raises RunConflict when the run of that id was asked for something else; UnknownName, BadInput,
+        StoreUnavailable.
+        """
+        name = self._name(pipeline)
+        row = self._row(name, run_id, budget, deadline, principal, priority, tenant, inputs, keep_events=events)
+        return self._started(row, self.host.shapes[name])
+
+    async def astart(self, pipeline: str | Pipeline, /, **options: Any) -> Run:
+        """`start`, without blocking the event loop."""
+        return (
+            await elsewhere(partial(self.start, pipeline, **options))
+            if self.host.store.remote
+            else self.start(pipeline, **options)
+        )
+
+    def _started(self, row: RunRow, shape: str, kept: Kept = Kept()) -> Run:  # noqa: B008 - frozen
+        self._recover_once()
+        found = self.host.store.create(row, kept, shape)
+        if (found.pipeline, found.digest) != (row.pipeline, row.digest):
+            what = "another pipeline" if found.pipeline != row.pipeline else "other inputs"
+            raise RunConflict(f"there is a run {row.run_id!r} already, of {what}; a run id stands for one run")
+        if found.status == "queued":
+            self.engine.submit(found)
+        return Run(self, row.run_id)
+
+    def _row(
+        self,
+        name: str,
+        run_id: str | None,
+        budget: Any,
+        deadline: float | None,
+        principal: Principal | None,
+        priority: int,
+        tenant: str | None,
+        inputs: Mapping[str, Any],
+        *,
+        keep_events: bool,
+    ) -> RunRow:
+        run_id = new_run_id() if run_id is None else run_id
+        limit = money_or_none(budget)
+        if not run_id or "*" in run_id:
+            raise BadInput(f"run id {run_id!r}: expected a name without '*'")
+        if deadline is not None and not deadline > 0:
+            raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
+        try:
+            text, digest = self.host.codec.dumps(dict(inputs)), self.host.codec.digest(dict(inputs))
+        except NotPlain as error:
+            raise BadInput(f"the inputs of a durable run must be plain data: {error}") from None
+        now = time.time()
+        return RunRow(
+            run_id=run_id,
+            pipeline=name,
+            shape=digest_of(self.host.shapes[name]),
+            inputs=text,
+            digest=digest,
+            principal=principal_as_json(principal),
+            tenant=(principal.tenant if principal else "") if tenant is None else tenant,
+            budget=None if limit is None else int(limit),
+            deadline=None if deadline is None else now + deadline,
+            priority=int(priority),
+            created=now,
+            keep_events=keep_events,
+        )
+
+    def _name(self, pipeline: str | Pipeline) -> str:
+        if isinstance(pipeline, str):
+            self.host.pipeline(pipeline)
+            return pipeline
+        for name, known in self.host.pipelines.items():
+            if known is pipeline:
+                return name
+        raise BadInput('a durable run is started of a pipeline with a name: Runs(..., pipelines={"report": report})')
+
+    # -- runs that are there
+
+    def get(self, run_id: str) -> Run:
+        """The handle of a run. Raises UnknownName."""
+        run = Run(self, run_id)
+        run.row()
+        return run
+
+    def list(
+        self,
+        *,
+        status: Status | Sequence[Status] = (),
+        pipeline: str | None = None,
+        tenant: str | None = None,
+        since: float = 0.0,
+        limit: int | None = 100,
+    ) -> list[RunRow]:
+        """Runs, the latest first. `since`: created at or after, seconds since the epoch. Raises BadInput."""
+        wanted = (status,) if isinstance(status, str) else tuple(status)
+        for one in wanted:
+            if one not in STATUSES:
+                raise BadInput(f"unknown status {one!r}; there is: {', '.join(STATUSES)}")
+        return self.host.store.select(status=wanted, pipeline=pipeline, tenant=tenant, since=since, limit=limit)
+
+    def cancel(self, run_id: str) -> Status:
+        """Cancel a run: its status now. Raises UnknownName."""
+        found = self.host.store.stop(run_id, time.time())
+        if found is None:
+            raise UnknownName("run", run_id)
+        self.engine.cancel(run_id)
+        self.changes.tell(run_id)
+        return found.status
+
+    def resume(self, run_id: str, *, force: bool = False) -> Run:
+        """See `Run.resume`."""
+        row = self.get(run_id).row()
+        shape = None
+        if row.pipeline in self.host.pipelines and force:
+            now = self.host.shapes[row.pipeline]
+            shape = digest_of(now)
+        queued = self.host.store.queue(run_id, ("failed", "cancelled"), shape=shape)
+        if queued is None:
+            raise RunConflict(f"run {run_id} is {row.status}: one that failed or was cancelled can be resumed")
+        self.engine.submit(queued)
+        return Run(self, run_id)
+
+    def fork(
+        self,
+        run_id: str,
+        step: str | None = None,
+        *,
+        new_id: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """See `Run.fork`."""
+        old = self.get(run_id).row()
+        self.host.pipeline(old.pipeline)
+        kept = self.host.store.kept(run_id)
+        kept = kept if step is None else before(kept, step, run_id)
+        given = {**self.host.codec.loads(old.inputs), **(inputs or {})}
+        asked = self._row(old.pipeline, new_id, None, None, None, old.priority, old.tenant, given, keep_events=False)
+        row = replace(
+            asked,
+            principal=old.principal,
+            budget=old.budget,
+            keep_events=old.keep_events,
+            forked_from=run_id,
+        )
+        return self._started(row, self.host.shapes[old.pipeline], kept)
+
+    def prune(self, *, older_than: float, status: Sequence[Status] = ENDED) -> int:
+        """Forget runs that ended more than `older_than` seconds ago: their number."""
+        old = self.host.store.select(status=status, before=time.time() - older_than)
+        for at in range(0, len(old), 100):
+            self.host.store.delete([row.run_id for row in old[at : at + 100]])
+        return len(old)
+
+    # -- the process
+
+    def recover(self) -> int:
+        """Take up what a dead process left unfinished: the number of runs. Done by itself before the first start."""
+        self._recovered = True
+        return self.engine.recover()
+
+    def _recover_once(self) -> None:
+        if not self._recovered:
+            self.recover()
+
+    def close(self, timeout: float | None = None) -> None:
+        """End: runs that don't finish within `timeout` seconds (None: 0) are put back, for whoever takes them up."""
+        self.engine.close(timeout)
+        if self._writer is not None:
+            self._writer.close()
+        self.host.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Changes:
+    """Wakes those in this process who wait for a run, when it ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: dict[str, list[threading.Event]] = defaultdict(list)
+        self._futures: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
+
+    def ticket(self, run_id: str) -> threading.Event:
+        """Set when something changes."""
+        event = threading.Event()
+        with self._lock:
+            self._events[run_id].append(event)
+        return event
+
+    def aticket(self, run_id: str) -> asyncio.Future[None]:
+        """Done when something changes."""
+        future = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._futures[run_id].append(future)
+        return future
+
+    def tell(self, run_id: str) -> None:
+        """Something changed."""
+        with self._lock:
+            events, futures = self._events.pop(run_id, []), self._futures.pop(run_id, [])
+        for event in events:
+            event.set()
+        for future in futures:
+            loop = future.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_done, future)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _store(url: str | Path | None) -> Store:
+    if url is None:
+        return MemoryRuns()
+    text = str(url)
+    if text.startswith("sqlite://"):
+        return SqliteRuns(text.removeprefix("sqlite:///").removeprefix("sqlite://"))
+    if text.startswith(("postgresql://", "postgres://")):
+        raise BadInput("runs in PostgreSQL: not yet")
+    if "://" in text:
+        raise BadInput(f"runs are kept in sqlite:///path or postgresql://..., got {text.split('://', 1)[0]}://...")
+    return SqliteRuns(text)
+
+
+def _ledger(store: Store) -> Ledger | None:
+    """Beside the store; None for memory, where each scope has its own."""
+    path = getattr(store, "path", None)
+    return None if path is None else SqliteLedger(f"{path}.ledger")
