@@ -113,9 +113,9 @@ if TYPE_CHECKING:
     from escalade.pipelines.loop import Loop
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
-    from escalade.pipelines.race import Race
     from escalade.pipelines.profile import Profile, profile
     from escalade.pipelines.progress import progress
+    from escalade.pipelines.race import Race
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
     from escalade.registry.alerts import Alerts, Webhook
@@ -148,6 +148,11 @@ if TYPE_CHECKING:
     from escalade.registry.sources.pins import Pins
     from escalade.registry.stores.claims import RedisClaims, SqliteClaims
     from escalade.registry.stores.disk_cache import DiskCache
+    from escalade.registry.stores.opened import open_cache, open_claims, open_ledger, open_limiter
+    from escalade.registry.stores.postgres_cache import PostgresCache
+    from escalade.registry.stores.postgres_claims import PostgresClaims
+    from escalade.registry.stores.postgres_ledger import PostgresLedger
+    from escalade.registry.stores.postgres_limits import PostgresLimiter
     from escalade.registry.stores.redis_cache import RedisCache
     from escalade.registry.stores.redis_ledger import RedisLedger
     from escalade.registry.stores.redis_limits import RedisLimiter
@@ -240,6 +245,10 @@ __all__ = [
     "Pins",
     "Platt",
     "Policy",
+    "PostgresCache",
+    "PostgresClaims",
+    "PostgresLedger",
+    "PostgresLimiter",
     "Price",
     "PriceTable",
     "Principal",
@@ -327,6 +336,10 @@ __all__ = [
     "load_program",
     "measured_bound",
     "node",
+    "open_cache",
+    "open_claims",
+    "open_ledger",
+    "open_limiter",
     "priority",
     "profile",
     "progress",
@@ -433,6 +446,11 @@ _MODULES = {
     "registry.sources.pins": ("Pins",),
     "registry.stores.claims": ("RedisClaims", "SqliteClaims"),
     "registry.stores.disk_cache": ("DiskCache",),
+    "registry.stores.opened": ("open_cache", "open_claims", "open_ledger", "open_limiter"),
+    "registry.stores.postgres_cache": ("PostgresCache",),
+    "registry.stores.postgres_claims": ("PostgresClaims",),
+    "registry.stores.postgres_ledger": ("PostgresLedger",),
+    "registry.stores.postgres_limits": ("PostgresLimiter",),
     "registry.stores.redis_cache": ("RedisCache",),
     "registry.stores.redis_ledger": ("RedisLedger",),
     "registry.stores.redis_limits": ("RedisLimiter",),

@@ -466,6 +466,11 @@ def stores() -> None:
         Registry([], claims=escalade.RedisClaims("redis://localhost:6379/0"))
         Registry([], cache=escalade.DiskCache("cache", size_limit=1 << 20))
         Registry([], cache=escalade.RedisCache("redis://localhost:6379/1")).cache.clear("crm.search")
+    url = "postgresql://me:pw@localhost/app"
+    Registry([], limiter=escalade.PostgresLimiter(url), claims=escalade.PostgresClaims(url))
+    Registry([], limiter=escalade.open_limiter(url), claims=escalade.open_claims(url), cache=escalade.open_cache(url))
+    Registry([], cache=escalade.PostgresCache(url, size_limit=1 << 30))
+    ledger = escalade.open_ledger(url) if url else escalade.PostgresLedger(url)
     with escalade.scope(ledger=ledger, mode="replay", cassette="calls.jsonl"), escalade.step("one"):
         escalade.charge("0.003")
 

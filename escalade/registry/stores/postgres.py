@@ -174,6 +174,20 @@ class Server:
             raise StoreUnavailable(f"the PostgreSQL store can't be used: {error}", 1.0) from None
 
 
+def has_table(url: str, table: str, *, schema: str = "escalade", timeout: float = 5.0) -> bool:
+    """Is it there? Makes nothing. Raises StoreUnavailable, BadInput."""
+    until, name = time.monotonic() + timeout, wire.encoded(f'"{_name(schema)}".{table}')
+    info = wire.checked(url)
+    try:
+        connection = wire.connect(info, until)
+        try:
+            return bool(connection.run("SELECT to_regclass($1) IS NOT NULL", [name], until)[0][0])
+        finally:
+            connection.close()
+    except wire.Failed as error:
+        raise StoreUnavailable(f"the PostgreSQL store can't be used: {error}", 1.0) from None
+
+
 def _called(function: str, values: int) -> str:
     marks = ", ".join(f"${number}" for number in range(1, values + 1))
     return f"SELECT * FROM {function}_v({marks})"  # noqa: S608 - our own names
