@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from escalade._cli_view import json_object, new_table, print_, print_json, safe
 from escalade.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def explain(
     asked = known.get(tool) or asked_for(tool)
     if effect is not None:
         asked = Asked(asked.name, asked.permission, effect, asked.schema)
-    found = rules.explain(who, asked, None if args is None else _object(args, "--args"))
+    found = rules.explain(who, asked, None if args is None else json_object(args, "--args", '{"amount": 100}'))
     if json:
-        _print_json(found.to_json() | {"policy": rules.digest})
+        print_json(found.to_json() | {"policy": rules.digest})
     else:
-        _print(str(found))
+        print_(safe(str(found)))
     return OK
 
 
@@ -122,7 +122,7 @@ def simulate(
         Roles.load(old), Roles.load(new), simulation.read_principals(principals), simulation.read_tools(tools)
     )
     if json:
-        _print_json(changes.to_json())
+        print_json(changes.to_json())
     else:
         _show_changes(changes)
     failed = (fail_on_loss and changes.losses) or (fail_on_gain and changes.gains)
@@ -149,7 +149,7 @@ def list_(
     """
     found = _desk(store, None).requests(None if state == "all" else state)
     if json:
-        _print_json({"requests": [one.to_json() for one in found]})
+        print_json({"requests": [one.to_json() for one in found]})
     else:
         _show_requests(found, state)
     return OK
@@ -255,9 +255,10 @@ def _decided(
         who = _known(by, principals, tenant)
     done = (desk.approve if verb == "approve" else desk.deny)(request, who, reason)
     if json:
-        _print_json(done.to_json())
+        print_json(done.to_json())
     else:
-        _print(f"{done.state}: {done.label} {done.arguments} for {done.user} of {done.tenant}, by {done.decided_by}")
+        told = f"{done.state}: {done.label} {done.arguments} for {done.user} of {done.tenant}, by {done.decided_by}"
+        print_(safe(told))
     return OK
 
 
@@ -287,75 +288,32 @@ def _principal(user: str, tenant: str, roles: list[str]) -> Principal:
     return Principal(user, tenant, frozenset(one for listed in roles for one in listed.split(",") if one))
 
 
-def _object(text: str, option: str) -> dict[str, Any]:
-    from json import loads
-
-    try:
-        found = loads(text)
-    except ValueError as error:
-        raise BadInput(f"{option}: is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f'{option}: expected a JSON object like {{"amount": 100}}, got {text}')
-    return found
-
-
 def _show_changes(changes: Changes) -> None:
     table = _table("user", "tenant", "", "tool", "before", "after", "for example")
     colours = {"gains": "[green]gains[/]", "loses": "[red]loses[/]", "changes": "[yellow]gains and loses[/]"}
     for one in changes:
         who = one.principal
-        texts = [_plain(text) for text in (who.user, who.tenant, one.tool, one.before, one.after, one.example)]
+        texts = [safe(text) for text in (who.user, who.tenant, one.tool, one.before, one.after, one.example)]
         table.add_row(*texts[:2], colours[one.kind], *texts[2:])
     if len(changes):
-        _print(table)
-    _print(f"{len(changes.gains)} gained, {len(changes.losses)} lost, of {changes.asked} asked")
+        print_(table)
+    print_(f"{len(changes.gains)} gained, {len(changes.losses)} lost, of {changes.asked} asked")
 
 
 def _show_requests(found: list[Request], state: str) -> None:
     if not found:
-        _print("no requests" if state == "all" else f"no {state} requests")
+        print_("no requests" if state == "all" else f"no {state} requests")
         return
     table = _table("id", "state", "tool", "arguments", "asked by", "until", "decided by", "reason")
     for one in found:
         until = datetime.fromtimestamp(one.expires, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        who, arguments = f"{one.user} of {one.tenant}", _plain(one.arguments)
-        table.add_row(
-            one.id, one.state, one.label, arguments, _plain(who), until, _plain(one.decided_by), _plain(one.reason)
-        )
-    _print(table)
+        who, arguments = f"{one.user} of {one.tenant}", safe(one.arguments)
+        table.add_row(one.id, one.state, one.label, arguments, safe(who), until, safe(one.decided_by), safe(one.reason))
+    print_(table)
 
 
 def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = new_table(*columns)
     for column in table.columns[:4]:
         column.overflow = "fold"  # what one has to copy is never cut
     return table
-
-
-def _plain(text: str) -> str:
-    """Brackets as brackets, and nothing that could steer a terminal."""
-    from rich.markup import escape
-
-    return escape(_safe(text))
-
-
-def _safe(text: str) -> str:
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    if isinstance(what, str):
-        console.print(_safe(what), markup=False, soft_wrap=True)
-    else:
-        console.print(what)
-
-
-def _print_json(what: Any) -> None:
-    from json import dumps
-
-    sys.stdout.write(dumps(what, indent=2) + "\n")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from escalade._cli_view import print_
+
 if TYPE_CHECKING:
     from escalade.registry.audit.rows import Row
     from escalade.registry.audit.verify import Verification
@@ -82,7 +84,7 @@ def tail(path: str, *, n: Annotated[int, Parameter(name="-n")] = 20, json: Flag 
     if json:
         _lines(last)
     else:
-        _print(_table(last))
+        print_(_table(last))
     if follow:
         _follow(path, last[-1].seq if last else 0, json=json)
     return OK
@@ -117,7 +119,7 @@ def _follow(path: str, after: int, *, json: bool) -> None:
         if json:
             _lines([row])
         else:
-            _print(_table([row], header=False))
+            print_(_table([row], header=False))
         sys.stdout.flush()
 
 
@@ -128,12 +130,12 @@ def _show(found: Verification) -> None:
     table = Table(box=None, show_header=False)
     for name, value in _summary(found):
         table.add_row(f"[bold]{name}[/]", value)
-    _print(table)
+    print_(table)
     for one in found.findings:
-        _print(f"[red]{one.kind:<10}[/] {escape(str(one))}")
+        print_(f"[red]{one.kind:<10}[/] {escape(str(one))}")
     if found.problems > len(found.findings):
-        _print(f"… and {found.problems - len(found.findings):,} more")
-    _print(_verdict(found))
+        print_(f"… and {found.problems - len(found.findings):,} more")
+    print_(_verdict(found))
 
 
 def _verdict(found: Verification) -> str:
@@ -190,9 +192,3 @@ def _cells(row: Row) -> list[str]:
     outcome = str(said.get("outcome", ""))
     when = datetime.fromtimestamp(row.at / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return [str(row.seq), when, *map(escape, (row.event, who, what, outcome)), cost]
-
-
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False, soft_wrap=isinstance(what, str)).print(what)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from escalade._tools_view import print_, print_json, safe
+from escalade._cli_view import print_, print_json, safe
 from escalade.errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ def show(
     Parameters
     ----------
     store
-        A file of SqliteLedger, or the URL of a Redis server.
+        A file of SqliteLedger, or the URL of a Redis or PostgreSQL server.
     accounts
         Only these; all by default.
     fail_at
         Exit with 100 when one of them has reached this mark.
     prefix
-        Of the keys in Redis.
+        Of the keys in Redis; the schema in PostgreSQL.
     json
         One JSON object instead of a table.
     """
@@ -92,7 +92,7 @@ def set_(
     Parameters
     ----------
     store
-        A file of SqliteLedger, or the URL of a Redis server.
+        A file of SqliteLedger, or the URL of a Redis or PostgreSQL server.
     account
         everything, tenant:NAME, user:TENANT/NAME, a rule like tenant:* or user:acme/*, or request.
     limit
@@ -108,9 +108,9 @@ def set_(
     audit
         An audit log that the change is recorded in, too: nothing is set if it can't be.
     create
-        Make the file if there is none.
+        Make the store if there is none.
     prefix
-        Of the keys in Redis.
+        Of the keys in Redis; the schema in PostgreSQL.
     """
     from escalade.registry.stores.opened import open_store
 
@@ -130,7 +130,7 @@ def load(store: str, file: str, *, by: str | None = None, create: Flag = False, 
     Parameters
     ----------
     store
-        A file of SqliteLedger, or the URL of a Redis server.
+        A file of SqliteLedger, or the URL of a Redis or PostgreSQL server.
     file
         Budgets in YAML, JSON or TOML.
     by
@@ -138,7 +138,7 @@ def load(store: str, file: str, *, by: str | None = None, create: Flag = False, 
     create
         Make the store if there is none.
     prefix
-        Of the keys in Redis.
+        Of the keys in Redis; the schema in PostgreSQL.
     """
     from escalade.registry.budgets_file import load_budgets
     from escalade.registry.stores.opened import open_store
@@ -158,9 +158,9 @@ def history(store: str, *, prefix: str = "escalade", json: Flag = False) -> int:
     Parameters
     ----------
     store
-        A file of SqliteLedger, or the URL of a Redis server.
+        A file of SqliteLedger, or the URL of a Redis or PostgreSQL server.
     prefix
-        Of the keys in Redis.
+        Of the keys in Redis; the schema in PostgreSQL.
     json
         One JSON object instead of lines.
     """

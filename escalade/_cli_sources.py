@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from escalade import _tools_view as _view
+from escalade import _cli_view as _view
 from escalade._cli_tools import FOUND, OK, Commands, Flag, read
 from escalade.errors import BadInput, ToolError, UnknownName
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from escalade import _tools_view as _view
+from escalade._cli_view import json_object, print_, print_json, safe
 from escalade.errors import BadInput, BudgetExceeded, EscaladeError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def list_(asking: Asking, *, json: Flag = False) -> int:
     with asking.scope():
         specs = registry.specs_for()
     if json:
-        _view.print_json([_view.plain_spec(registry, spec) for spec in specs])
+        print_json([_view.plain_spec(registry, spec) for spec in specs])
     else:
         _view.show_specs(registry, specs)
     return OK
@@ -103,7 +104,7 @@ def show(name: str, asking: Asking, *, json: Flag = False) -> int:
         tool, _, wanted = name.partition("@")
         spec = registry.tool_for(tool, wanted or None).spec
     if json:
-        _view.print_json(_view.plain_spec(registry, spec) | {"versions": _view.versions(registry, spec.name)})
+        print_json(_view.plain_spec(registry, spec) | {"versions": _view.versions(registry, spec.name)})
     else:
         _view.show_spec(registry, spec)
     return OK
@@ -128,7 +129,7 @@ def search(query: str, asking: Asking, *, limit: int = 10, json: Flag = False) -
     with asking.scope():
         found = registry.search(query, limit=limit)
     if json:
-        _view.print_json([_view.plain_spec(registry, one.spec) | {"score": round(one.score, 4)} for one in found])
+        print_json([_view.plain_spec(registry, one.spec) | {"score": round(one.score, 4)} for one in found])
     else:
         _view.show_specs(registry, [one.spec for one in found])
     return OK
@@ -157,13 +158,13 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
     warnings = [registry.status(spec.name, spec.version).warning(spec.label) for spec in specs]
     warnings = [warning for warning in warnings if warning]
     if json:
-        _view.print_json({"ok": not said, "tools": len(specs), "problems": said, "warnings": warnings})
+        print_json({"ok": not said, "tools": len(specs), "problems": said, "warnings": warnings})
     else:
         for line in said:
-            _view.print_(f"[red]problem[/]  {_view.safe(line)}")
+            print_(f"[red]problem[/]  {safe(line)}")
         for line in warnings:
-            _view.print_(f"[yellow]warning[/]  {_view.safe(line)}")
-        _view.print_(f"{len(specs)} versions of {len({spec.name for spec in specs})} tools, {len(said)} problems")
+            print_(f"[yellow]warning[/]  {safe(line)}")
+        print_(f"{len(specs)} versions of {len({spec.name for spec in specs})} tools, {len(said)} problems")
     return FOUND if said else OK
 
 
@@ -192,9 +193,9 @@ def lock(
     allow(allow_stdio)
     written = Registry.load(manifest).write_lock(out, wanted or None)
     if json:
-        _view.print_json({"file": out, "tools": [one.label for one in written.tools]})
+        print_json({"file": out, "tools": [one.label for one in written.tools]})
     else:
-        _view.print_(f"{len(written.tools)} tools locked in {_view.safe(out)}")
+        print_(f"{len(written.tools)} tools locked in {safe(out)}")
     return OK
 
 
@@ -229,7 +230,7 @@ def call(
     """
     registry = asking.registry()
     tool, _, wanted = name.partition("@")
-    given = _arguments(args)
+    given = json_object(args, "--args", '{"query": "x"}')
     pairs = _pairs(arg or [])
     failed: Exception | None = None
     try:
@@ -264,7 +265,7 @@ def stats(record: str, *, json: Flag = False) -> int:
 
     rows = usage_of(_entries(record))
     if json:
-        _view.print_json([row.as_dict() for row in rows])
+        print_json([row.as_dict() for row in rows])
     else:
         _view.show_usage(rows)
     return OK
@@ -275,7 +276,7 @@ def schema() -> int:
     """The JSON schema of manifests, for editors."""
     from escalade.registry.manifest import manifest_schema
 
-    _view.print_json(manifest_schema())
+    print_json(manifest_schema())
     return OK
 
 
@@ -323,18 +324,6 @@ def _drift(registry: Registry, lock: str) -> list[str]:
         except EscaladeError as error:
             found.append(f"{lock}: {error}")
     return found
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    from json import loads
-
-    try:
-        given = loads(text)
-    except ValueError as error:
-        raise BadInput(f"--args: is not JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise BadInput(f'--args: expected a JSON object like {{"query": "x"}}, got {text}')
-    return given
 
 
 def _pairs(written: list[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from escalade._tools_view import new_table, print_, safe
+from escalade._cli_view import new_table, print_, safe
 from escalade.money import Money
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from escalade._cli_view import new_table, print_, print_json, safe
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -139,32 +141,3 @@ def show_usage(rows: list[ToolUsage]) -> None:
 
 def _counts(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{what} {count:,}" for what, count in counted.items())
-
-
-def new_table(*columns: str) -> Any:
-    """A table of this look, empty."""
-    from rich.table import Table
-
-    return Table(*columns, box=None, header_style="bold", pad_edge=False)
-
-
-def safe(text: str) -> str:
-    """Brackets as brackets, and nothing that could steer a terminal."""
-    from rich.markup import escape
-
-    plain = (letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return escape("".join(plain))
-
-
-def print_(what: Any) -> None:
-    """A text with markup, or a table."""
-    from escalade.evals._terminal import Terminal
-
-    Terminal(width=None if sys.stdout.isatty() else 140, highlight=False).print(what, soft_wrap=isinstance(what, str))
-
-
-def print_json(what: Any) -> None:
-    """Indented."""
-    from json import dumps
-
-    sys.stdout.write(dumps(what, indent=2) + "\n")

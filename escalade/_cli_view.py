@@ -1,0 +1,50 @@
+"""What all commands show things with: tables and texts for people, JSON for programs; and JSON that people hand in."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from escalade.errors import BadInput
+
+
+def new_table(*columns: str) -> Any:
+    """A table of this look, empty."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, header_style="bold", pad_edge=False)
+
+
+def safe(text: str) -> str:
+    """Brackets as brackets, and nothing that could steer a terminal."""
+    from rich.markup import escape
+
+    plain = (letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return escape("".join(plain))
+
+
+def print_(what: Any) -> None:
+    """A text with markup, or a table."""
+    from escalade.evals._terminal import Terminal
+
+    Terminal(width=None if sys.stdout.isatty() else 140, highlight=False).print(what, soft_wrap=isinstance(what, str))
+
+
+def print_json(what: Any) -> None:
+    """Indented."""
+    from json import dumps
+
+    sys.stdout.write(dumps(what, indent=2) + "\n")
+
+
+def json_object(text: str, option: str, example: str) -> dict[str, Any]:
+    """The JSON object that an option was given as. Raises BadInput."""
+    from json import loads
+
+    try:
+        found = loads(text)
+    except ValueError as error:
+        raise BadInput(f"{option}: is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{option}: expected a JSON object like {example}, got {text}")
+    return found
