@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from escalade.errors import BadInput, StoreUnavailable
 
 T = TypeVar("T")
+Work = Callable[[str, int], Awaitable[None]]
 
 NAME, WORKFLOW, SCHEMA = "escalade", "escalade_run", "escalade_engine"
 VERSION = "escalade"
@@ -75,11 +76,11 @@ class Client:
                 lazy=True,
             )
 
-    def put(self, work_id: str, queue: str, priority: int) -> None:
-        """Queue work, once for each id. `priority`: from 1, the least first."""
+    def put(self, work_id: str, queue: str, priority: int, number: int) -> None:
+        """Queue work, once for each id. `priority`: from 1, the least first. `number`: told with the work."""
         options = {"queue_name": queue, "workflow_name": WORKFLOW, "workflow_id": work_id, "priority": priority}
         with _unavailable():
-            self._client.enqueue({**options, "app_version": self.version}, work_id)
+            self._client.enqueue({**options, "app_version": self.version}, work_id, number)
 
     def taken(self) -> list[Taken]:
         """All work that has an executor and hasn't ended."""
@@ -137,7 +138,7 @@ class Executor:
     def __init__(
         self,
         url: str,
-        work: Callable[[str], Awaitable[None]],
+        work: Work,
         *,
         name: str,
         queues: Mapping[str, int],
@@ -167,9 +168,7 @@ class Executor:
         if _dbos._dbos_global_instance is not None:
             raise BadInput("this process uses DBOS by itself: execute runs in another one, with `escalade worker`")
 
-    def _launch(
-        self, work: Callable[[str], Awaitable[None]], queues: dict[str, int], version: str, poll: float
-    ) -> None:
+    def _launch(self, work: Work, queues: dict[str, int], version: str, poll: float) -> None:
         dbos = self._dbos
         self._engine = _engine(self._url, 10)
         _quietly(lambda: dbos.DBOS.migrate(self._url, schema=SCHEMA))
@@ -216,7 +215,7 @@ class Executor:
         _running.remove(self)
 
 
-_working: list[Callable[[str], Awaitable[None]]] = []
+_working: list[Work] = []
 """What to do with work; DBOS's registry of functions outlives the executor."""
 
 _registered: list[Any] = []
@@ -225,8 +224,8 @@ _registered: list[Any] = []
 def _workflow() -> None:
     from dbos import DBOS
 
-    async def escalade_run(work_id: str) -> None:
-        await _working[0](work_id)
+    async def escalade_run(work_id: str, number: int) -> None:
+        await _working[0](work_id, number)
 
     if not _registered:
         # Attempts are counted by the store of runs, which can say what became of a run.
