@@ -106,6 +106,9 @@ if TYPE_CHECKING:
     from escalade.money import Money
     from escalade.pipelines.branch import Branch
     from escalade.pipelines.chain import Chain
+    from escalade.pipelines.durable.config import load_config
+    from escalade.pipelines.durable.dbos_engine import DbosEngine
+    from escalade.pipelines.durable.queues import RunQueue
     from escalade.pipelines.fan_out import FanOut
     from escalade.pipelines.joined import Joined
     from escalade.pipelines.joins import BranchStatus
@@ -164,7 +167,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "LM15",
     "Agreement",
     "Alerts",
     "AnswerInView",
@@ -198,6 +200,7 @@ __all__ = [
     "Confidence",
     "Constant",
     "DataError",
+    "DbosEngine",
     "DeadlineExceeded",
     "DiskCache",
     "DuplicateVersion",
@@ -219,6 +222,7 @@ __all__ = [
     "Journal",
     "JsonFormatter",
     "JsonlEvents",
+    "LM15",
     "Lane",
     "Ledger",
     "LiteLLM",
@@ -277,6 +281,7 @@ __all__ = [
     "Router",
     "RoutingTable",
     "Row",
+    "RunQueue",
     "Rung",
     "Samples",
     "Scope",
@@ -332,6 +337,7 @@ __all__ = [
     "import_openapi",
     "json_logs",
     "load_budgets",
+    "load_config",
     "load_outcomes",
     "load_program",
     "measured_bound",
@@ -407,6 +413,9 @@ _MODULES = {
     "money": ("Money",),
     "pipelines.branch": ("Branch",),
     "pipelines.chain": ("Chain",),
+    "pipelines.durable.config": ("load_config",),
+    "pipelines.durable.dbos_engine": ("DbosEngine",),
+    "pipelines.durable.queues": ("RunQueue",),
     "pipelines.fan_out": ("FanOut",),
     "pipelines.joined": ("Joined",),
     "pipelines.joins": ("BranchStatus",),
