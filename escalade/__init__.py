@@ -167,6 +167,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LM15",
     "Agreement",
     "Alerts",
     "AnswerInView",
@@ -222,7 +223,6 @@ __all__ = [
     "Journal",
     "JsonFormatter",
     "JsonlEvents",
-    "LM15",
     "Lane",
     "Ledger",
     "LiteLLM",
