@@ -108,7 +108,25 @@ def _run_here(core: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if not hasattr(_local, "loop"):
         _local.loop = _Loop()
     loop: _Loop = _local.loop
-    return loop.runner.run(core(), context=contextvars.copy_context())
+    try:
+        return loop.runner.run(core(), context=contextvars.copy_context())
+    except (KeyboardInterrupt, SystemExit):
+        _end(loop.runner.get_loop())
+        raise
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """End what is left of a run in which a node raised Ctrl-C itself: that stops the loop at once, and the rest of the
+    run would come back to life within the next one.
+    """
+    while tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            loop.run_until_complete(asyncio.wait(tasks))
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # retrieved: it has been raised, or was raised on the way out
 
 
 def run_sync(core: Callable[[], Coroutine[Any, Any, T]]) -> T:
