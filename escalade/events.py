@@ -110,7 +110,12 @@ class RunCancelled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStarted(Event):
-    """A node begins to work; time spent in a queue for a free place is over."""
+    """A node begins to work; time spent in a queue for a free place is over. `of`: how many items the map has, whose
+    item this is; None for unknown, and for any other node. `tags`: its words, with blanks between.
+    """
+
+    of: int | None = None
+    tags: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

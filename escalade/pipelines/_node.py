@@ -11,83 +11,34 @@ import functools
 import inspect
 from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any
 
 import dspy
 
 from escalade.errors import BadInput
-from escalade.money import Money
 from escalade.pipelines._bridge import in_thread
-from escalade.pipelines._operators import Operators
-from escalade.scopes import Principal
+from escalade.pipelines._options import NO_OPTIONS, Node, Options, node, options, unwrap
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How one node is run. `timeout`: seconds. `budget`: nano-dollars, or `share` of what the scope has left (0 to
-    1). `principal`: in whose name.
-    """
-
-    timeout: float | None = None
-    budget: Money | None = None
-    share: float | None = None
-    principal: Principal | None = None
-
-    @property
-    def narrows(self) -> bool:
-        """Does it need a scope of its own?"""
-        return self.budget is not None or self.share is not None or self.principal is not None
-
-    @property
-    def empty(self) -> bool:
-        return self.timeout is None and not self.narrows
-
-
-NO_OPTIONS = Options()
-
-
-@dataclass(frozen=True, slots=True)
-class Node(Operators):
-    """A module or function with options, made by `node(...)`."""
-
-    target: Any
-    name: str | None = None
-    options: Options = NO_OPTIONS
-
-
-def node(
-    target: Any,
-    *,
-    name: str | None = None,
-    timeout: float | None = None,
-    budget: str | Decimal | Money | float | None = None,
-    principal: Principal | None = None,
-) -> Node:
-    """`target`, a module or function, with options, to be put into a pipeline.
-
-    `name`: its name in paths and, in a `Chain`, the field that takes a bare value. `timeout`: seconds from its start,
-    then `NodeTimeout`; the scope's deadline holds besides. `budget`: what it may spend, as dollars (`"0.05"`) or as a
-    float share of what the scope has left when it starts (`0.25`). `principal`: whose agent it is; it may do what both
-    the caller and the principal may. Raises BadInput.
-
-    >>> node(len, timeout=2.0).options.timeout
-    2.0
-    """
-    return Node(target, name, replace(options(timeout, budget, name or "node"), principal=principal))
-
-
-def options(timeout: float | None, budget: object, name: str) -> Options:
-    """Checked options. Raises BadInput."""
-    if timeout is not None and not timeout > 0:
-        raise BadInput(f"timeout of {name!r}: expected more than 0 seconds, got {timeout!r}")
-    if isinstance(budget, float):
-        if not 0 < budget <= 1:
-            raise BadInput(
-                f"budget of {name!r}: a float is a share between 0 and 1, got {budget!r}; write dollars as text"
-            )
-        return Options(timeout, None, budget)
-    return Options(timeout, None if budget is None else Money.of(budget), None)
+__all__ = [
+    "NO_OPTIONS",
+    "Node",
+    "Options",
+    "Prepared",
+    "Wants",
+    "as_input",
+    "check_concurrency",
+    "check_target",
+    "default_name",
+    "fields_of",
+    "free_name",
+    "named",
+    "named_fields",
+    "node",
+    "options",
+    "prepare",
+    "stand_in",
+    "unwrap",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +57,9 @@ class Wants:
 
 @dataclass(slots=True)
 class Prepared:
-    """A node, looked at once. `module`: dspy.Module. `threaded`: it blocks, so it gets a thread."""
+    """A node, looked at once. `module`: dspy.Module. `threaded`: it blocks, so it gets a thread. `shown`: the name of a
+    fallback, for people. `memory`: see `_layers.py`.
+    """
 
     name: str
     target: Any
@@ -115,6 +68,9 @@ class Prepared:
     module: bool
     threaded: bool
     signed: bool = False
+    shown: str = ""
+    fallback: Prepared | None = None
+    memory: Any = None
     call: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]] = field(init=False)
     """Start it with its fields; a coroutine."""
 
@@ -174,6 +130,21 @@ def prepare(name: str, target: Any, options: Options) -> Prepared:
         return Prepared(name, target, wants, options, module=True, threaded=threaded, signed=signed)
     wants = _wants_of_function(target)
     return Prepared(name, target, wants, options, module=False, threaded=wants.positional or not _is_async(target))
+
+
+def stand_in(name: str, prepared: Prepared, target: Any, own: Node) -> Prepared:
+    """The fallback of a node, looked at. Raises BadInput for one that wants other fields."""
+    found = prepare("fallback", target, own.options)
+    found.shown = own.name or default_name(target, 1, "fallback")
+    prepared.fallback = found
+    given, positional = prepared.wants, found.wants.positional and len(prepared.wants.required) == 1
+    missing = [field for field in found.wants.required if field not in given.required]
+    if missing and not given.rest and not positional:
+        raise BadInput(
+            f"the fallback {found.shown!r} of node {name!r} needs {missing[0]!r}; it gets what the node takes in any "
+            f"case: {', '.join(given.required) or 'no fields'}"
+        )
+    return found
 
 
 def _is_async(target: Any) -> bool:
@@ -243,11 +214,6 @@ def check_concurrency(concurrency: object) -> None:
     """Raises BadInput unless it is None or an int of 1 or more."""
     if concurrency is not None and not (isinstance(concurrency, int) and concurrency >= 1):
         raise BadInput(f"concurrency: expected 1 or more, or None, got {concurrency!r}")
-
-
-def unwrap(item: Any) -> Node:
-    """A Node for whatever was handed in."""
-    return item if isinstance(item, Node) else Node(item)
 
 
 def named(found: Node, name: str, timeout: float | None = None) -> Node:

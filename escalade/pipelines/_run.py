@@ -22,9 +22,12 @@ import dspy
 
 from escalade import events, scopes, telemetry
 from escalade.agents._sink import SINK, receiver_of
+from escalade.agents.lanes.priority import KEY as PRIORITY
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
+from escalade.pipelines._layers import Layers, granted
 from escalade.pipelines._node import Prepared
+from escalade.pipelines.groups import RANK
 from escalade.registry.idempotency import STEP, Step, step_path
 from escalade.scopes import Scope
 from escalade.telemetry import Spanning, names
@@ -49,7 +52,7 @@ class Frame:
     others: one that was to begin in the same turn of the event loop must not begin.
     """
 
-    __slots__ = ("failed", "journal", "listeners", "place", "root", "run_id", "scope", "step", "trace", "traced")
+    __slots__ = ("failed", "journal", "listeners", "of", "place", "root", "run_id", "scope", "step", "trace", "traced")
 
     def __init__(self) -> None:
         self.scope = scope = scopes.current()
@@ -59,6 +62,7 @@ class Frame:
             scope.check_open()
             self.run_id, self.listeners = scope.run_id, scope.listeners
         self.place, self.root, self.failed = events.NOWHERE, False, False
+        self.of: int | None = None
         self.traced = telemetry.switch.tracer is not None
         if self.listeners or self.traced:
             self.place = events.here()
@@ -179,22 +183,24 @@ async def supervise(
     """
     if frame.failed:
         raise asyncio.CancelledError
+    options = prepared.options
     with contextlib.ExitStack() as stack:
         scope = _narrowed(prepared, frame, path)
         if scope is not None:
             # Closed when the node ends, so that a thread that outlives its timeout can't spend any more.
-            stack.enter_context(scopes.Entered(lambda: scope, check=prepared.options.narrows))
-        settings, spanning = _inside(prepared, frame, path, item, scope)
+            stack.enter_context(scopes.Entered(lambda: scope, check=options.narrows or options.optional))
+        settings = _inside(prepared, frame, path, item)
         if trace is not None:
             settings["trace"] = trace
-
-        async def course() -> Any:
-            if not frame.listeners and spanning is None:
-                return await _timed(prepared, fields, frame)
-            frame.tell(events.NodeStarted, path)
-            kinds = (events.NodeFinished, events.NodeFailed, events.NodeCancelled)
-            return await _observed(lambda: _timed(prepared, fields, frame), frame, path, scope, kinds, spanning)
-
+        work: Callable[[], Awaitable[Any]] = functools.partial(_timed, prepared, fields, frame)
+        layers = None
+        if options.layered or options.reusable:
+            recorded = frame.trace if trace is None else trace
+            layers = Layers(prepared, fields, frame, path, scope, recorded, work, _stand_in)
+            work = layers.answer
+        course: Callable[[], Awaitable[Any]] = functools.partial(_told, work, prepared, frame, path, scope)
+        if layers is not None and options.reusable:
+            course = functools.partial(layers.reused, course)
         before = _overrides.set(settings)
         try:
             if frame.journal is not None:
@@ -208,23 +214,48 @@ async def supervise(
             _overrides.reset(before)
 
 
-def _inside(
-    prepared: Prepared, frame: Frame, path: str, item: int | None, scope: Scope | None
-) -> tuple[dict[str, Any], Spanning | None]:
-    """DSPy's settings inside of the node, with its step and its place; and its span."""
+def _inside(prepared: Prepared, frame: Frame, path: str, item: int | None) -> dict[str, Any]:
+    """DSPy's settings inside of the node, with its step and its place."""
     settings = {**_overrides.get(), STEP: (frame.step, path if item is None else item)}
     if frame.journal is not None:
         settings[_LEAF] = not hasattr(prepared.target, "_flow")
-    spanning = None
     if frame.listeners or frame.traced:
         call, here = frame.place
         settings[events.PLACE] = (call, _errors.join(here, path))
         if SINK in settings:
             settings["send_stream"] = receiver_of(prepared.target, settings[SINK])
+    priority = prepared.options.priority
+    if priority is not None:
+        settings[RANK], settings[PRIORITY] = priority, "batch" if priority < 0 else "interactive"
+    return settings
+
+
+async def _told(
+    work: Callable[[], Awaitable[Any]], prepared: Prepared, frame: Frame, path: str, scope: Scope | None
+) -> Any:
+    """The node's work, with its events and its span, where somebody wants them."""
+    if not frame.listeners and not frame.traced:
+        return await work()
+    tags, kinds = (
+        " ".join(sorted(prepared.options.tags)),
+        (events.NodeFinished, events.NodeFailed, events.NodeCancelled),
+    )
+    inside, spanning, before = _overrides.get(), None, None
     if frame.traced:
-        where, within = settings[events.PLACE][1], scope or frame.scope
-        settings[telemetry.SPAN] = spanning = telemetry.begin(f"escalade.node {prepared.name}", {}, within, path=where)
-    return settings, spanning
+        facts, where = {names.TAGS: tags} if tags else {}, inside[events.PLACE][1]
+        spanning = telemetry.begin(f"escalade.node {prepared.name}", facts, scope or frame.scope, path=where)
+        before = _overrides.set({**inside, telemetry.SPAN: spanning})
+    try:
+        frame.tell(events.NodeStarted, path, of=frame.of, tags=tags)
+        return await _observed(work, frame, path, scope, kinds, spanning)
+    finally:
+        if before is not None:
+            _overrides.reset(before)
+
+
+async def _stand_in(fallback: Prepared, fields: dict[str, Any]) -> Any:
+    """Run a fallback inside of the node that it stands in for."""
+    return await node(fallback, fields, Frame())
 
 
 async def node(prepared: Prepared, fields: dict[str, Any], frame: Frame, trace: list[Any] | None = None) -> Any:
@@ -241,15 +272,15 @@ def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
         if options.narrows:
             raise NoScope(f"node {path!r} with a budget or a principal")
         return None
-    if not (options.narrows or prepared.threaded or frame.listeners or frame.traced):
+    told = frame.listeners or frame.traced
+    if not (options.narrows or options.own_scope or prepared.threaded or told):
         return None
-    budget = options.budget
-    left = scope.left
-    if options.share is not None and left is not None:
-        budget = left.__class__(int(left * options.share))
-    # A thread can't be cancelled: give what it uses the node's timeout as deadline.
-    deadline = options.timeout if prepared.threaded else None
-    return scope.narrow(name=path, budget=budget, deadline=deadline, principal=options.principal)
+    budget = None if options.fallback is not None else granted(prepared, scope)
+    # A thread can't be cancelled: give what it uses the node's timeout as deadline. With layers, each attempt has one.
+    deadline = options.timeout if prepared.threaded and not options.layered else None
+    return scope.narrow(
+        name=path, budget=budget, deadline=deadline, principal=options.principal, optional=options.optional
+    )
 
 
 async def _timed(prepared: Prepared, fields: dict[str, Any], frame: Frame) -> Any:

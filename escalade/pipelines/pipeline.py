@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import dspy
 
 from escalade import events
-from escalade.pipelines import _run, _streams
+from escalade.pipelines import _fallbacks, _run, _streams
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
 from escalade.pipelines._operators import Operators
+from escalade.pipelines.shape import Shape, shape_of
 
 
 class Pipeline(Operators, dspy.Module):
@@ -28,6 +30,9 @@ class Pipeline(Operators, dspy.Module):
 
     kind: ClassVar[str] = "pipeline"
     """What kind of arrangement it is, for people: chain, fan-out, map, ..."""
+
+    fallbacks: Mapping[str, Any] = MappingProxyType({})
+    """The nodes that stand in for others, see `_fallbacks.py`."""
 
     _keeps_time = False
     """Does it end by itself when the scope's deadline comes?"""
@@ -107,13 +112,29 @@ class Pipeline(Operators, dspy.Module):
                 known = prepared.get(name)
                 if known is None or known.target is not target:
                     break
+                if known.fallback is not None and not _fallbacks.current(known, name, self.fallbacks):
+                    break
             else:
                 return prepared
         options = self._options
+        adopted = _fallbacks.adopt(options)
+        if adopted:  # an attribute only then, and after those of the nodes: optimisers go by the order
+            self.fallbacks = {**self.fallbacks, **adopted}
         # A new dict, never a change to the old one: another thread may be running over it.
         fresh = {name: prepare(name, target, options.get(name, NO_OPTIONS)) for name, target in targets.items()}
+        for name in {key.partition("/")[0] for key in self.fallbacks}:
+            _fallbacks.look(fresh[name], name, self.fallbacks)
         self._prepared = fresh
         return fresh
+
+    def nodes(self, *, tag: str | None = None) -> list[Shape]:
+        """What it is made of, at all depths, in order, itself not among them. `tag`: only nodes that have it.
+
+        >>> from escalade import Chain, node
+        >>> [found.path for found in Chain(a=node(len, tags="cheap"), b=lambda a: a).nodes(tag="cheap")]
+        ['a']
+        """
+        return [found for found in shape_of(self).walk() if found.path and (tag is None or tag in found.options.tags)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is derived: it points to the nodes of the original."""

@@ -31,7 +31,7 @@ class Shape:
     """One node. `kind`: that of a pipeline ("chain", "fan-out", "map", ...), else "module" or "function". `path`: from
     the outermost pipeline, as events have it, with `[*]` for the items of a map; "" for the pipeline itself. `role`:
     what it is to its parent, such as "step", "branch", "join", "worker", "fallback". `facts`: of its kind, such as
-    {"concurrency": 8} of a map or {"most": 5} of a loop.
+    {"concurrency": 8} of a map or {"most": 5} of a loop. `fallback`: the node that answers when this one has failed.
     """
 
     kind: str
@@ -43,12 +43,15 @@ class Shape:
     wants: Wants
     facts: dict[str, Any]
     children: tuple[Shape, ...] = ()
+    fallback: Shape | None = None
 
     def walk(self) -> Iterator[Shape]:
-        """This node and all below, each before its children."""
+        """This node and all below, each before its children, and after those its fallback."""
         yield self
         for child in self.children:
             yield from child.walk()
+        if self.fallback is not None:
+            yield from self.fallback.walk()
 
 
 def shape_of(pipeline: Pipeline) -> Shape:
@@ -60,13 +63,16 @@ def shape_of(pipeline: Pipeline) -> Shape:
 def _shape(node: Prepared, path: str, role: str) -> Shape:
     from escalade.pipelines.pipeline import Pipeline
 
-    target = node.target
+    target, fallback, name = node.target, None, node.shown or node.name
+    if node.fallback is not None:
+        fallback = _shape(node.fallback, _errors.join(path, node.fallback.name), "fallback")
     if not isinstance(target, Pipeline):
         kind = "module" if node.module else "function"
-        return Shape(kind, path, node.name, role, target, node.options, node.wants, {})
+        return Shape(kind, path, name, role, target, node.options, node.wants, {}, (), fallback)
     children = []
-    for name, inner in target._plan().items():
-        part = target._part(name)
-        segment = _SEGMENTS.get(part, name)
+    for own, inner in target._plan().items():
+        part = target._part(own)
+        segment = _SEGMENTS.get(part, own)
         children.append(_shape(inner, _errors.join(path, segment), part))
-    return Shape(target.kind, path, node.name, role, target, node.options, node.wants, target._facts(), tuple(children))
+    facts, inner_nodes = target._facts(), tuple(children)
+    return Shape(target.kind, path, name, role, target, node.options, node.wants, facts, inner_nodes, fallback)

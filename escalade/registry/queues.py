@@ -16,6 +16,7 @@ class Turn(Future[None]):
     """A place in a queue; done when it is one's turn."""
 
     inside = False
+    rank = 0
 
 
 class Queues:
@@ -24,7 +25,7 @@ class Queues:
         with queues.turn("k", seconds=2.0) as mine:     # False when the time was up
             ...
 
-    Whoever leaves the queue, by cancellation too, lets the next one in.
+    Whoever leaves the queue, by cancellation too, lets the next one in. `rank`: the higher goes first.
     """
 
     def __init__(self, places: int = 1) -> None:
@@ -33,16 +34,18 @@ class Queues:
         self._inside: Counter[Hashable] = Counter()
         self._waiting: dict[Hashable, deque[Turn]] = {}
 
-    def join(self, key: Hashable) -> Turn:
+    def join(self, key: Hashable, rank: int = 0) -> Turn:
         """Get in line; the turn may come at once. To be followed by `leave`, whatever happens."""
         turn = Turn()
+        turn.rank = rank
         with self._lock:
             if self._inside[key] < self.places and key not in self._waiting:
                 self._inside[key] += 1
                 turn.inside = True
                 turn.set_result(None)
             else:
-                self._waiting.setdefault(key, deque()).append(turn)
+                line = self._waiting.setdefault(key, deque())
+                line.insert(_behind(line, rank), turn)
         return turn
 
     def leave(self, key: Hashable, turn: Turn) -> None:
@@ -86,9 +89,9 @@ class Queues:
             self.leave(key, turn)
 
     @asynccontextmanager
-    async def aturn(self, key: Hashable, seconds: float = math.inf) -> AsyncIterator[bool]:
+    async def aturn(self, key: Hashable, seconds: float = math.inf, rank: int = 0) -> AsyncIterator[bool]:
         """`turn`, without blocking the event loop."""
-        turn = self.join(key)
+        turn = self.join(key, rank)
         try:
             mine = turn.done()
             if not mine:
@@ -113,3 +116,11 @@ class Queues:
         if not self._inside[key] and key not in self._waiting:
             del self._inside[key]
         return called
+
+
+def _behind(line: deque[Turn], rank: int) -> int:
+    """Where in line: behind all of the same rank, or a higher one. Looked for from the end, where it usually is."""
+    for ahead in range(len(line), 0, -1):
+        if line[ahead - 1].rank >= rank:
+            return ahead
+    return 0
