@@ -509,3 +509,10 @@ async def profiling(pipeline: Chain) -> None:
     assert_type(run.speed_up, float)
     assert_type(run.cost, Money)
     assert_type(escalade.Profile.of([]).nodes[0].percentile(0.95), float)
+
+
+def run_durably() -> None:
+    config = escalade.load_config("escalade.yaml")
+    nightly = escalade.RunQueue(concurrency=2, rate="20/min", pipelines=("report",))
+    engine = escalade.DbosEngine(config.url, workers=0, queues={"nightly": nightly})
+    assert_type(engine.recover(), int)
