@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 import inspect
 import os
@@ -46,12 +47,24 @@ settings.register_profile("explore", parent=settings.get_profile("ci"), derandom
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Watch the event loop of every async test."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Watch the event loop of every async test. Tests that repeat themselves a thousand times are not measured:
+    coverage doubles their time and learns nothing. The long ones come first: none is left to run alone at the end.
+    """
     for item in items:
+        if item.get_closest_marker("slow") or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("no_cover")
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("blocking")
             item.obj = _loop_watch.watched(item.obj, mark.args[0] if mark else _loop_watch.LIMIT_MS)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: to look for garbage in it took a second each time, in the middle of some test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
