@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
 
 from escalade.agents._asking import Asked, asked_of, booked, events_in_time, finished, in_time, metered, terms
 from escalade.agents._gateways import find_gateway
+from escalade.agents._kept import kept
 from escalade.agents._places import aplaced, placed
 from escalade.agents._route import Route
 from escalade.agents.lanes.priority import Priority, checked
@@ -66,6 +68,10 @@ class Engine(_Engine):
 
     def complete(self, request: Request) -> Response:
         """One answer, by as many attempts as it takes. Raises lm15 errors, and refusals in DSPy's form."""
+        known = kept(self._gateway, self._model, request)
+        return self._complete(request) if known is None else known.complete(self._complete)
+
+    def _complete(self, request: Request) -> Response:
         route, scope = self._gateway.route(request)
         for model in route:
             try:
@@ -83,6 +89,10 @@ class Engine(_Engine):
 
     def stream(self, request: Request) -> Iterator[Any]:
         """Events of one answer. Falls back only before anything was shown: that can't be taken back."""
+        known = kept(self._gateway, self._model, request)
+        yield from self._stream(request) if known is None else known.stream(self._stream)
+
+    def _stream(self, request: Request) -> Iterator[Any]:
         route, scope = self._gateway.route(request)
         for model in route:
             begun = False
@@ -109,6 +119,10 @@ class AsyncEngine(_Engine):
 
     async def complete(self, request: Request) -> Response:
         """As `Engine.complete`; also ends an attempt at the model's timeout and at the scope's deadline."""
+        known = kept(self._gateway, self._model, request)
+        return await (self._complete(request) if known is None else known.acomplete(self._complete))
+
+    async def _complete(self, request: Request) -> Response:
         route, scope = self._gateway.route(request)
         for model in route:
             try:
@@ -125,6 +139,13 @@ class AsyncEngine(_Engine):
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
         """As `Engine.stream`."""
+        known = kept(self._gateway, self._model, request)
+        stream = self._stream(request) if known is None else known.astream(self._stream)
+        async with aclosing(cast("AsyncGenerator[Any, None]", stream)) as events:
+            async for event in events:
+                yield event
+
+    async def _stream(self, request: Request) -> AsyncIterator[Any]:
         route, scope = self._gateway.route(request)
         for model in route:
             begun = False

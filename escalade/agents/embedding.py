@@ -25,6 +25,7 @@ from escalade.agents import _spans
 from escalade.agents._allowed import check_allowed
 from escalade.agents._asking import Asked, asked_of, booked
 from escalade.agents._gateways import find_gateway
+from escalade.agents._kept import KeptVectors
 from escalade.agents._places import Nowhere, aplaced, count, placed
 from escalade.agents._route import Route, timed_out
 from escalade.agents.cache._vectors import Vectors
@@ -80,7 +81,7 @@ class GovernedEmbedder(dspy.Embedder):
             if not job.missing:
                 job.admit_hit()
         for batch in job.batches():
-            vectors, cost = self._batch(job, batch)
+            vectors, cost = self._known(job, batch)
             job.known.update(zip(batch, vectors, strict=True))
             if kept is not None:
                 kept.keep(batch, vectors, cost)
@@ -101,7 +102,7 @@ class GovernedEmbedder(dspy.Embedder):
             if not job.missing:
                 job.admit_hit()
         for batch in job.batches():
-            vectors, cost = await self._abatch(job, batch)
+            vectors, cost = await self._aknown(job, batch)
             job.known.update(zip(batch, vectors, strict=True))
             if kept is not None:
                 await kept.akeep(batch, vectors, cost)
@@ -109,6 +110,27 @@ class GovernedEmbedder(dspy.Embedder):
 
     def _vectors(self, texts: list[str]) -> Array:
         return self(texts)
+
+    def _known(self, job: _Job, texts: list[str]) -> tuple[Array, int | None]:
+        """The vectors that a durable run has already, else those of the model."""
+        known = job.journaled(texts)
+        if known is not None and known.found is not None:
+            job.admit_hit("journal")
+            return known.found, 0
+        vectors, cost = self._batch(job, texts)
+        if known is not None:
+            known.keep(vectors, cost)
+        return vectors, cost
+
+    async def _aknown(self, job: _Job, texts: list[str]) -> tuple[Array, int | None]:
+        known = job.journaled(texts)
+        if known is not None and known.found is not None:
+            job.admit_hit("journal")
+            return known.found, 0
+        vectors, cost = await self._abatch(job, texts)
+        if known is not None:
+            await known.akeep(vectors, cost)
+        return vectors, cost
 
     def _batch(self, job: _Job, texts: list[str]) -> tuple[Array, int | None]:
         route = Route((job.model,), self._gateway.retry, job.scope)
@@ -176,13 +198,18 @@ class _Job:
         request = Request(self.model.id, (Message.user(parts),), config=Config(max_tokens=1))
         return asked_of(request, self.model, self.scope, route, self.gateway.regions, None)
 
-    def admit_hit(self) -> None:
+    def journaled(self, texts: list[str]) -> KeptVectors | None:
+        """These texts, as the journal of a durable run knows them; None outside of one."""
+        journal = self.scope.journal
+        return None if journal is None else KeptVectors(self.gateway.name, self.model.name, journal, texts)
+
+    def admit_hit(self, source: str = "cache") -> None:
         """All is there: the guard is asked all the same, and records it."""
         if not self.texts:
             return
         check = partial(check_allowed, self.model, self.scope, self.gateway.regions)
         try:
-            with admit(self.model.resource, ceiling=0, scope=self.scope, check=check, shortcut=lambda *_: "cache"):
+            with admit(self.model.resource, ceiling=0, scope=self.scope, check=check, shortcut=lambda *_: source):
                 pass
         except EscaladeError as refusal:
             raise for_dspy(refusal) from None

@@ -23,12 +23,13 @@ from escalade.registry.canonical import digest
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
 from escalade.registry.joining import boarded, making
+from escalade.registry.journaling import journal_key
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
 from escalade.registry.results import Results
 from escalade.registry.stores.claims import Claims
 from escalade.registry.tools import NOTHING_DRY, ToolDefinition
-from escalade.scopes import Entry, Scope
+from escalade.scopes import Entry, RunJournal, Scope
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class Call:
         self._claimed = False
         self._tab: Tab | None = None
         self._result: Any = None
+        self._journal: RunJournal | None = None
+        self._journaled = ""
 
     def most(self) -> int | None:
         """Nano-dollars that it may cost, None for unknown."""
@@ -96,9 +99,9 @@ class Call:
 
         Raises ModeForbids, NotRecorded, OutcomeUnknown, InFlight.
         """
-        if scope.mode == "live" and self._manner.plain:
+        if scope.mode == "live" and self._manner.plain and scope.journal is None:
             return ""
-        self.source = self._by_mode(scope) or self._known(scope, entry)
+        self.source = self._by_mode(scope) or self._finished(scope) or self._known(scope, entry)
         return self.source
 
     def abandon(self) -> None:
@@ -129,11 +132,17 @@ class Call:
     @asynccontextmanager
     async def arunning(self, admission: Admission) -> AsyncIterator[None]:
         """`running`, without blocking the event loop where a store is told how it ended."""
-        if not (self._claimed or (self._cached and not self.source and is_remote(self._manner.cache.cache))):
+        journaled = self._journal is not None and not self.source
+        if not (
+            self._claimed or journaled or (self._cached and not self.source and is_remote(self._manner.cache.cache))
+        ):
             with self.running(admission):
                 yield
             return
-        self._begun(admission)
+        if journaled:
+            await elsewhere(partial(self._begun, admission))
+        else:
+            self._begun(admission)
         try:
             with metered(self._tab), self._making():
                 yield
@@ -173,6 +182,26 @@ class Call:
         if "error" in recorded:
             raise again(recorded["error"])
         return self._manner.results.read(recorded["result"])
+
+    def _finished(self, scope: Scope) -> str:
+        """What a durable run has finished is not done again, whatever it is."""
+        journal = scope.journal
+        if journal is None:
+            return ""
+        spec, whose = self._manner.spec, [[one.tenant, one.user] for one in scope.principals]
+        try:
+            self._journaled = journal_key("tool", spec.label, digest(whose), self._args)
+        except (TypeError, ValueError) as error:  # arguments without an exact text
+            logger.warning("a call of %s can't be kept, and is made again on resume: %s", spec.label, error)
+            return ""
+        self._journal = journal
+        try:
+            kept = journal.find(self._journaled)
+        except OutcomeUnknown:
+            if spec.repeatable:
+                return ""
+            raise
+        return "journal" if kept is not None and self._loaded(kept) else ""
 
     def _known(self, scope: Scope, entry: Entry) -> str:
         spec, manner = self._manner.spec, self._manner
@@ -261,6 +290,8 @@ class Call:
             self._lead.begun = not (self._cached or self._manner.spec.repeatable)
         if self._manner.spec.metered and not self.source:
             self._tab = Tab(self._manner.spec.label, admission.held if admission.entry.priced else None)
+        if self._journal is not None and not self.source and not self._manner.spec.repeatable:
+            self._journal.begin(self._journaled, "tool", self._manner.spec.label)
 
     def _ended(self, admission: Admission, error: BaseException | None) -> None:
         if error is None:
@@ -274,6 +305,8 @@ class Call:
             charged = self._tab.close()
             if not cut_off:  # otherwise it may go on spending, and its whole reservation counts
                 admission.cost = charged
+        if self._journal is not None:
+            self._note(self._journal, admission, error, cut_off=cut_off)
         if self._cached and error is None and self._dumped is not None:
             spec = self._manner.spec
             self._manner.cache.set(self._cached, self._dumped, spec.cache or 0.0, spec.name)
@@ -281,6 +314,15 @@ class Call:
             self._land(self._lead, error, cut_off=cut_off)
         if not cut_off or isinstance(error, ToolTimeout):
             self._record(admission.scope, error)
+
+    def _note(self, journal: RunJournal, admission: Admission, error: BaseException | None, *, cut_off: bool) -> None:
+        """Tell the journal of a durable run how it ended. What was cut off stays as begun: nobody knows."""
+        label = self._manner.spec.label
+        if error is None:
+            cost = admission.held if admission.cost is None else admission.cost
+            journal.keep(self._journaled, "tool", label, self._dumped, cost)
+        elif not cut_off:
+            journal.drop(self._journaled)
 
     @cached_property
     def _dumped(self) -> bytes | None:

@@ -73,12 +73,13 @@ def look_closer(resource: Guarded, scope: Scope, entry: Entry, decided: Decided,
         rule=decided.rule,
         step=tuple(step_path()) if resource.once else (),
     )
-    return Consent(scope.approvals, asked, again=resource.once and scope.mode in _RUNS)
+    return Consent(scope.approvals, asked, again=(resource.once or scope.journal is not None) and scope.mode in _RUNS)
 
 
 class Consent:
     """A person's consent to one call. An approval is good for one answer, wherever it comes from: the tool itself, a
-    cache, a cassette, a dry run. The answer of a call that is made `once` is had again for the approval that it took.
+    cache, a cassette, a dry run. The answer of a call that is made `once`, or that a durable run has finished, is had
+    again for the approval that it took.
 
     `again`: this very call may have been made already, so that an approval which was spent will do for now: until it is
     known whether there is an answer, nobody is asked. Raises ApprovalRequired, ApprovalDenied, InvalidArguments.
@@ -90,7 +91,7 @@ class Consent:
 
     def ticket(self, source: str) -> Ticket:
         """What this answer takes. `source`: where it comes from, "" for the tool. Raises as the class does."""
-        spent = self._desk.spent(self._asked) if source == "once" else None
+        spent = self._desk.spent(self._asked) if source in {"once", "journal"} else None
         return spent or self._ticket or self._desk.ticket(self._asked)
 
 
