@@ -110,6 +110,8 @@ if TYPE_CHECKING:
     from escalade.pipelines.durable.dbos_engine import DbosEngine
     from escalade.pipelines.durable.queues import RunQueue
     from escalade.pipelines.fan_out import FanOut
+    from escalade.pipelines.groups import Group
+    from escalade.pipelines.hedge import Hedge
     from escalade.pipelines.joined import Joined
     from escalade.pipelines.joins import BranchStatus
     from escalade.pipelines.jsonl import JsonlEvents, read_events
@@ -119,6 +121,8 @@ if TYPE_CHECKING:
     from escalade.pipelines.profile import Profile, profile
     from escalade.pipelines.progress import progress
     from escalade.pipelines.race import Race
+    from escalade.pipelines.retry import NodeRetry
+    from escalade.pipelines.reuse import NodeCache
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
     from escalade.registry.alerts import Alerts, Webhook
@@ -213,8 +217,10 @@ __all__ = [
     "Gain",
     "Gateway",
     "GovernedTool",
+    "Group",
     "Guaranteed",
     "Guardrails",
+    "Hedge",
     "IncompatibleVersion",
     "InvalidArguments",
     "Isotonic",
@@ -238,7 +244,9 @@ __all__ = [
     "Nearest",
     "NoPolicy",
     "NoScope",
+    "NodeCache",
     "NodeError",
+    "NodeRetry",
     "NodeTimeout",
     "NotRecorded",
     "OutcomeUnknown",
@@ -417,12 +425,16 @@ _MODULES = {
     "pipelines.durable.dbos_engine": ("DbosEngine",),
     "pipelines.durable.queues": ("RunQueue",),
     "pipelines.fan_out": ("FanOut",),
+    "pipelines.groups": ("Group",),
+    "pipelines.hedge": ("Hedge",),
     "pipelines.joined": ("Joined",),
     "pipelines.joins": ("BranchStatus",),
     "pipelines.loop": ("Loop",),
     "pipelines.map": ("Map",),
     "pipelines.node": ("node",),
     "pipelines.race": ("Race",),
+    "pipelines.retry": ("NodeRetry",),
+    "pipelines.reuse": ("NodeCache",),
     "registry.access": ("Roles",),
     "registry.access.cedar": ("CedarAccess",),
     "registry.alerts": ("Alerts", "Webhook"),
