@@ -350,6 +350,16 @@ def composition() -> None:
     assert_type(node(lambda n: n, name="a") | loop, FanOut)
 
 
+def options() -> None:
+    """What one node can be told."""
+    cheap = node(lambda n: -n, name="cheap", priority="batch", tags="cheap")
+    retry = escalade.NodeRetry(3, base=0.1, on=(OSError,), within=20.0)
+    kept = escalade.NodeCache(escalade.DiskCache("results"), seconds=60.0, per="user")
+    dear = node(lambda n: n, retry=retry, hedge=escalade.Hedge("p95", share=0.05), fallback=cheap, cache=kept)
+    crowd = node(Chain(dear), group=escalade.Group("gpu", 4), once=True, optional=True, priority=3, tags=["slow"])
+    assert_type([found.path for found in FanOut(a=crowd).nodes(tag="slow")], list[str])
+
+
 def joins() -> None:
     """Not all have to end well."""
     fan = FanOut(a=lambda n: n, b=lambda n: -n, partial=True, within=2.5, least=1, reduce=lambda all_, name, n: n)
