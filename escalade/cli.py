@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import escalade
-from escalade import _cli_access, _cli_audit, _cli_budget, _cli_models, _cli_serve, _cli_sources, _cli_tools
+from escalade import _cli_access, _cli_audit, _cli_budget, _cli_models, _cli_runs, _cli_serve, _cli_sources, _cli_tools
 from escalade.errors import BadInput, EscaladeError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ app.command(_cli_access.access)
 app.command(_cli_access.approvals)
 app.command(_cli_audit.app)
 app.command(_cli_budget.app)
+app.command(_cli_runs.app)
+app.command(_cli_runs.worker)
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
