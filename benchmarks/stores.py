@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib.util
 import itertools
 import shutil
 import statistics
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +24,43 @@ from escalade.registry.stores.disk_cache import DiskCache
 from escalade.registry.stores.sqlite_ledger import SqliteLedger
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
 from escalade.scopes import Principal
+from tests.registry.stores.crowd import open_ledger
+from tests.registry.stores.limited import open_limiter
+from tests.servers.postgres_server import PostgresServer, postgres_binaries
 
 PAIR_US, CROWD_US, TAKE_US, SET_US, GET_US = 400.0, 2_000.0, 600.0, 1_000.0, 100.0
-CALLS, PROCESSES, LINE = 1_000, 4, 16
+SERVER_PAIR_US, SERVER_CROWD_US, SERVER_TAKE_US = 20_000.0, 80_000.0, 20_000.0
+"""Two commits of PostgreSQL wait for the disk, milliseconds each: this is to catch what is out of all proportion."""
+
+CALLS, SERVER_CALLS, PROCESSES, LINE = 1_000, 200, 4, 16
 ANA, BUDGET = Principal("ana", "acme"), Budget("tenant:acme", "1000000", "day")
+
+NOT_SYNCHRONOUS = "options=-c%20synchronous_commit%3Doff"
 
 WORKER = """
 import sys, time
-from escalade.registry.stores.sqlite_ledger import SqliteLedger
 from escalade.scopes import Principal
-purse = SqliteLedger(sys.argv[1], patience=30.0).purse(Principal("ana", "acme"))
+from tests.registry.stores.crowd import open_ledger
+purse = open_ledger(sys.argv[1], sys.argv[2]).purse(Principal("ana", "acme"))
 print("ready", flush=True)
 sys.stdin.readline()
 began, worst = time.perf_counter(), 0.0
-for _ in range(int(sys.argv[2])):
+for _ in range(int(sys.argv[3])):
     start = time.perf_counter()
     purse.reserve(10).settle(7)
     worst = max(worst, time.perf_counter() - start)
-print((time.perf_counter() - began) / int(sys.argv[2]) * 1e6, worst * 1e3)
+print((time.perf_counter() - began) / int(sys.argv[3]) * 1e6, worst * 1e3)
 """
 
 
 def run(repeats: int = 5) -> list[dict[str, Any]]:
-    """Medians of the repeats; Redis only where a server can be started."""
+    """Medians of the repeats; of servers only those that can be started."""
     with tempfile.TemporaryDirectory() as folder:
         alone, crowd = _ledgers(Path(folder), repeats)
-        figures = [alone, crowd, *_limiters(Path(folder), repeats), *_caches(Path(folder), repeats)]
+        with _servers(Path(folder)) as servers:
+            shared = [figure for name in servers for figure in _ledger_at(name, *servers[name], repeats)]
+            figures = [alone, crowd, *shared, *_limiters(Path(folder), servers, repeats)]
+        figures += _caches(Path(folder), repeats)
     return [*figures, asyncio.run(_line(repeats))]
 
 
@@ -57,7 +71,7 @@ def _ledgers(folder: Path, repeats: int) -> tuple[dict[str, Any], dict[str, Any]
     for _ in range(repeats):
         for name, purse in purses.items():
             times[name].append(_per_call(lambda purse=purse: purse.reserve(10).settle(7)))
-    crowds = [_crowd(folder / "budgets.db") for _ in range(max(1, repeats // 2))]
+    crowds = [_crowd("sqlite", str(folder / "budgets.db"), CALLS) for _ in range(max(1, repeats // 2))]
     account = shared.account("tenant:acme")
     assert account is not None
     assert account.held == 0
@@ -74,9 +88,29 @@ def _ledgers(folder: Path, repeats: int) -> tuple[dict[str, Any], dict[str, Any]
     )  # fmt: skip
 
 
-def _crowd(path: Path) -> tuple[float, float]:
+def _ledger_at(name: str, kind: str, url: str, repeats: int) -> list[dict[str, Any]]:
+    """The same with budgets in a server, on this host."""
+    ledger = open_ledger(kind, url, budgets=[BUDGET])
+    before, purse = ledger.account("tenant:acme").settled, ledger.purse(ANA)
+    alone = statistics.median(_per_call(lambda: purse.reserve(10).settle(7), SERVER_CALLS) for _ in range(repeats))
+    crowds = [_crowd(kind, url, SERVER_CALLS) for _ in range(max(1, repeats // 2))]
+    together, worst = statistics.median(each for each, _ in crowds), max(worst for _, worst in crowds)
+    account = ledger.account("tenant:acme")
+    assert (account.held, account.settled - before) == (0, 7 * SERVER_CALLS * (repeats + PROCESSES * len(crowds)))
+    ledger.close()
+    pairs = f"{1e6 / alone:,.0f} pairs a second"
+    return [
+        _figure(f"{name}: reserve + settle", alone, SERVER_PAIR_US, 1.0, pairs),
+        _figure(
+            f"{name}: reserve + settle, {PROCESSES} processes at once", together, SERVER_CROWD_US, together / alone,
+            f"ratio to one process; {PROCESSES * 1e6 / together:,.0f} pairs a second; the longest {worst:.0f} ms",
+        ),
+    ]  # fmt: skip
+
+
+def _crowd(kind: str, where: str, calls: int) -> tuple[float, float]:
     """Microseconds of a pair in each of the processes, and the longest, in milliseconds."""
-    command = [sys.executable, "-c", WORKER, str(path), str(CALLS)]
+    command = [sys.executable, "-c", WORKER, kind, where, str(calls)]
     pipe = subprocess.PIPE
     crowd = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(PROCESSES)]
     for process in crowd:
@@ -90,30 +124,24 @@ def _crowd(path: Path) -> tuple[float, float]:
     return statistics.mean(float(each) for each, _ in said), max(float(worst) for _, worst in said)
 
 
-def _limiters(folder: Path, repeats: int) -> list[dict[str, Any]]:
+def _limiters(folder: Path, servers: dict[str, tuple[str, str]], repeats: int) -> list[dict[str, Any]]:
     limits = parse_limits("100/s, 1000/min, 10000/h")
     keys = [tuple((f"user {n}", limit) for limit in limits) for n in range(100)]  # none of them fills up
-    turns = {name: itertools.cycle(keys) for name in ("memory", "SQLite", "Redis")}
+    turns = {name: itertools.cycle(keys) for name in ("memory", "SQLite", *servers)}
     limiters: dict[str, Any] = {"memory": Limiter(), "SQLite": SqliteLimiter(folder / "limits.db")}
-    server = _redis(folder)
-    try:
-        if server is not None:
-            from escalade.registry.stores.redis_limits import RedisLimiter
-
-            limiters["Redis"] = RedisLimiter(f"redis://127.0.0.1:{server[1]}/0")
-        times: dict[str, list[float]] = {name: [] for name in limiters}
-        for _ in range(repeats):
-            for name, limiter in limiters.items():
-                times[name].append(_per_call(lambda limiter=limiter, turn=turns[name]: limiter.take_all(next(turn))))
-    finally:
-        if server is not None:
-            server[0].kill()
-            server[0].wait()
+    limiters |= {name: open_limiter(*server) for name, server in servers.items()}
+    times: dict[str, list[float]] = {name: [] for name in limiters}
+    for _ in range(repeats):
+        for name, limiter in limiters.items():
+            calls = SERVER_CALLS if name in servers else CALLS
+            take = lambda limiter=limiter, turn=turns[name]: limiter.take_all(next(turn))  # noqa: E731
+            times[name].append(_per_call(take, calls))
     base = statistics.median(times.pop("memory"))
     return [
         _figure(
-            f"{name}: one use in three windows", statistics.median(took), TAKE_US, statistics.median(took) / base,
-            "ratio to memory",
+            f"{name}: one use in three windows", statistics.median(took),
+            SERVER_TAKE_US if name in servers else TAKE_US, statistics.median(took) / base,
+            f"ratio to memory; {1e6 / statistics.median(took):,.0f} a second",
         )
         for name, took in times.items()
     ]  # fmt: skip
@@ -143,9 +171,24 @@ def _caches(folder: Path, repeats: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+@contextlib.contextmanager
+def _servers(folder: Path) -> Iterator[dict[str, tuple[str, str]]]:
+    """Their names, with kind and URL of each. PostgreSQL waits for its disk at each commit, as it does by default."""
+    with contextlib.ExitStack() as stack:
+        found, redis = dict[str, tuple[str, str]](), _redis(folder)
+        if redis is not None:
+            stack.callback(redis[0].wait)
+            stack.callback(redis[0].kill)
+            found["Redis"] = "redis", f"redis://127.0.0.1:{redis[1]}/0"
+        if postgres_binaries() is not None and importlib.util.find_spec("psycopg") is not None:
+            server = stack.enter_context(PostgresServer(fsync="on", full_page_writes="on"))
+            found["PostgreSQL"] = "postgres", server.url
+            found["PostgreSQL without synchronous_commit"] = "postgres", f"{server.url}?{NOT_SYNCHRONOUS}"
+        yield found
+
+
 def _redis(folder: Path) -> tuple[subprocess.Popen[bytes], int] | None:
     """A server of our own on a free port, None where there is none."""
-    import importlib.util
     import socket
 
     binary = shutil.which("redis-server")
@@ -201,12 +244,12 @@ async def _line(repeats: int) -> dict[str, Any]:
     }
 
 
-def _per_call(do: Any) -> float:
+def _per_call(do: Any, calls: int = CALLS) -> float:
     """Microseconds of one."""
     began = time.perf_counter()
-    for _ in range(CALLS):
+    for _ in range(calls):
         do()
-    return (time.perf_counter() - began) / CALLS * 1e6
+    return (time.perf_counter() - began) / calls * 1e6
 
 
 def _figure(name: str, microseconds: float, limit: float, ratio: float, note: str) -> dict[str, Any]:
