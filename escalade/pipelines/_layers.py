@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_making = threading.Lock()
+
 _WAITED = 0.001
 """Seconds from which on waiting for a place is told."""
 
@@ -58,7 +61,10 @@ class Memory:
         """That of this node."""
         found: Memory | None = prepared.memory
         if found is None:
-            found = prepared.memory = cls(prepared)
+            with _making:  # two threads that begin at once must know the node by the same code
+                found = prepared.memory
+                if found is None:
+                    found = prepared.memory = cls(prepared)
         return found
 
 
@@ -152,7 +158,7 @@ class Layers:
         scope = self._scope
         if scope is None:
             return contextlib.nullcontext()
-        budget = granted(self._prepared, scope)
+        budget = self._options.granted(scope)
         return scopes.Entered(lambda: scope.narrow(name=self._path, budget=budget, optional=True))
 
     def _falls_back(self, error: Exception) -> bool:
@@ -286,11 +292,3 @@ def _fields_of(fallback: Prepared, fields: dict[str, Any]) -> dict[str, Any]:
     except KeyError as missing:
         field = missing.args[0]
     raise BadInput(f"it needs {field!r}; the node that it stands in for got: {', '.join(fields) or 'no fields'}")
-
-
-def granted(prepared: Prepared, scope: Scope) -> Any:
-    """What the node may spend, of what the scope has left now; None without a budget of its own."""
-    options, left = prepared.options, scope.left
-    if options.share is None or left is None:
-        return options.budget
-    return left.__class__(int(left * options.share))

@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from escalade.agents._route import Retry
 from escalade.agents.lanes.priority import PRIORITIES, Priority
 from escalade.errors import BadInput, UnknownName
 from escalade.money import Money
 from escalade.pipelines._operators import Operators
-from escalade.pipelines.groups import Group
-from escalade.pipelines.hedge import Hedge
-from escalade.pipelines.retry import NodeRetry
-from escalade.pipelines.reuse import NodeCache
-from escalade.registry.cache import Cache
-from escalade.scopes import Principal
+from escalade.scopes import Principal, Scope
+
+if TYPE_CHECKING:  # what a node isn't told is not imported either: together they take longer than all of pipelines
+    from escalade.agents._route import Retry
+    from escalade.pipelines.groups import Group
+    from escalade.pipelines.hedge import Hedge
+    from escalade.pipelines.retry import NodeRetry
+    from escalade.pipelines.reuse import NodeCache
+    from escalade.registry.cache import Cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,13 @@ class Options:
     def narrows(self) -> bool:
         """Does it need a scope of its own?"""
         return self.budget is not None or self.share is not None or self.principal is not None
+
+    def granted(self, scope: Scope) -> Money | None:
+        """What the node may spend, of what the scope has left now; None without a budget of its own."""
+        left = scope.left
+        if self.share is None or left is None:
+            return self.budget
+        return left.__class__(int(left * self.share))
 
     @property
     def own_scope(self) -> bool:
@@ -143,7 +152,7 @@ def node(
             fallback=None if fallback is None else _fallback(fallback),
             cache=_cache(cache, where),
             once=_flag(once, "once", where),
-            group=None if group is None else Group.of(group),
+            group=None if group is None else _group(group),
             priority=_priority(priority, where),
             tags=_tags(tags, where),
             optional=_flag(optional, "optional", where),
@@ -170,7 +179,12 @@ def unwrap(item: Any) -> Node:
 
 
 def _retry(given: Any, where: str) -> NodeRetry | None:
-    if given is None or isinstance(given, NodeRetry):
+    if given is None:
+        return None
+    from escalade.agents._route import Retry
+    from escalade.pipelines.retry import NodeRetry
+
+    if isinstance(given, NodeRetry):
         return given
     if isinstance(given, Retry):
         return NodeRetry(given.retries, given.base, given.cap, given.patience)
@@ -182,6 +196,8 @@ def _retry(given: Any, where: str) -> NodeRetry | None:
 def _hedge(given: Any, where: str, target: Any) -> Hedge | None:
     if given is None:
         return None
+    from escalade.pipelines.hedge import Hedge
+
     found = given if isinstance(given, Hedge) else Hedge(given)
     found.check(target, where)
     return found
@@ -197,6 +213,8 @@ def _fallback(given: Any) -> Node:
 def _cache(given: Any, where: str) -> NodeCache | None:
     if given is None or given is False:
         return None
+    from escalade.pipelines.reuse import NodeCache
+
     if isinstance(given, NodeCache):
         return given
     if given is True:
@@ -208,6 +226,12 @@ def _cache(given: Any, where: str) -> NodeCache | None:
             f"cache of {where}: expected True, seconds, a store such as DiskCache, or a NodeCache: {given!r}"
         )
     return NodeCache(given)
+
+
+def _group(given: Any) -> Group:
+    from escalade.pipelines.groups import Group
+
+    return Group.of(given)
 
 
 def _flag(given: Any, option: str, where: str) -> bool:

@@ -23,11 +23,10 @@ import dspy
 from escalade import events, scopes, telemetry
 from escalade.agents._sink import SINK, receiver_of
 from escalade.agents.lanes.priority import KEY as PRIORITY
+from escalade.agents.lanes.priority import RANK
 from escalade.errors import DeadlineExceeded, NoScope
 from escalade.pipelines import _errors
-from escalade.pipelines._layers import Layers, granted
 from escalade.pipelines._node import Prepared
-from escalade.pipelines.groups import RANK
 from escalade.registry.idempotency import STEP, Step, step_path
 from escalade.scopes import Scope
 from escalade.telemetry import Spanning, names
@@ -195,6 +194,8 @@ async def supervise(
         work: Callable[[], Awaitable[Any]] = functools.partial(_timed, prepared, fields, frame)
         layers = None
         if options.layered or options.reusable:
+            from escalade.pipelines._layers import Layers
+
             recorded = frame.trace if trace is None else trace
             layers = Layers(prepared, fields, frame, path, scope, recorded, work, _stand_in)
             work = layers.answer
@@ -275,7 +276,7 @@ def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
     told = frame.listeners or frame.traced
     if not (options.narrows or options.own_scope or prepared.threaded or told):
         return None
-    budget = None if options.fallback is not None else granted(prepared, scope)
+    budget = None if options.fallback is not None else options.granted(scope)
     # A thread can't be cancelled: give what it uses the node's timeout as deadline. With layers, each attempt has one.
     deadline = options.timeout if prepared.threaded and not options.layered else None
     return scope.narrow(

@@ -13,12 +13,9 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from escalade.agents.lanes.priority import current_priority
+from escalade.agents.lanes.priority import RANK, current_priority
 from escalade.errors import BadInput, UnknownName
 from escalade.registry.queues import Queues
-
-RANK = "escalade_rank"
-"""The key of `dspy.context` that carries the priority of the node around here, a number."""
 
 HELD = "escalade_groups"
 """The key of `dspy.context` that carries the names of the groups that the nodes around here have a place in."""

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from escalade.errors import BadInput, EscaladeError, Refused, ScopeError
+from escalade.pipelines.joined import Joined
 from escalade.pipelines.values import Codec, NotPlain, declared
 from escalade.registry.cache import Cache, Forgiving, MemoryCache
 from escalade.registry.elsewhere import elsewhere, is_remote
@@ -106,11 +107,14 @@ def codec_of(targets: list[Any], types: tuple[type, ...]) -> Codec:
 
 
 def whole(result: Any, scope: Scope | None) -> bool:
-    """Is it a result that another call may have? `scope`: of this node alone."""
+    """Is it a result that another call may have? `scope`: of this node alone. Branches that were cancelled, since
+    others were enough, are no loss.
+    """
     if scope is not None and scope.truncated:
         return False
-    statuses = getattr(result, "statuses", None)
-    return not isinstance(statuses, dict) or all(getattr(one, "status", "ok") == "ok" for one in statuses.values())
+    if not isinstance(result, Joined) or result._winner is not None:
+        return True
+    return all(status.state in {"ok", "cancelled"} for status in result.statuses.values())
 
 
 async def joined(

@@ -19,6 +19,8 @@ Priority = Literal["interactive", "batch"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 KEY = "escalade_priority"
 """The key of `dspy.context` that carries it."""
+RANK = "escalade_rank"
+"""The key of `dspy.context` that carries a finer one, a number, for what isn't a lane: below 0 is batch."""
 
 
 def priority(name: Priority) -> AbstractContextManager[None]:
