@@ -6,14 +6,16 @@
     evals       how we know: outcomes, replay, statistics
 
 This page is the table of contents. Names are imported from their modules when they are first used, so that
-`import escalade` costs milliseconds and brings in neither DSPy nor litellm; `tests/test_exports.py` holds the three
-lists below equal.
+`import escalade` costs milliseconds and brings in neither DSPy nor litellm (`_homes.py` says which module that is);
+`tests/test_exports.py` holds the lists equal.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from escalade._homes import MODULES
 
 if TYPE_CHECKING:
     from escalade import telemetry
@@ -83,9 +85,12 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         Overloaded,
         PermissionDenied,
+        PipelineChanged,
         Quarantined,
         RateLimited,
         Refused,
+        RunConflict,
+        RunError,
         ScopeClosed,
         ScopeError,
         StoreUnavailable,
@@ -104,11 +109,15 @@ if TYPE_CHECKING:
     from escalade.evals.record import record
     from escalade.evals.tuning import tune
     from escalade.money import Money
+    from escalade.pipelines.ask import Answer, Ask, Question, asking
     from escalade.pipelines.branch import Branch
     from escalade.pipelines.chain import Chain
     from escalade.pipelines.durable.config import load_config
     from escalade.pipelines.durable.dbos_engine import DbosEngine
+    from escalade.pipelines.durable.inline import Inline
     from escalade.pipelines.durable.queues import RunQueue
+    from escalade.pipelines.durable.run import Run
+    from escalade.pipelines.durable.runs import Runs
     from escalade.pipelines.fan_out import FanOut
     from escalade.pipelines.groups import Group
     from escalade.pipelines.hedge import Hedge
@@ -174,12 +183,14 @@ __all__ = [
     "LM15",
     "Agreement",
     "Alerts",
+    "Answer",
     "AnswerInView",
     "Answers",
     "ApprovalDenied",
     "ApprovalRequired",
     "Approvals",
     "ArgumentsDenied",
+    "Ask",
     "Attempt",
     "AuditIncomplete",
     "AuditLog",
@@ -222,6 +233,7 @@ __all__ = [
     "Guardrails",
     "Hedge",
     "IncompatibleVersion",
+    "Inline",
     "InvalidArguments",
     "Isotonic",
     "JoinFailed",
@@ -255,6 +267,7 @@ __all__ = [
     "Peers",
     "PermissionDenied",
     "Pins",
+    "PipelineChanged",
     "Platt",
     "Policy",
     "PostgresCache",
@@ -267,6 +280,7 @@ __all__ = [
     "Profile",
     "PromptLength",
     "Quarantined",
+    "Question",
     "Race",
     "RandomMix",
     "RateLimit",
@@ -289,8 +303,12 @@ __all__ = [
     "Router",
     "RoutingTable",
     "Row",
+    "Run",
+    "RunConflict",
+    "RunError",
     "RunQueue",
     "Rung",
+    "Runs",
     "Samples",
     "Scope",
     "ScopeClosed",
@@ -331,6 +349,7 @@ __all__ = [
     "World",
     "allow_stdio",
     "as_tool",
+    "asking",
     "calibrate",
     "calibrated",
     "charge",
@@ -371,120 +390,7 @@ __all__ = [
     "watch_metrics",
 ]
 
-_MODULES = {
-    "agents._route": ("Retry",),
-    "agents.climb": ("Attempt", "Climb", "Policy", "Rung", "Stop", "Try", "View", "climb"),
-    "agents.adapter": ("ChatAdapter",),
-    "agents.cache": ("ResponseCache", "SimilarityCache"),
-    "agents.calibration": ("Isotonic", "Platt", "Temperature"),
-    "agents.confidence": (
-        "Combined",
-        "Confidence",
-        "Logprob",
-        "Peers",
-        "Samples",
-        "TypedDecision",
-        "Verbalised",
-        "Verifier",
-    ),
-    "agents.braked": ("Braked",),
-    "agents.degrade": ("Answers", "Replies", "Reply", "Resilient"),
-    "agents.cost_aware": ("Metered", "cost_aware_metric", "cost_of"),
-    "agents.escalate": ("Escalate",),
-    "agents.gateway": ("Gateway",),
-    "agents.lanes.lane": ("Lane",),
-    "agents.lanes.priority": ("priority",),
-    "agents.learned.answers": ("AnswerInView",),
-    "agents.learned.bandit": ("Bandit",),
-    "agents.learned.cascade": ("CascadeRouting",),
-    "agents.learned.gain": ("Gain",),
-    "agents.learned.guarantee": ("Guaranteed", "cuts_of"),
-    "agents.learned.nearest": ("Nearest",),
-    "agents.models": ("Model", "measured_bound"),
-    "agents.policies": ("Agreement", "Budgeted", "Constant", "PromptLength", "RandomMix", "Threshold"),
-    "agents.routing.classify": ("Classify",),
-    "agents.routing.policy": ("TierTable",),
-    "agents.routing.router": ("Routed", "Router", "route"),
-    "agents.routing.table": ("RoutingTable",),
-    "agents.sessions": ("Session", "SqliteSessions"),
-    "agents.streaming": ("stream",),
-    "agents.tool_agent": ("ToolAgent", "as_tool"),
-    "agents.transports": ("LM15", "LiteLLM", "Recorded", "Simulated"),
-    "agents.world": ("SimModel", "World"),
-    "evals.calibrating": ("calibrate", "calibrated"),
-    "evals.compare": ("Comparison", "Row", "compare"),
-    "evals.frontier": ("frontier",),
-    "evals.loaders": ("load_outcomes",),
-    "evals.outcomes": ("Outcomes",),
-    "evals.record": ("record",),
-    "evals.tuning": ("tune",),
-    "money": ("Money",),
-    "pipelines.branch": ("Branch",),
-    "pipelines.chain": ("Chain",),
-    "pipelines.durable.config": ("load_config",),
-    "pipelines.durable.dbos_engine": ("DbosEngine",),
-    "pipelines.durable.queues": ("RunQueue",),
-    "pipelines.fan_out": ("FanOut",),
-    "pipelines.groups": ("Group",),
-    "pipelines.hedge": ("Hedge",),
-    "pipelines.joined": ("Joined",),
-    "pipelines.joins": ("BranchStatus",),
-    "pipelines.loop": ("Loop",),
-    "pipelines.map": ("Map",),
-    "pipelines.node": ("node",),
-    "pipelines.race": ("Race",),
-    "pipelines.retry": ("NodeRetry",),
-    "pipelines.reuse": ("NodeCache",),
-    "registry.access": ("Roles",),
-    "registry.access.cedar": ("CedarAccess",),
-    "registry.alerts": ("Alerts", "Webhook"),
-    "registry.approvals": ("Approvals", "SqliteRequests"),
-    "registry.audit": ("AuditLog", "FileAnchor"),
-    "registry.breaker": ("Breaker",),
-    "registry.budgets": ("Budget",),
-    "registry.budgets_file": ("load_budgets",),
-    "registry.catalogue": ("Registry",),
-    "registry.governed": ("GovernedTool",),
-    "registry.idempotency": ("step",),
-    "registry.journal": ("Journal",),
-    "registry.ledger": ("Ledger",),
-    "registry.limits": ("RateLimit",),
-    "registry.lock": ("Lock",),
-    "registry.logs": ("JsonFormatter", "json_logs"),
-    "registry.metering": ("charge",),
-    "registry.metrics": ("usage_metrics", "watch_metrics"),
-    "registry.opening": ("configure", "scope"),
-    "registry.prices": ("Price", "PriceTable"),
-    "registry.privacy": ("Redactor", "Vault"),
-    "registry.programs": ("load_program", "save_program"),
-    "registry.rollout": ("Guardrails",),
-    "registry.secrets": ("Secret",),
-    "registry.serving.principals": ("Tokens",),
-    "registry.serving.server": ("ToolServer",),
-    "registry.shadow": ("Shadow",),
-    "registry.sources.mcp": ("allow_stdio", "import_mcp"),
-    "registry.sources.openapi": ("import_openapi",),
-    "registry.sources.pins": ("Pins",),
-    "registry.stores.claims": ("RedisClaims", "SqliteClaims"),
-    "registry.stores.disk_cache": ("DiskCache",),
-    "registry.stores.opened": ("open_cache", "open_claims", "open_ledger", "open_limiter"),
-    "registry.stores.postgres_cache": ("PostgresCache",),
-    "registry.stores.postgres_claims": ("PostgresClaims",),
-    "registry.stores.postgres_ledger": ("PostgresLedger",),
-    "registry.stores.postgres_limits": ("PostgresLimiter",),
-    "registry.stores.redis_cache": ("RedisCache",),
-    "registry.stores.redis_ledger": ("RedisLedger",),
-    "registry.stores.redis_limits": ("RedisLimiter",),
-    "registry.stores.sqlite_ledger": ("SqliteLedger",),
-    "registry.stores.sqlite_limits": ("SqliteLimiter",),
-    "registry.tools": ("ToolSpec", "tool"),
-    "scopes": ("Principal", "Scope"),
-    "telemetry": ("telemetry",),
-    "pipelines.progress": ("progress",),
-    "pipelines.jsonl": ("JsonlEvents", "read_events"),
-    "pipelines.profile": ("Profile", "profile"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_HOME = {name: module for module, names in MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from escalade import telemetry
-from escalade.errors import DeadlineExceeded, NoScope, ScopeClosed
+from escalade.errors import BadInput, DeadlineExceeded, NoScope, ScopeClosed
 from escalade.money import Money
 from escalade.protocols import (
     NOBODY,
@@ -62,7 +62,9 @@ __all__ = [
     "current",
     "raise_exhausted",
     "require",
+    "runs",
     "set_default",
+    "set_runs",
 ]
 
 KEY = "escalade"
@@ -306,6 +308,25 @@ def set_default(scope: Scope | None) -> None:
     """The scope that holds where none was opened; None for none."""
     global _default  # noqa: PLW0603 - one per process, by definition
     _default = scope
+
+
+_runs: Any = None
+
+
+def set_runs(runs: Any) -> None:
+    """The durable runs that `pipeline.start(...)` means."""
+    global _runs  # noqa: PLW0603 - one per process, by definition
+    _runs = runs
+
+
+def runs() -> Any:
+    """The configured `Runs`. Raises BadInput where there are none."""
+    if _runs is None:
+        raise BadInput(
+            "starting a durable run needs Runs that know the pipeline: "
+            'escalade.configure(runs=Runs("sqlite:///runs.sqlite", pipelines={"report": report}))'
+        )
+    return _runs
 
 
 def current() -> Scope | None:

@@ -19,7 +19,19 @@ from escalade.registry.journal import Journal
 from escalade.registry.ledger import Budget, Ledger, LedgerPurse
 from escalade.registry.lock import Lock, locked
 from escalade.registry.modes import Mode, moded, rewound
-from escalade.scopes import NOBODY, Access, Desk, Entered, Entry, Principal, Recorder, Scope, current, set_default
+from escalade.scopes import (
+    NOBODY,
+    Access,
+    Desk,
+    Entered,
+    Entry,
+    Principal,
+    Recorder,
+    Scope,
+    current,
+    set_default,
+    set_runs,
+)
 
 OWNER = Principal(user="owner", roles=frozenset({"owner"}))
 """Who runs a script without saying who: may use everything, in his own name."""
@@ -185,13 +197,16 @@ def configure(
     listen: Callable[[Any], None] | Iterable[Callable[[Any], None]] = (),
     mode: Mode | None = None,
     cassette: str | PathLike[str] | None = None,
+    runs: Any = None,
 ) -> Scope:
     """Install the scope that holds wherever none was opened; one line for notebooks and applications.
 
     With `access` and without `principal` nobody may do anything until a nested scope says who asks: the shape of a
     server. Called again, it replaces the former one. Arguments as for `scope`; each run that is opened within it
-    replays its `cassette` from the beginning.
+    replays its `cassette` from the beginning. `runs`: the durable runs that `pipeline.start(...)` means from now on.
     """
+    if runs is not None:
+        set_runs(runs)
     _wall()
     limit = money_or_none(budget)
     _check_kinds(principal=principal, ledger=ledger, access=access, recorder=recorder, approvals=approvals)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import escalade
 from escalade import (
@@ -526,3 +526,22 @@ def run_durably() -> None:
     nightly = escalade.RunQueue(concurrency=2, rate="20/min", pipelines=("report",))
     engine = escalade.DbosEngine(config.url, workers=0, queues={"nightly": nightly})
     assert_type(engine.recover(), int)
+
+
+def start_durably(pipeline: escalade.Chain) -> None:
+    runs = escalade.Runs("sqlite:///runs.sqlite", engine=escalade.Inline(concurrency=8), pipelines={"report": pipeline})
+    try:
+        run = runs.start("report", run_id="one", budget="0.50", topic="batteries")
+    except (escalade.RunConflict, escalade.PipelineChanged, escalade.RunError):
+        return
+    assert_type(run, escalade.Run)
+    assert_type(run.cancel(), Literal["queued", "running", "waiting", "done", "failed", "cancelled"])
+
+
+def ask_people(runs: escalade.Runs) -> None:
+    ask = escalade.Ask("Publish?", show=["draft"], options=["yes", "no"], timeout=60, otherwise="no")
+    assert_type(ask.question, escalade.Question)
+    with escalade.asking(lambda question: escalade.Answer("yes", "choose", by="ana")):
+        ask(draft="...")
+    for question in runs.questions():
+        runs.answer(question.ticket, "yes", by=escalade.Principal("ana"))

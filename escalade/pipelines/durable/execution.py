@@ -29,7 +29,7 @@ from escalade.errors import (
 )
 from escalade.pipelines.durable.journal import Journal, Keeper
 from escalade.pipelines.durable.shapes import changes, digest_of
-from escalade.pipelines.durable.store import RunRow, Status, Store, Superseded
+from escalade.pipelines.durable.store import RunRow, Status, Store, Superseded, TicketRow
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.values import Codec
 from escalade.registry.elsewhere import elsewhere
@@ -61,8 +61,9 @@ class Live:
 
 @dataclass
 class Host:
-    """What an execution needs, wherever it is. `shapes`: how the pipelines are arranged. `owner`: who executes, as the store shows it. `ledger`, `access`,
-    `recorder`, `approvals`: of the scopes of runs; `book`: the ledger where none is given and no scope is configured.
+    """What an execution needs, wherever it is. `shapes`: how the pipelines are arranged. `owner`: who executes, as the
+    store shows it. `ledger`, `access`, `recorder`, `approvals`: of the scopes of runs; `book`: the ledger where none is
+    given and no scope is configured.
     """
 
     store: Store
@@ -103,29 +104,26 @@ class Host:
             live.superseded = True
             _cancel(live)
 
-    async def refresh(self, run_id: str) -> None:
-        """Look for answers that other processes gave to an attempt that is here."""
-        live = self.live.get(run_id)
-        if live is None:
-            return
-        open_ = [ticket for ticket, future in live.journal.tickets.items() if not future.done()]
-        for ticket in open_:
-            found = await self.ask(partial(self.store.ticket, ticket))
-            if found is not None and found.answer is not None:
-                _resolve(live.journal, ticket, found.answer)
+    async def open(self, ticket: TicketRow) -> TicketRow:
+        """Keep a question."""
+        return await self.ask(partial(self.store.ask, ticket))
 
-    def answered(self, run_id: str, ticket: str, answer: str) -> None:
-        """Tell an attempt of the answer that it waits for, if it is here."""
+    async def look(self, ticket: str) -> TicketRow | None:
+        """A question as it stands."""
+        return await self.ask(partial(self.store.ticket, ticket))
+
+    def answered(self, run_id: str, ticket: str) -> None:
+        """Tell an attempt that its question was answered, if it is here."""
         live = self.live.get(run_id)
         if live is not None:
-            with contextlib.suppress(RuntimeError):
-                live.loop.call_soon_threadsafe(partial(_resolve, live.journal, ticket, answer))
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                live.loop.call_soon_threadsafe(_resolve, live.journal, ticket)
 
 
-def _resolve(journal: Journal, ticket: str, answer: str) -> None:
+def _resolve(journal: Journal, ticket: str) -> None:
     future = journal.tickets.get(ticket)
     if future is not None and not future.done():
-        future.set_result(answer)
+        future.set_result(None)
 
 
 def _cancel(live: Live) -> None:
@@ -159,7 +157,7 @@ async def _status(host: Host, run_id: str) -> Status:
 
 async def _attempt(host: Host, run: RunRow) -> Status:
     kept = await host.ask(partial(host.store.kept, run.run_id))
-    journal = Journal(run.run_id, run.attempts, kept, host.keeper, host.codec)
+    journal = Journal(run.run_id, run.attempts, kept, host.keeper, host.codec, host, run.deadline)
     live = host.live[run.run_id] = Live(run, journal, asyncio.get_running_loop(), stopping=run.stopping)
     opened: list[Scope] = []
     try:

@@ -94,6 +94,7 @@ class Inline:
         """Take up what the last process left: queued and running runs."""
         if not self.mine():
             return 0
+        self._started()
         left = self.host.store.select(status=("queued", "running"))
         fresh = [run for run in left if run.run_id not in self._known]
         for run in fresh:
@@ -182,9 +183,6 @@ class Inline:
         if host.live:
             for run_id in await host.ask(host.store.stopped):
                 host.stop(run_id)
-            for run_id, live in list(host.live.items()):
-                if live.journal.tickets:
-                    await host.refresh(run_id)
         for run_id in await host.ask(partial(host.store.due, time.time())):
             await host.ask(partial(host.store.queue, run_id, ("waiting",)))
         for run in await host.ask(partial(host.store.ready, 2 * self.concurrency)):

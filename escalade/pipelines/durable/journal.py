@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -27,11 +29,14 @@ import orjson
 
 from escalade.errors import BadInput, OutcomeUnknown
 from escalade.events import Event
-from escalade.pipelines.durable.store import CallRow, EventRow, Kept, StepRow, Written
+from escalade.pipelines.durable.store import CallRow, EventRow, Kept, StepRow, TicketRow, Written
 from escalade.pipelines.values import Codec, NotPlain
+from escalade.registry.idempotency import step_path
 
 _logger = logging.getLogger(__name__)
 
+_GLANCE = 0.5
+"""Seconds between looks at a question that another process may have answered, while other branches go on."""
 _SETTLING = 0.02
 """Seconds that an attempt must stand still before it counts as waiting: branches begin one after the other."""
 
@@ -44,6 +49,13 @@ class Keeper(Protocol):
     def put(self, written: Written) -> None: ...
     def write(self, written: Written | None = None) -> None: ...
     async def awrite(self, written: Written | None = None) -> None: ...
+
+
+class Desk(Protocol):
+    """Where questions to people are kept."""
+
+    async def open(self, ticket: TicketRow) -> TicketRow: ...
+    async def look(self, ticket: str) -> TicketRow | None: ...
 
 
 class _Active:
@@ -60,11 +72,22 @@ _here: ContextVar[_Active | None] = ContextVar("escalade_active", default=None)
 
 
 class Journal:
-    """A `RunJournal`. `codec`: for results of nodes. `kept`: what earlier attempts have finished. `spent`: what
-    they paid for it, nano-dollars. `stuck`: set when the attempt can't go on without a person.
+    """A `RunJournal`. `kept`: what earlier attempts have finished; `spent`: what they paid for it, nano-dollars.
+    `codec`: for results of nodes. `desk`: where questions are kept; `deadline`: of the run, seconds since the epoch.
+    `stuck`: set when the attempt can't go on without a person.
     """
 
-    def __init__(self, run_id: str, attempt: int, kept: Kept, keeper: Keeper, codec: Codec) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        attempt: int,
+        kept: Kept,
+        keeper: Keeper,
+        codec: Codec,
+        desk: Desk,
+        deadline: float | None = None,
+    ) -> None:
+        self._desk, self._deadline = desk, deadline
         self.run_id, self.attempt, self._keeper, self._codec = run_id, attempt, keeper, codec
         self._steps = {row.key: row.value for row in kept.steps}
         self._calls: dict[str, deque[CallRow]] = {}
@@ -80,7 +103,7 @@ class Journal:
         self._odd: set[str] = set()
         self._busy = 1
         self.stuck = asyncio.Event()
-        self.tickets: dict[str, asyncio.Future[str]] = {}
+        self.tickets: dict[str, asyncio.Future[None]] = {}
         self.reused = 0
 
     # -- nodes
@@ -236,14 +259,36 @@ class Journal:
         """The attempt itself is at work, here."""
         _here.set(_Active(None))
 
-    async def answer(self, ticket: str) -> str:
-        """Wait until `ticket` is answered, as its JSON."""
-        future = self.tickets.setdefault(ticket, asyncio.get_running_loop().create_future())
+    async def ask(
+        self, asked: str, seconds: float | None, opened: Callable[[str], object]
+    ) -> tuple[str, str, str] | None:
+        """Ask a person, in this step: the ticket, the answer as JSON, and who gave it; None when nobody has within
+        `seconds` since it was first asked. `asked`: JSON. `opened`: told of the ticket, if there is no answer yet.
+        """
+        path = orjson.dumps(step_path()).decode()
+        ticket = _ticket(self.run_id, path, asked)
+        now = time.time()
+        until = [at for at in (None if seconds is None else now + seconds, self._deadline) if at is not None]
+        row = await self._desk.open(TicketRow(ticket, self.run_id, path, asked, now, min(until, default=None)))
+        if row.answer is None:
+            opened(ticket)
+        while row.answer is None:
+            if row.expires is not None and row.expires <= time.time():
+                return None
+            row = await self._answered_by_then(row)
+        return ticket, row.answer, row.by
+
+    async def _answered_by_then(self, row: TicketRow) -> TicketRow:
+        """Wait for an answer, a while: the ticket as it is then."""
+        future = self.tickets.setdefault(row.ticket, asyncio.get_running_loop().create_future())
         self._more(-1)
         try:
-            return await asyncio.shield(future)
+            left = _GLANCE if row.expires is None else max(0.0, min(_GLANCE, row.expires - time.time()))
+            await asyncio.wait([future], timeout=left)
         finally:
             self._busy += 1
+        found = await self._desk.look(row.ticket)
+        return row if found is None else found
 
     def _more(self, change: int) -> None:
         self._busy += change
@@ -251,8 +296,16 @@ class Journal:
             asyncio.get_running_loop().call_later(_SETTLING, self._look)
 
     def _look(self) -> None:
-        if self._busy == 0 and not all(future.done() for future in self.tickets.values()):
+        if self._busy == 0:
             self.stuck.set()
+
+
+def _ticket(run_id: str, path: str, asked: str) -> str:
+    """The same for the same question of the same run, in every attempt; nobody guesses it. Letters alone, since
+    records are redacted, and digits may be taken for a telephone number.
+    """
+    digest = hashlib.blake2b(json.dumps([run_id, path, asked]).encode(), digest_size=12).hexdigest()
+    return digest.translate(str.maketrans("0123456789", "ghijklmnop"))
 
 
 def _shown(value: Any) -> Any:

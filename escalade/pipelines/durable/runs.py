@@ -10,6 +10,7 @@ Without a URL, all of it is in memory: the same code, and nothing is left when t
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections import defaultdict
@@ -18,19 +19,20 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from escalade.errors import BadInput, RunConflict, UnknownName
 from escalade.events import new_run_id
 from escalade.money import Money, money_or_none
+from escalade.pipelines.ask import Question
 from escalade.pipelines.durable.execution import Host, principal_as_json
 from escalade.pipelines.durable.inline import Inline
 from escalade.pipelines.durable.memory_store import MemoryRuns
 from escalade.pipelines.durable.port import Engine
-from escalade.pipelines.durable.run import Run, before
+from escalade.pipelines.durable.run import Run, before, shown
 from escalade.pipelines.durable.shapes import digest_of, told
 from escalade.pipelines.durable.sqlite_store import SqliteRuns
-from escalade.pipelines.durable.store import ENDED, STATUSES, Kept, RunRow, Status, Store
+from escalade.pipelines.durable.store import ENDED, STATUSES, Kept, RunRow, Status, Store, TicketRow
 from escalade.pipelines.durable.writer import Direct, Writer
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.shape import shape_of
@@ -47,10 +49,11 @@ class Runs:
     """Durable runs of pipelines, in a store that outlives the process.
 
     `url`: `sqlite:///path` (or a path) for the processes of one host, None for memory; or a `store`. `pipelines`: by
-    the names that runs know them by. `engine`: who executes; `Inline()` by default. `ledger`: of budgets, in which each
-    run with a budget has an account of its own that outlives attempts; beside the store by default. `access`,
-    `recorder`, `approvals`: as for `escalade.scope`. `types`: classes that inputs and results are made of, besides
-    those that the pipelines' nodes declare. `patience`: seconds for which a store that is away is waited for.
+    the names that runs know them by. `engine`: who executes: "inline", "dbos", or an engine, like
+    `Inline(concurrency=8)`. `ledger`: of budgets, in which each run with a budget has an account of its own that
+    outlives attempts; beside the store by default. `access`, `recorder`, `approvals`: as for `escalade.scope`. `types`:
+    classes that inputs and results are made of, besides those that the pipelines' nodes declare. `patience`: seconds
+    for which a store that is away is waited for.
 
     The runs that a dead process left are taken up when the first run is started, or by `recover()`. Raises BadInput.
     """
@@ -60,7 +63,7 @@ class Runs:
         url: str | Path | None = None,
         *,
         pipelines: Mapping[str, Pipeline] | None = None,
-        engine: Engine | None = None,
+        engine: Engine | Literal["inline", "dbos"] = "inline",
         store: Store | None = None,
         ledger: Ledger | None = None,
         access: Access | None = None,
@@ -73,7 +76,7 @@ class Runs:
             raise BadInput("Runs: a url or a store, not both")
         kept = _store(url) if store is None else store
         self.changes = Changes()
-        self.engine: Engine = Inline() if engine is None else engine
+        self.engine: Engine = _engine(engine, url)
         self._writer = Writer(kept, patience=patience) if kept.remote else None
         self.host = Host(
             store=kept,
@@ -267,6 +270,33 @@ class Runs:
         )
         return self._started(row, self.host.shapes[old.pipeline], kept)
 
+    # -- people
+
+    def questions(self, run_id: str | None = None) -> Sequence[Question]:
+        """What runs ask people and nobody has answered yet, the oldest first."""
+        return [_question(row) for row in self.host.store.tickets(run_id)]
+
+    def answer(self, ticket: str, decision: Any, *, by: Principal | str, edited: Any = None) -> None:
+        """Answer a question; its run goes on. `decision`: True or False, one of the options, or words; `edited`: the
+        field that may be changed, as it is to be. `by`: who answers, which is kept. From any process. Raises
+        UnknownName; BadInput for what is no answer to it, and when it was answered or has expired; PermissionDenied.
+        """
+        row = self.host.store.ticket(ticket)
+        if row is None:
+            raise UnknownName("ticket", ticket)
+        who = Principal(by) if isinstance(by, str) else by
+        question, now = _question(row), time.time()
+        question.check_who(replace(who, tenant=question.tenant) if isinstance(by, str) and question.tenant else who)
+        answer = question.checked(decision, edited)
+        if row.expires is not None and row.expires <= now:
+            raise BadInput(f"question {ticket} has expired; its run has gone on without an answer")
+        if not self.host.store.answer(ticket, answer.as_json(), who.user, now):
+            raise BadInput(f"question {ticket} was answered before; an answer is given once")
+        self.host.answered(row.run_id, ticket)
+        queued = self.host.store.queue(row.run_id, ("waiting",))
+        if queued is not None:
+            self.engine.submit(queued)
+
     def prune(self, *, older_than: float, status: Sequence[Status] = ENDED) -> int:
         """Forget runs that ended more than `older_than` seconds ago: their number."""
         old = self.host.store.select(status=status, before=time.time() - older_than)
@@ -336,6 +366,37 @@ class Changes:
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _question(row: TicketRow) -> Question:
+    said = json.loads(row.asked)
+    return Question(
+        said["question"],
+        said["shown"],
+        tuple(said["options"]),
+        said["text"],
+        said["edit"],
+        said["role"],
+        ticket=row.ticket,
+        run_id=row.run_id,
+        path=shown(row.path),
+        tenant=said["tenant"],
+        expires=row.expires,
+    )
+
+
+def _engine(engine: Engine | str, url: str | Path | None) -> Engine:
+    if engine == "inline":
+        return Inline()
+    if engine == "dbos":
+        from escalade.pipelines.durable.dbos_engine import DbosEngine
+
+        if url is None:
+            raise BadInput("engine='dbos' needs a url: Runs('sqlite:///runs.sqlite', engine='dbos')")
+        return DbosEngine(str(url))
+    if isinstance(engine, str) or not hasattr(engine, "attach"):
+        raise BadInput(f"unknown engine {engine!r}; write 'inline', 'dbos', or an engine")
+    return engine
 
 
 def _store(url: str | Path | None) -> Store:

@@ -248,7 +248,9 @@ class SqlStore:
     def tickets(self, run_id: str | None = None, *, waiting: bool = True) -> list[TicketRow]:
         where = ["1=1"] if run_id is None else ["run_id=?"]
         if waiting:
-            where.append("answer IS NULL")
+            where.append(
+                "answer IS NULL AND run_id IN (SELECT run_id FROM runs WHERE status IN ('running', 'waiting'))"
+            )
         sql = f"{_TICKETS} WHERE {' AND '.join(where)} ORDER BY created, ticket"
         return [_ticket(row) for row in self.database.read(sql, () if run_id is None else (run_id,))]
 
