@@ -32,7 +32,7 @@ def watched(test: Callable[..., Awaitable[Any]], limit_ms: float) -> Callable[..
     @functools.wraps(test)
     async def run(*args: Any, **kwargs: Any) -> Any:
         waits: list[float] = []
-        ticking = asyncio.create_task(_tick(waits))
+        ticking = asyncio.create_task(beat(waits))
         try:
             await asyncio.sleep(0)  # the first tick begins before the test does
             result = await test(*args, **kwargs)
@@ -52,7 +52,8 @@ def watched(test: Callable[..., Awaitable[Any]], limit_ms: float) -> Callable[..
     return run
 
 
-async def _tick(waits: list[float]) -> None:
+async def beat(waits: list[float]) -> None:
+    """Note how late each tick of the loop comes, seconds, without what is forgiven."""
     while True:
         began, stolen, modules, collecting = time.perf_counter(), _stolen(), len(sys.modules), _collector.seconds
         try:

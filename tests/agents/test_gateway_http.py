@@ -67,7 +67,8 @@ def _litellm():
 def gateway(request, server):
     """Makes a gateway whose `bad` model shows a fault and whose `ok` stands in for it."""
 
-    def make(fault, *, alone=False, breaker=None, retry=None, timeout=0.3):
+    def make(fault, *, alone=False, breaker=None, retry=None, timeout=None):
+        timeout = timeout or (0.6 if "slow" in fault else 5)
         base = NOBODY if fault == "refused" else server.base
         bad = request.param(api_key="k", api_base=base, timeout=timeout)
         good = request.param(api_key="k", api_base=server.base, timeout=5)

@@ -324,12 +324,12 @@ def test_the_majority_answers():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_samples_are_drawn_at_once(mode):
-    """Three samples of 0.2 s take less than two of them one after the other."""
-    qa, small, _ = program(Samples(5), [0.2] * 3)
+    """Three samples of 0.5 s take less than two of them one after the other."""
+    qa, small, _ = program(Samples(5), [0.5] * 3)
     with scope(budget="1.00"):
         began = time.perf_counter()
         ask(qa, mode)
-        assert time.perf_counter() - began < 0.39
+        assert time.perf_counter() - began < 0.95
     assert len(small.requests) == 3
 
 
@@ -628,13 +628,13 @@ def test_combined_weighs_what_is_known():
 
 
 def test_combined_asks_at_once():
-    """Two judges of 0.2 s each take less than 0.4 s."""
+    """Three judges of 0.5 s each take less than two of them one after the other."""
     source = Combined((Verifier("big"), Verifier("big", signature="answer -> right: bool"), Peers(("big",))))
-    qa, _, big = program(source, (), [0.2] * 3)
+    qa, _, big = program(source, (), [0.5] * 3)
     with scope(budget="9.00"):
         began = time.perf_counter()
         ask(qa, "async")
-        assert time.perf_counter() - began < 0.39
+        assert time.perf_counter() - began < 0.95
     assert len(big.requests) == 3
 
 

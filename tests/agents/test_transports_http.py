@@ -26,7 +26,8 @@ pytestmark = [
 ]
 
 NOBODY = "http://127.0.0.1:9/v1"
-TIMEOUT = 0.5
+SHORT, LONG = 1.0, 10.0
+"""Seconds: for servers that are too slow, and for those that are not, on a machine that may be."""
 
 FAULTS = [
     ("e401", lm15.AuthError, None),
@@ -75,7 +76,7 @@ def _litellm():
 @pytest.fixture(params=[LM15, LiteLLM], ids=["lm15", "litellm"])
 def make(request):
     """Makes a transport of one of the two kinds."""
-    return lambda base, **options: request.param(**{"api_key": "k", "api_base": base, "timeout": TIMEOUT, **options})
+    return lambda base, **options: request.param(**{"api_key": "k", "api_base": base, "timeout": LONG, **options})
 
 
 def asking(model: str, **config) -> Request:
@@ -84,6 +85,10 @@ def asking(model: str, **config) -> Request:
 
 def base_for(kind: str, server: FaultServer) -> str:
     return NOBODY if kind == "refused" else server.base
+
+
+def made(make, kind: str, server: FaultServer):
+    return make(base_for(kind, server), timeout=SHORT if "slow" in kind else LONG)
 
 
 async def all_events(transport, request):
@@ -95,7 +100,7 @@ class TestFaults:
     def test_sync(self, server, make, kind, error, retry_after):
         """A fault is exactly this lm15 error, after one attempt, with the wait that the provider asked for."""
         with pytest.raises(lm15.LM15Error) as caught:
-            make(base_for(kind, server)).complete(asking(kind))
+            made(make, kind, server).complete(asking(kind))
         assert type(caught.value) is error
         assert caught.value.retry_after == retry_after
         assert server.calls[kind] == (kind != "refused")
@@ -104,7 +109,7 @@ class TestFaults:
     async def test_async(self, server, make, kind, error, retry_after):
         """The async side says the same."""
         with pytest.raises(lm15.LM15Error) as caught:
-            await make(base_for(kind, server)).acomplete(asking(kind))
+            await made(make, kind, server).acomplete(asking(kind))
         assert type(caught.value) is error
         assert caught.value.retry_after == retry_after
         assert server.calls[kind] == (kind != "refused")
@@ -116,7 +121,7 @@ class TestStreamFaults:
         """A stream that fails, or breaks off, raises and never ends as if it were complete."""
         events = []
         with pytest.raises(lm15.LM15Error) as caught:
-            events.extend(make(base_for(kind, server)).stream(asking(kind)))
+            events.extend(made(make, kind, server).stream(asking(kind)))
         assert type(caught.value) is error
         assert "end" not in {event.type for event in events}
         assert server.calls[kind] == (kind != "refused")
@@ -125,7 +130,7 @@ class TestStreamFaults:
     async def test_async(self, server, make, kind, error):
         """The async side says the same."""
         with pytest.raises(lm15.LM15Error) as caught:
-            await all_events(make(base_for(kind, server)), asking(kind))
+            await all_events(made(make, kind, server), asking(kind))
         assert type(caught.value) is error
         assert server.calls[kind] == (kind != "refused")
 
@@ -136,7 +141,7 @@ class TestStreamFaults:
 def test_what_a_failure_is_billed_at(server, make, kind, billed_at):
     """The gateway gives money back exactly where nothing can have been billed: its causes are still to be seen."""
     with pytest.raises(lm15.LM15Error) as caught:
-        make(base_for(kind, server)).complete(asking(kind))
+        made(make, kind, server).complete(asking(kind))
     assert billed(caught.value, 100) == billed_at
 
 

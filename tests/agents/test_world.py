@@ -719,7 +719,7 @@ class TestTransport:
         world = World({"m": SimModel(latency=0.1)})
         began = time.perf_counter()
         await asyncio.gather(*(Simulated(world).acomplete(asking("hi", "m")) for _ in range(20)))
-        assert 0.095 < time.perf_counter() - began < 1.0
+        assert 0.095 < time.perf_counter() - began < 1.9
         began = time.perf_counter()
         await asyncio.to_thread(Simulated(world).complete, asking("hi", "m"))
         assert time.perf_counter() - began > 0.095

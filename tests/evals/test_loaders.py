@@ -186,10 +186,10 @@ def test_large_tables_are_quick(tmp_path) -> None:
     def seconds(questions: int) -> float:
         lines = [f"{q},m{m},B,{(q * m) % 2},{q % 900}\n" for m in range(29) for q in range(questions)]
         path = written(tmp_path / "t.csv", "question_id,model,pred,correct,out_chars\n" + "".join(lines[:-1]))
-        began = time.perf_counter()
+        began = time.thread_time()
         with pytest.raises(DataError, match=f"1 of {questions:,}"):
             load_outcomes(path)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     assert min(seconds(12_032), seconds(12_032)) < 20 * min(seconds(1_504), seconds(1_504))
 

@@ -151,7 +151,7 @@ async def test_a_sync_tool_stays_off_the_event_loop() -> None:
 
     def slow() -> Any:
         """Slow."""
-        time.sleep(0.1)
+        time.sleep(0.5)
         return dspy.settings.get("mine"), *where_am_i()
 
     governed = made(slow)
@@ -159,7 +159,7 @@ async def test_a_sync_tool_stays_off_the_event_loop() -> None:
         with dspy.context(mine="yes"):
             start = time.perf_counter()
             results = await asyncio.gather(*(governed.acall() for _ in range(3)))
-            assert time.perf_counter() - start < 0.25
+            assert time.perf_counter() - start < 0.95
     assert {(mine, found is scope) for mine, _, found in results} == {("yes", True)}
     assert threading.get_ident() not in {thread for _, thread, _ in results}
     assert "escalade" in str([t.name for t in threading.enumerate()])
@@ -264,12 +264,12 @@ def test_timeouts(function: Any, way: str) -> None:
     breaker.
     """
     governed = made(function, timeout=0.05, cost="0.000000010")
-    args = {"seconds": 0.4} if function is nap else {"host": "a", "wait": 5.0}
+    args = {"seconds": 2.0} if function is nap else {"host": "a", "wait": 5.0}
     with escalade.scope() as scope:
         start = time.perf_counter()
         with pytest.raises(ToolTimeout, match=r"did not answer within 0.05 s"):
             governed(**args) if way == "sync" else asyncio.run(governed.acall(**args))
-        assert time.perf_counter() - start < 0.3
+        assert time.perf_counter() - start < 1.5
         assert (scope.spent, scope.purse.held) == (10, 0)
         for _ in range(4):
             with pytest.raises(ToolTimeout):

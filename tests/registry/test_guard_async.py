@@ -28,6 +28,7 @@ from escalade.registry.guard import Resource, aadmit, ause
 from escalade.registry.journal import Journal
 from escalade.registry.limits import Limiter, parse_limits
 from escalade.scopes import Entry, Principal
+from tests._loop_watch import beat
 from tests.registry.helpers import Clock
 
 LIMITS = parse_limits("100/s, 100/min")
@@ -65,14 +66,6 @@ async def turns(number: int = 3) -> None:
     """Let everybody go on who can."""
     for _ in range(number):
         await asyncio.sleep(0)
-
-
-async def heartbeat(gaps: list[float]) -> None:
-    """Note how late each tick comes."""
-    while True:
-        began = time.perf_counter()
-        await asyncio.sleep(0.005)
-        gaps.append(time.perf_counter() - began - 0.005)
 
 
 def slow(log: AuditLog, seconds: float) -> None:
@@ -226,7 +219,7 @@ async def test_the_loop_goes_on_while_200_calls_are_recorded(tmp_path: Path) -> 
         async with escalade.scope(recorder=log, budget="1") as scope:
             assert await tool.acall(text="first") == "first"  # whatever is made once is made
             slow(log, 0.3)
-            beating = asyncio.create_task(heartbeat(gaps))
+            beating = asyncio.create_task(beat(gaps))
             began = time.perf_counter()
             answers = await asyncio.gather(*(tool.acall(text=str(n)) for n in range(200)))
             took = time.perf_counter() - began
@@ -314,7 +307,7 @@ async def test_a_model_whose_attempts_wait_for_the_disk(tmp_path: Path) -> None:
         async with escalade.scope(recorder=log):
             await predict.acall(question="How much is 17 + 25?")
             slow(log, 0.4)
-            beating = asyncio.create_task(heartbeat(gaps))
+            beating = asyncio.create_task(beat(gaps))
             await asyncio.gather(*(predict.acall(question="How much is 17 + 25?") for _ in range(10)))
             beating.cancel()
         await asyncio.to_thread(log.close)

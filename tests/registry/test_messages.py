@@ -281,9 +281,9 @@ def test_long_texts() -> None:
 @pytest.mark.parametrize("unit", ["a", "a-", "/", "/a", "\\\\", "a.", "a://", "~/", ".py", "C:"])
 def test_it_takes_linear_time(unit: str) -> None:
     """No text takes long, whatever it is made of."""
-    start = time.perf_counter()
+    start = time.thread_time()
     messages.scrubbed((unit * 4_000)[:4_000])
-    assert time.perf_counter() - start < 0.25
+    assert time.thread_time() - start < 0.25
 
 
 def test_revealed_secrets() -> None:

@@ -206,7 +206,7 @@ def test_no_place_in_time(timeout: Any, seconds: Any, error: Any) -> None:
     began = time.monotonic()
     with escalade.scope(principal=Principal("b"), access=access), pytest.raises(PermissionDenied):
         tool()
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 5, "nobody gives the place back"
 
 
 def test_a_thread_that_was_left_has_its_place_until_it_ends() -> None:
@@ -468,14 +468,14 @@ async def test_waiting_in_line() -> None:
         await asyncio.gather(*(tool.acall(number=number) for number in range(8)))
         took = time.monotonic() - began
     assert order == list(range(8))
-    assert 0.6 <= took < 1.5
+    assert 0.6 <= took < 5
     assert journal.denials() == [], "waiting is no refusal"
 
 
 def test_threads_wait_too() -> None:
     """The same from threads; the limit is never passed."""
     times: list[float] = []
-    tool = registered(lambda: times.append(time.monotonic()), limits="2/0.2s", wait=True)
+    tool = registered(lambda: times.append(time.monotonic()), limits="2/0.5s", wait=True)
     with escalade.scope() as run:
 
         def use(_: int) -> None:
@@ -486,7 +486,7 @@ def test_threads_wait_too() -> None:
             list(pool.map(use, range(8)))
     times.sort()
     assert len(times) == 8
-    assert all(later - earlier >= 0.19 for earlier, later in zip(times, times[2:], strict=False))
+    assert all(later - earlier >= 0.25 for earlier, later in zip(times, times[2:], strict=False))
 
 
 async def test_who_leaves_the_line_lets_the_next_one_in() -> None:
@@ -496,7 +496,7 @@ async def test_who_leaves_the_line_lets_the_next_one_in() -> None:
     async def note(number: int) -> None:
         ran.append(number)
 
-    tool = registered(note, limits="1/0.3s", wait=True)
+    tool = registered(note, limits="1/0.8s", wait=True)
     with escalade.scope():
         tasks = [asyncio.create_task(tool.acall(number=number)) for number in range(4)]
         await asyncio.sleep(0.05)
@@ -504,7 +504,7 @@ async def test_who_leaves_the_line_lets_the_next_one_in() -> None:
         tasks[2].cancel()
         began = time.monotonic()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 1.5, "behind one of them it takes 1.6 s"
     assert ran == [0, 3]
     line = tool._registered._entrance._lines
     assert (line._waiting, dict(line._inside)) == ({}, {})

@@ -95,7 +95,7 @@ async def test_other_arguments_do_not_wait() -> None:
     with escalade.scope():
         began = time.monotonic()
         await asyncio.gather(*(tool.acall(x=x) for x in range(20)))
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 1.9, "one after the other takes 2 s"
     assert world.ran == dict.fromkeys(range(20), 1)
 
 
@@ -166,7 +166,7 @@ async def test_results_that_are_not_json_are_not_shared() -> None:
     with escalade.scope():
         began = time.monotonic()
         got = await asyncio.gather(*(tool.acall(x=5) for _ in range(10)))
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 1.9, "one after the other takes 2 s"
     assert [list(one) for one in got] == [[5]] * 10
     assert world.ran[5] == 10
 

@@ -159,7 +159,7 @@ async def test_sync_call_on_the_loop_that_awaits_the_same_one() -> None:
 
 async def test_follower_waits_no_longer_than_his_deadline() -> None:
     """Whoever waits for somebody else's call waits within his own deadline; the call goes on."""
-    world = World([0.5])
+    world = World([1.0])
     lm = world.lm()
 
     async def ask(**options: Any) -> Any:
@@ -169,10 +169,9 @@ async def test_follower_waits_no_longer_than_his_deadline() -> None:
 
     leader = asyncio.create_task(ask())
     await asyncio.sleep(0.05)
-    began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await ask(deadline=0.1)
-    assert time.monotonic() - began < 0.4
+    assert not leader.done()
     assert await leader == "42"
     assert world.calls == 1
 

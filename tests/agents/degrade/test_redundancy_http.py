@@ -48,10 +48,11 @@ def make(request: pytest.FixtureRequest, server: FaultServer) -> Make:
         models = []
         for number, fault in enumerate(faults):
             base = NOBODY if fault == "refused" else server.base
-            transport = request.param(api_key=f"key-{number}", api_base=base, timeout=0.3)
+            seconds = 0.6 if "slow" in fault else 10
+            transport = request.param(api_key=f"key-{number}", api_base=base, timeout=seconds)
             spare = (f"m{number + 1}",) if number + 1 < len(faults) else ()
             models.append(
-                Model(f"m{number}", f"openai/{fault}", transport, price=PRICE, timeout=1.0, fallbacks=spare,
+                Model(f"m{number}", f"openai/{fault}", transport, price=PRICE, timeout=20, fallbacks=spare,
                       breaker=Breaker(failures=99))
             )  # fmt: skip
         program = dspy.Predict("question -> answer")
@@ -105,7 +106,7 @@ def test_providers_that_hang(make: Make, mode: str) -> None:
     with escalade.scope(budget="1"):
         answer = ask(make("slow:5", "slow:5", "ok"), mode)
     assert (answer.level, answer.model) == (3, "m2")
-    assert time.perf_counter() - began < 3.0
+    assert time.perf_counter() - began < 4.5, "one that is waited for takes 5 s"
 
 
 def test_an_answer_of_before(make: Make, server: FaultServer) -> None:

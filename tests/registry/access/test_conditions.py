@@ -137,9 +137,9 @@ def test_equality_is_symmetric(one: Any, two: Any) -> None:
 def test_regular_expressions_take_linear_time(text: str) -> None:
     """An expression that takes a backtracking engine ages is answered at once."""
     condition = parse_condition({"x": {"matches": "(a+)+(a|aa)+c"}}, "test")
-    began = time.perf_counter()
+    began = time.thread_time()
     assert condition.holds(finder({"x": text + "a" * 20_000})) is False
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize(

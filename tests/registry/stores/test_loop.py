@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from escalade.errors import StoreUnavailable
 from escalade.registry.budgets import Budget
 from escalade.registry.stores.claims import SqliteClaims
 from escalade.scopes import Scope
+from tests._loop_watch import beat
 from tests.registry.stores.crowd import open_ledger
 from tests.registry.stores.limited import open_limiter
 from tests.servers.postgres_server import PostgresServer
@@ -115,14 +115,7 @@ def stores(server: RedisServer | PostgresServer | None, tmp_path: Path) -> Store
 async def watched() -> AsyncIterator[list[float]]:
     """How late each tick of the loop came, seconds."""
     gaps = list[float]()
-
-    async def beat() -> None:
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(0.005)
-            gaps.append(time.perf_counter() - began - 0.005)
-
-    beating = asyncio.create_task(beat())
+    beating = asyncio.create_task(beat(gaps))
     await asyncio.sleep(0.02)
     yield gaps
     await asyncio.sleep(0.02)

@@ -84,7 +84,7 @@ def test_a_server_killed_in_the_middle(server: RedisServer) -> None:
         with pytest.raises(StoreUnavailable) as caught:
             run.reserve(10)
         assert "127.0.0.1" not in str(caught.value)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5
     hold.settle(20)
     assert (ledger.unsettled > 0, run.spent) == (True, 20)
     server.start()

@@ -230,7 +230,7 @@ def test_a_store_that_failed_is_left_alone_for_a_moment(path: Path) -> None:
         for _ in range(100):
             with pytest.raises(StoreUnavailable, match="failed a moment ago") as caught:
                 run.reserve(10)
-        assert time.perf_counter() - began < 0.2
+        assert time.perf_counter() - began < 5, "they would have waited 20 s"
         assert caught.value.retry_after == 30.0
     blocker.close()
 
