@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import dspy
 
-from escalade.errors import BadInput
+from escalade import events
+from escalade.errors import BadInput, ScopeError
 from escalade.pipelines import _node, _run
-from escalade.pipelines._errors import failed
+from escalade.pipelines._errors import failed, text
 from escalade.pipelines.pipeline import Pipeline
 
 
@@ -19,7 +20,8 @@ class Chain(Pipeline):
     Each step takes, by name, what it wants of the fields that are visible: the chain's inputs, and then what each step
     returned, the later hiding the earlier. A step that returns a Prediction, an Example or a dict adds its fields; a
     bare value becomes a field with the step's name, and is also what a next step gets for its one missing field.
-    Returns the last step's result, as a Prediction.
+    Returns the last step's result, as a Prediction. An `optional` step that fails is left out, where no later one needs
+    what it gives.
 
     `steps`: modules or functions, in order; those given by keyword have that name. `timeout`: seconds for each step
     that has none of its own. Raises BadInput for what is no node, and, when called, a NodeError that is a BadInput for
@@ -65,6 +67,8 @@ class Chain(Pipeline):
                 fields = _fields(step, visible, before, bare=bare)
                 result = await _run.node(step, fields, frame)
             except BaseException as error:
+                if step.options.optional and _left_out(name, error, frame):
+                    continue
                 failure = failed(name, error)
                 if failure is error:
                     raise
@@ -76,7 +80,18 @@ class Chain(Pipeline):
             raise failure  # outside of the except block, which would add the original a second time, as context
         if isinstance(result, dspy.Prediction):
             return result
-        return dspy.Prediction(**_node.named_fields(before, result))
+        return dspy.Prediction(**(_node.named_fields(before, result) if before else {}))
+
+
+def _left_out(name: str, error: BaseException, frame: _run.Frame) -> bool:
+    """Can the chain do without an optional step that ended so?"""
+    if not isinstance(error, Exception) or isinstance(error, ScopeError):
+        return False
+    if frame.scope is not None and frame.scope.time_left() <= 0:
+        return False
+    frame.failed = False  # nothing that is to be kept from beginning
+    frame.tell(events.NodeSkipped, name, why=text(error))
+    return True
 
 
 def _fields(step: _node.Prepared, visible: dict[str, Any], before: str, *, bare: bool) -> dict[str, Any]:

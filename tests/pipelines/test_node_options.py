@@ -607,6 +607,58 @@ async def test_an_optional_node_does_not_exhaust_the_budget_of_others() -> None:
         assert scope.purse.exhausted is None
 
 
+# -- optional
+
+
+async def test_an_optional_step_that_fails_is_left_out() -> None:
+    """The chain goes on with what was there before; told; the others' budgets are as they were."""
+    heard: list[events.Event] = []
+
+    async def greedy(draft: str) -> dict[str, str]:
+        with contextlib.suppress(BudgetExceeded):
+            escalade.scopes.require().purse.reserve(10**10)
+        return {"draft": draft + "!"}
+
+    def publish(draft: str) -> str:
+        return draft.upper()
+
+    pipeline = Chain(draft=lambda x: "a" * x, polish=node(greedy, optional=True), publish=publish)
+    with escalade.scope(budget="1.00", listen=heard.append) as scope:
+        assert (await pipeline.acall(x=2)).publish == "AA"
+        assert scope.purse.exhausted is None
+    skipped = told(heard, events.NodeSkipped)
+    assert [(event.path, event.why.split(":")[0]) for event in skipped] == [("polish", "BudgetExceeded")]
+    assert (await Chain(a=node(Flaky(ValueError("no")), optional=True)).acall(x=1)).toDict() == {}
+    last = Chain(first=lambda x: x, last=node(Flaky(ValueError("no")), optional=True))
+    assert (await last.acall(x=1)).first == 1
+
+
+def test_what_needs_an_optional_step_is_refused() -> None:
+    """Where nobody else gives the field, the chain is not built."""
+
+    def draft(x: int) -> str:
+        return "a" * x
+
+    with pytest.raises(BadInput, match="which is optional and may be left out"):
+        Chain(draft=node(draft, optional=True), publish=lambda draft: draft)
+
+
+async def test_an_optional_step_ends_with_the_deadline_and_the_scope() -> None:
+    """Time that is up for all is up for all."""
+
+    async def slow(x: int) -> int:
+        await asyncio.sleep(9)
+        return x
+
+    with escalade.scope(deadline=0.05), pytest.raises(DeadlineExceeded):
+        await Chain(a=node(slow, optional=True), b=lambda x: x).acall(x=1)
+    task = asyncio.ensure_future(Chain(a=node(slow, optional=True), b=lambda x: x).acall(x=1))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 # -- what is refused
 
 
