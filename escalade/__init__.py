@@ -15,8 +15,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from escalade._homes import MODULES
-
 if TYPE_CHECKING:
     from escalade import telemetry
     from escalade.agents._route import Retry
@@ -390,7 +388,8 @@ __all__ = [
     "watch_metrics",
 ]
 
-_HOME = {name: module for module, names in MODULES.items() for name in names}
+_homes = importlib.import_module("escalade._homes")
+_HOME: dict[str, str] = {name: module for module, names in _homes.MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
