@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import dspy
@@ -14,7 +15,7 @@ from escalade.pipelines._errors import failed
 RESULT = "result"
 """The field of a bare value that has no better name."""
 
-_ASIDE = frozenset({"reasoning", "confidence"})
+ASIDE = frozenset({"reasoning", "confidence"})
 
 
 async def call(
@@ -49,10 +50,23 @@ def said(result: Any) -> Any:
     fields = _node.fields_of(result)
     if fields is None:
         return result
-    names = [name for name in fields if name not in _ASIDE] or list(fields)
+    names = [name for name in fields if name not in ASIDE] or list(fields)
     return fields[names[-1]] if names else None
 
 
 def prediction(result: Any, fields: Mapping[str, Any]) -> dspy.Prediction:
     """The result as it is where it is a Prediction, else one of its fields."""
     return result if isinstance(result, dspy.Prediction) else dspy.Prediction(**fields)
+
+
+def plain(key: Any) -> Any:
+    """A key as cases are found by it: True is not 1, and no case but "true"."""
+    return str(key).lower() if isinstance(key, bool) else key
+
+
+def meanings(choice: Any) -> list[Any]:
+    """What a choice may mean, the exact thing first."""
+    meanings = [plain(choice)]
+    if isinstance(choice, enum.Enum):
+        meanings += [plain(choice.value), choice.name]
+    return [key for key in meanings if isinstance(key, Hashable)]

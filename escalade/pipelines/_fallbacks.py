@@ -35,6 +35,14 @@ def _without(own: Options, key: str, fallbacks: dict[str, Any]) -> Options:
     return replace(own, fallback=Node(None, fallback.name, inner))
 
 
+def restored(own: Options, key: str, fallbacks: Mapping[str, Any]) -> Options:
+    """The options with the fallbacks in them again, for another pipeline to adopt."""
+    if own.fallback is None:
+        return own
+    inner = restored(own.fallback.options, f"{key}/{SEGMENT}", fallbacks)
+    return replace(own, fallback=Node(fallbacks[key], own.fallback.name, inner))
+
+
 def look(prepared: Prepared, key: str, fallbacks: Mapping[str, Any]) -> None:
     """Give a node its fallback, looked at, and that one its own. Raises BadInput."""
     own = prepared.options.fallback

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from escalade.errors import BadInput
+from escalade.pipelines._fallbacks import restored
 from escalade.pipelines._node import Node, default_name, free_name, unwrap
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
@@ -43,7 +44,7 @@ def _parts(side: Any, kind: type) -> list[Node]:
     if given is None:
         return [unwrap(side)]
     targets, options = side._targets(), side._options
-    return [Node(targets[name], own, options[name]) for name, own in given.items()]
+    return [Node(targets[name], own, restored(options[name], name, side.fallbacks)) for name, own in given.items()]
 
 
 def _result_name(target: Any, index: int) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import enum
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import dspy
 
 from escalade.errors import BadInput
-from escalade.pipelines import _node, _run
-from escalade.pipelines._calls import RESULT, call, prediction, said
+from escalade.pipelines import _node, _run, checks
+from escalade.pipelines._calls import RESULT, call, meanings, plain, prediction, said
 from escalade.pipelines._errors import failed
 from escalade.pipelines._told import told
+from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.pipeline import Pipeline
 
 CHOOSE = "choose"
@@ -103,7 +104,7 @@ class Branch(Pipeline):
         if name in (CHOOSE, OTHERWISE):
             raise BadInput(f"no case can be named {name!r}" + ("; hand it over as otherwise=" * (name == OTHERWISE)))
         found = _node.named(_node.unwrap(case), name, timeout)
-        self._keys[_plain(key)] = name
+        self._keys[plain(key)] = name
         self.cases[name], self._options[name] = found.target, found.options
 
     def _choose_by(self, chooser: Any) -> None:
@@ -117,7 +118,7 @@ class Branch(Pipeline):
 
     def _predicate(self, predicates: Mapping[Any, Any]) -> None:
         for key, predicate in predicates.items():
-            case = self._keys.get(_plain(key))
+            case = self._keys.get(plain(key))
             if case is None:
                 raise BadInput(f"a predicate for {key!r}, which is no case (cases: {', '.join(self.cases)})")
             name = IS + case
@@ -145,8 +146,11 @@ class Branch(Pipeline):
     def _facts(self) -> dict[str, Any]:
         return {"field": self.field, "keys": dict(self._keys), "otherwise": self.otherwise is not None}
 
+    def _traffic(self, plan: Mapping[str, _node.Prepared]) -> Traffic:
+        return checks.of_branch(plan, self._keys, field=self.field, chooser=CHOOSE, otherwise=OTHERWISE)
+
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
-        plan = self._plan()
+        plan = self._ready(inputs)
         if self.predicates:
             name = await self._first_true(plan, inputs, frame)
         else:
@@ -166,13 +170,11 @@ class Branch(Pipeline):
     async def _choice(self, plan: Mapping[str, _node.Prepared], inputs: dict[str, Any], frame: _run.Frame) -> Any:
         if self.field is None:
             return said(await call(plan[CHOOSE], inputs, frame))
-        if self.field not in inputs:
-            raise BadInput(f"it goes by {self.field!r}; the call gave: {', '.join(inputs) or 'no fields'}")
         return inputs[self.field]
 
     def _meant(self, choice: Any) -> str:
         """The node that a choice means. Raises a NodeError that is a BadInput."""
-        for key in _meanings(choice):
+        for key in meanings(choice):
             if key in self._keys:
                 return self._keys[key]
         if self.otherwise is not None:
@@ -203,16 +205,3 @@ def _name_of(key: Any) -> str:
         return text
     made = re.sub(r"\W+", "_", text).strip("_")
     return made if made.isidentifier() else f"case_{made}".rstrip("_")
-
-
-def _plain(key: Any) -> Any:
-    """A key as cases are found by it: True is not 1, and no case but "true"."""
-    return str(key).lower() if isinstance(key, bool) else key
-
-
-def _meanings(choice: Any) -> list[Any]:
-    """What a choice may mean, the exact thing first."""
-    meanings = [_plain(choice)]
-    if isinstance(choice, enum.Enum):
-        meanings += [_plain(choice.value), choice.name]
-    return [key for key in meanings if isinstance(key, Hashable)]

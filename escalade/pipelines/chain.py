@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import dspy
 
 from escalade import events
 from escalade.errors import BadInput, ScopeError
-from escalade.pipelines import _node, _run
+from escalade.pipelines import _node, _run, checks
 from escalade.pipelines._errors import failed, text
+from escalade.pipelines._fields import parts_of
+from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.pipeline import Pipeline
 
 
@@ -20,12 +22,16 @@ class Chain(Pipeline):
     Each step takes, by name, what it wants of the fields that are visible: the chain's inputs, and then what each step
     returned, the later hiding the earlier. A step that returns a Prediction, an Example or a dict adds its fields; a
     bare value becomes a field with the step's name, and is also what a next step gets for its one missing field.
-    Returns the last step's result, as a Prediction. An `optional` step that fails is left out, where no later one needs
-    what it gives.
+    Of a dataclass or a pydantic model that a step returned, the fields are visible besides. Returns the last step's
+    result, as a Prediction. An `optional` step that fails is left out, where no later one needs what it gives.
 
     `steps`: modules or functions, in order; those given by keyword have that name. `timeout`: seconds for each step
-    that has none of its own. Raises BadInput for what is no node, and, when called, a NodeError that is a BadInput for
-    a field that nobody provides; it names the step that wants it and what the step before gave.
+    that has none of its own. `inputs`: the names of the fields that the call gives, or a dict of their types; without
+    it they are found out (`chain.inputs`), and a field that nobody gives is taken for one where that can be.
+
+    Raises BadInput for what is no node, and for steps that can't follow each other, as far as their signatures or
+    annotations tell (see `checks.py`); when called, before any step runs, a NodeError that is a BadInput for an input
+    that is missing.
 
     >>> def words(text: str) -> dict:
     ...     return {"words": text.split()}
@@ -37,8 +43,15 @@ class Chain(Pipeline):
 
     kind: ClassVar[str] = "chain"
 
-    def __init__(self, *steps: Any, timeout: float | None = None, **named: Any) -> None:
+    def __init__(
+        self,
+        *steps: Any,
+        timeout: float | None = None,
+        inputs: Mapping[str, Any] | Iterable[str] | None = None,
+        **named: Any,
+    ) -> None:
         super().__init__()
+        self._declared = None if inputs is None else _declared(inputs)
         self.steps: dict[str, Any] = {}
         for index, step in enumerate(steps, 1):
             found = _node.unwrap(step)
@@ -60,9 +73,12 @@ class Chain(Pipeline):
         steps: dict[str, Any] = self.steps
         return steps
 
+    def _traffic(self, plan: Mapping[str, _node.Prepared]) -> Traffic:
+        return checks.of_chain(plan, self._declared)
+
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
         visible, before, bare, result = dict(inputs), "", False, None
-        for name, step in self._plan().items():
+        for name, step in self._ready(inputs).items():
             try:
                 fields = _fields(step, visible, before, bare=bare)
                 result = await _run.node(step, fields, frame)
@@ -74,7 +90,7 @@ class Chain(Pipeline):
                     raise
             else:
                 given = _node.fields_of(result)
-                visible.update({name: result} if given is None else given)
+                visible.update(_bare(name, result) if given is None else given)
                 before, bare = name, given is None
                 continue
             raise failure  # outside of the except block, which would add the original a second time, as context
@@ -92,6 +108,25 @@ def _left_out(name: str, error: BaseException, frame: _run.Frame) -> bool:
     frame.failed = False  # nothing that is to be kept from beginning
     frame.tell(events.NodeSkipped, name, why=text(error))
     return True
+
+
+def _declared(inputs: Any) -> dict[str, Any]:
+    """Names and types of the inputs."""
+    if isinstance(inputs, Mapping):
+        declared = dict(inputs)
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, str):
+        declared = dict.fromkeys(inputs, Any)
+    else:
+        raise BadInput(f"inputs: expected names, as in ['question'], or a dict of names and types, got {inputs!r}")
+    for name in declared:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise BadInput(f"inputs: {name!r} can't be the name of a field")
+    return declared
+
+
+def _bare(name: str, result: Any) -> dict[str, Any]:
+    """A value without field names, under the name of its step, and what it has as fields of its own."""
+    return {**parts_of(result), name: result}
 
 
 def _fields(step: _node.Prepared, visible: dict[str, Any], before: str, *, bare: bool) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput, DeadlineExceeded
-from escalade.pipelines import _node, _run
+from escalade.pipelines import _node, _run, checks
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._errors import failed
 from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each, together
 from escalade.pipelines._node import Prepared
+from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import ALL, Fold, check_fold, rule
 from escalade.pipelines.pipeline import Pipeline
@@ -135,8 +136,12 @@ class FanOut(Pipeline):
     def _facts(self) -> dict[str, Any]:
         return {"concurrency": self.concurrency, **self._rule.facts()}
 
+    def _traffic(self, plan: Mapping[str, Prepared]) -> Traffic:
+        join = None if self.join is None else plan[JOIN]
+        return checks.of_fan_out(plan, join, certain=self._rule == ALL, reduced=self.reduce is not None)
+
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
-        plan = self._plan()
+        plan = self._ready(inputs)
         join = None if self.join is None else plan[JOIN]
         branches = [branch for branch in plan.values() if branch is not join]
         if not self._plain:

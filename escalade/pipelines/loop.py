@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput, EscaladeError
-from escalade.pipelines import _node, _run
+from escalade.pipelines import _node, _run, checks
 from escalade.pipelines._calls import RESULT, call, prediction, said
 from escalade.pipelines._errors import failed
+from escalade.pipelines._fields import parts_of
 from escalade.pipelines._node import Prepared
 from escalade.pipelines._told import told
+from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.pipeline import Pipeline
 
 BODY = "body"
@@ -98,14 +100,17 @@ class Loop(Pipeline):
     def _facts(self) -> dict[str, Any]:
         return {"most": self.most, "on_most": self.on_most, "carry": dict(self.carry)}
 
+    def _traffic(self, plan: Mapping[str, Prepared]) -> Traffic:
+        return checks.of_loop(plan[BODY], plan.get(UNTIL), most=self.most, carry=self.carry)
+
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
-        plan = self._plan()
+        plan = self._ready(inputs)
         body, until = plan[BODY], plan.get(UNTIL)
         visible = dict(inputs)
         for number in range(1, self.most + 1):
             result = await call(body, visible, frame, f"[{number}]", number)
             fields = _named(body, result, number)
-            visible.update(fields)
+            visible.update({**parts_of(result), **fields})
             if self.carry:
                 self._carry(visible, fields, number)
             if until is not None and said(await call(until, visible, frame, f"{UNTIL}[{number}]")):

@@ -11,11 +11,12 @@ import dspy
 
 from escalade.agents._pipe import Pipe, carried
 from escalade.errors import BadInput
-from escalade.pipelines import _node, _run
+from escalade.pipelines import _node, _run, checks
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each
-from escalade.pipelines._node import Prepared, Wants
+from escalade.pipelines._node import Prepared
+from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import ALL, BranchStatus, Fold, check_fold, rule
 from escalade.pipelines.pipeline import Pipeline
@@ -95,8 +96,8 @@ class Map(Pipeline):
     def _facts(self) -> dict[str, Any]:
         return {"over": self.over, "concurrency": self.concurrency or CONCURRENCY, **self._rule.facts()}
 
-    def _wants(self) -> Wants:
-        return Wants((self.over,), rest=True)
+    def _traffic(self, plan: Mapping[str, Prepared]) -> Traffic:
+        return checks.of_map(plan["worker"], self.over, self.item, reduced=self.reduce is not None)
 
     async def as_completed(self, **inputs: Any) -> AsyncGenerator[tuple[int, Any], None]:
         """Run it and yield `(index, result)` as the items finish.

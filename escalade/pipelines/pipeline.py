@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+import dataclasses
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import dspy
 
-from escalade import events
+from escalade import events, scopes
+from escalade.errors import BadInput
 from escalade.pipelines import _fallbacks, _run, _streams
 from escalade.pipelines._bridge import run_sync
+from escalade.pipelines._errors import failed, join
+from escalade.pipelines._fields import plan_of
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
 from escalade.pipelines._operators import Operators
-from escalade.pipelines.shape import Shape, shape_of
+from escalade.pipelines._traffic import ERROR, Fields, Finding, Traffic, close
+from escalade.pipelines.shape import SEGMENTS, Shape, shape_of
+
+
+class Plan(dict[str, Prepared]):
+    """The nodes of a pipeline, prepared, and what follows from them. `inner`: the plans of those that are pipelines.
+    `needed`: the fields that a call has to give. `error`: the first finding that is one.
+    """
+
+    __slots__ = ("error", "inner", "needed", "traffic")
+
+    error: Finding | None
+    inner: tuple[tuple[Any, Any], ...]
+    needed: frozenset[str]
+    traffic: Traffic
 
 
 class Pipeline(Operators, dspy.Module):
@@ -40,7 +58,7 @@ class Pipeline(Operators, dspy.Module):
     def __init__(self) -> None:
         super().__init__()
         self._options: dict[str, Options] = {}
-        self._prepared: dict[str, Prepared] = {}
+        self._prepared = Plan()
         self._given: dict[str, str | None] | None = None  # by an operator: its nodes, and the names that people gave
 
     def forward(self, **inputs: Any) -> Any:
@@ -100,12 +118,86 @@ class Pipeline(Operators, dspy.Module):
         return f"{type(self).__name__}({', '.join(list(self._targets())[:8])})"
 
     def _wants(self) -> Wants:
-        return Wants(rest=True)
+        return Wants(tuple(self._look().traffic.takes.required), rest=True)
+
+    def _traffic(self, plan: Mapping[str, Prepared]) -> Traffic:
+        """What it takes and gives, and what can't go well; see `checks.py`."""
+        return Traffic()
+
+    # -- its fields
+
+    @property
+    def inputs(self) -> Fields:
+        """Names and types of the fields that it takes; `.optional` may be left out; Any for an unknown type.
+
+        >>> from escalade import Chain
+        >>> def words(text: str, most: int = 9) -> dict[str, list[str]]:
+        ...     return {"words": text.split()[:most]}
+        >>> print(Chain(words).inputs)
+        text: str, most: int = ...
+        """
+        takes = self._look().traffic.takes
+        return Fields({**takes.required, **takes.optional}, takes.optional, open=takes.rest)
+
+    @property
+    def outputs(self) -> Fields:
+        """Names and types of the fields of its result, as far as they are known; `.open`: there may be others."""
+        gives = self._look().traffic.gives
+        return Fields(gives.fields, gives.sometimes, open=gives.open)
+
+    def check(self) -> list[Finding]:
+        """All that was found in it and in the pipelines in it: errors, which making it raises, and warnings.
+
+        >>> from typing import TypedDict
+        >>> from escalade import Chain
+        >>> class Read(TypedDict):
+        ...     words: list[str]
+        ...     lines: int
+        >>> def read(text: str) -> Read:
+        ...     return {"words": text.split(), "lines": 1}
+        >>> [str(finding) for finding in Chain(read, lambda words: words[0]).check()]
+        ["warning: nobody uses 'lines' of node 'read'"]
+        """
+        return list(self._findings())
+
+    def _findings(self) -> Iterator[Finding]:
+        plan = self._look()
+        yield from plan.traffic.findings
+        for name, node in plan.items():
+            if plan_of(node.target) is not None:
+                segment = SEGMENTS.get(self._part(name), name)
+                for finding in node.target._findings():
+                    yield dataclasses.replace(finding, path=join(segment, finding.path))
 
     # -- nodes, looked at once
 
-    def _plan(self) -> dict[str, Prepared]:
-        """The nodes, prepared; again where another module took a node's place."""
+    def _ready(self, inputs: Mapping[str, Any]) -> Plan:
+        """The plan, for a call. Raises a NodeError that is a BadInput for an input that is missing, before any runs."""
+        plan = self._plan()
+        if plan.needed and not plan.needed <= inputs.keys():
+            raise self._lacking(plan, inputs)
+        return plan
+
+    def _lacking(self, plan: Plan, inputs: Mapping[str, Any]) -> BaseException:
+        takes = plan.traffic.takes
+        name = next(name for name in takes.required if name not in inputs)
+        meant = close(name, [field for field in inputs if field not in takes.required], 0.6)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        path = takes.paths.get(name)
+        who = "it" if path else f"this {self.kind}"
+        error = BadInput(f"{who} needs {name!r}; the call gave: {', '.join(inputs) or 'no fields'}{hint}")
+        return failed(path, error) if path else error
+
+    def _plan(self) -> Plan:
+        """The nodes, prepared. Raises BadInput where they don't fit together."""
+        plan = self._look()
+        if plan.error is not None:
+            where = f" (at {plan.error.path!r})" if "/" in plan.error.path else ""
+            raise BadInput(f"{plan.error.message}{where}")
+        return plan
+
+    def _look(self) -> Plan:
+        """The nodes, prepared and checked; again where another module took a node's place, at any depth."""
         targets, prepared = self._targets(), self._prepared
         if len(prepared) == len(targets):
             for name, target in targets.items():
@@ -115,13 +207,14 @@ class Pipeline(Operators, dspy.Module):
                 if known.fallback is not None and not _fallbacks.current(known, name, self.fallbacks):
                     break
             else:
-                return prepared
+                if not prepared.inner or all(plan_of(inner) is known for inner, known in prepared.inner):
+                    return prepared
         options = self._options
         adopted = _fallbacks.adopt(options)
         if adopted:  # an attribute only then, and after those of the nodes: optimisers go by the order
             self.fallbacks = {**self.fallbacks, **adopted}
         # A new dict, never a change to the old one: another thread may be running over it.
-        fresh = {name: prepare(name, target, options.get(name, NO_OPTIONS)) for name, target in targets.items()}
+        fresh = Plan({name: prepare(name, target, options.get(name, NO_OPTIONS)) for name, target in targets.items()})
         for name in {key.partition("/")[0] for key in self.fallbacks}:
             _fallbacks.look(fresh[name], name, self.fallbacks)
         self._prepared = fresh
@@ -134,10 +227,24 @@ class Pipeline(Operators, dspy.Module):
         >>> [found.path for found in Chain(a=node(len, tags="cheap"), b=lambda a: a).nodes(tag="cheap")]
         ['a']
         """
+        self._understand(fresh)
         return [found for found in shape_of(self).walk() if found.path and (tag is None or tag in found.options.tags)]
 
     def __getstate__(self) -> dict[str, Any]:
+    def _understand(self, plan: Plan) -> None:
+        """What follows from the nodes."""
+        inner = [(node.target, plan_of(node.target)) for node in plan.values() if node.module]
+        plan.inner = tuple((target, known) for target, known in inner if known is not None)
+        plan.traffic = self._traffic(plan)
+        plan.needed = frozenset(plan.traffic.takes.required)
+        plan.error = next((one for one in plan.traffic.findings if one.level == ERROR), None)
+        for name, node in plan.items():
+            known = plan_of(node.target) if node.module else None
+            if plan.error is None and known is not None and known.error is not None:
+                segment = SEGMENTS.get(self._part(name), name)
+                plan.error = dataclasses.replace(known.error, path=join(segment, known.error.path))
+
         """Without what is derived: it points to the nodes of the original."""
         state: dict[str, Any] = super().__getstate__()
-        state["_prepared"] = {}
+        state["_prepared"] = Plan()
         return state

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput
-from escalade.pipelines import _node, _run
+from escalade.pipelines import _node, _run, checks
 from escalade.pipelines._calls import RESULT
 from escalade.pipelines._gather import Gathering
 from escalade.pipelines._node import Prepared
+from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.fan_out import branches_of, fields_of
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import Rule
@@ -72,8 +73,11 @@ class Race(Pipeline):
     def _facts(self) -> dict[str, Any]:
         return {} if self.stagger is None else {"stagger": self.stagger}
 
+    def _traffic(self, plan: Mapping[str, Prepared]) -> Traffic:
+        return checks.of_race(plan)
+
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Joined:
-        plan = self._plan()
+        plan = self._ready(inputs)
         starts = [(branch, fields_of(branch, inputs)) for branch in plan.values()]
         gathering = Gathering(frame, Rule(first=1), _start, path=str, names=list(plan), stagger=self.stagger)
         await gathering.gather(starts)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ITEM = "[*]"
 """The segment of a path that stands for every item of a map, and for every round of a loop."""
 
-_SEGMENTS = {"worker": ITEM, "body": ITEM, "until": f"until{ITEM}"}
+SEGMENTS = {"worker": ITEM, "body": ITEM, "until": f"until{ITEM}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _shape(node: Prepared, path: str, role: str) -> Shape:
     children = []
     for own, inner in target._plan().items():
         part = target._part(own)
-        segment = _SEGMENTS.get(part, own)
+        segment = SEGMENTS.get(part, own)
         children.append(_shape(inner, _errors.join(path, segment), part))
     facts, inner_nodes = target._facts(), tuple(children)
     return Shape(target.kind, path, name, role, target, node.options, node.wants, facts, inner_nodes, fallback)

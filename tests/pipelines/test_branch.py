@@ -94,7 +94,7 @@ def test_a_field_decides() -> None:
     chain = Chain(lambda text: {"kind": "bug" if "!" in text else "wish"}, Branch("kind", CASES))
     assert chain(text="crash!").reply == "sorry for crash!"
     assert chain(text="tea").taken == "wish"
-    with pytest.raises(BadInput, match="it goes by 'kind'; the call gave: text"):
+    with pytest.raises(BadInput, match="this branch needs 'kind'; the call gave: text"):
         Branch("kind", CASES)(text="x")
 
 

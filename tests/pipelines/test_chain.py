@@ -77,7 +77,7 @@ def test_a_missing_field_names_both_steps() -> None:
 
 def test_a_missing_input_of_the_first_step_says_what_the_call_gave() -> None:
     """The first step has no step before it: the call is blamed."""
-    with pytest.raises(BadInput, match=r"it needs 'text'; visible after the call are: no fields"):
+    with pytest.raises(BadInput, match=r"it needs 'text'; the call gave: no fields"):
         Chain(words)()
 
 
