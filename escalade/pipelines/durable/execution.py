@@ -164,7 +164,11 @@ async def _attempt(host: Host, run: RunRow) -> Status:
         live.task = task = asyncio.create_task(_course(host, run, journal, opened))
         if live.stopping:
             task.cancel()
-        await _followed(task, journal)
+        try:
+            await _followed(task, journal)
+        except asyncio.CancelledError:
+            await _ended(host, live, task, opened)
+            raise
         return await _ended(host, live, task, opened)
     finally:
         del host.live[run.run_id]

@@ -1,0 +1,286 @@
+"""The engine over DBOS: runs that one process starts and others execute."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from escalade import Chain, DbosEngine, RunQueue
+from escalade.errors import BadInput, StoreUnavailable, UnknownName
+from escalade.pipelines.durable import _dbos
+from escalade.pipelines.durable.runs import Runs
+from tests.pipelines.durable import app
+from tests.pipelines.durable.workers import WorkerProcess, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/runs.sqlite"
+
+
+@pytest.fixture
+def runs(url, tmp_path, monkeypatch):
+    """Started here, executed elsewhere."""
+    monkeypatch.setenv("ESCALADE_USES", f"{tmp_path}/uses.jsonl")
+    opened = app.opened(url, workers=0)
+    yield opened
+    opened.close()
+
+
+def naps(runs, count, seconds=0.5, **options):
+    return [runs.start("nap", run_id=f"nap-{number}", seconds=seconds, **options) for number in range(count)]
+
+
+def test_a_second_worker_beside_a_live_one_executes_nothing_again(url, tmp_path, runs):
+    """It takes what nobody has taken. By DBOS's own default both would have one name, and it would take all."""
+    with WorkerProcess(url, tmp_path).ready() as first:
+        live = naps(runs, 8, 5.0)
+        until(lambda: len(runs.list(status="running")) == 8)
+        with WorkerProcess(url, tmp_path).ready() as second:
+            more = [runs.start("nap", seconds=0.5) for _ in range(8)]
+            assert [one.result(timeout=60) for one in (*live, *more)]
+            for worker in (first, second):
+                worker.signal()
+                assert worker.ended() == 0
+    assert {one.row().attempts for one in (*live, *more)} == {1}
+    assert len({one.row().owner for one in live}) == 1
+    assert {one.row().owner for one in more} > {one.row().owner for one in live}
+
+
+def test_a_name_that_a_live_worker_has_is_refused(url, tmp_path):
+    """Two by one name would take each other's runs for lost."""
+    with (
+        WorkerProcess(url, tmp_path, "--name", "blue").ready(),
+        WorkerProcess(url, tmp_path, "--name", "blue") as second,
+    ):
+        assert second.ended() == 2
+        assert second.lines == [
+            "error: worker 'blue' is alive: another process has that name; choose another one, or none"
+        ]
+
+
+def test_the_runs_of_a_killed_worker_go_on_in_another_one(url, tmp_path, runs):
+    """Within seconds; what they had finished isn't done again."""
+    with WorkerProcess(url, tmp_path) as first:
+        first.ready()
+        started = naps(runs, 4, 3.0)
+        until(lambda: len(runs.list(status="running")) == 4)
+        with WorkerProcess(url, tmp_path).ready() as second:
+            first.kill()
+            killed = time.monotonic()
+            until(lambda: all(one.row().attempts == 2 for one in started))
+            assert time.monotonic() - killed < 10  # about one, on a machine that has nothing else to do
+            assert [one.result(timeout=60) for one in started]
+            second.signal()
+            assert second.ended() == 0
+
+
+def test_told_to_stop_a_worker_finishes_what_it_can_and_hands_back_the_rest(url, tmp_path, runs):
+    """It takes nothing more; what is handed back is queued, and another worker begins it at once."""
+    with WorkerProcess(url, tmp_path, "--drain", "2", concurrency=2) as worker:
+        worker.ready()
+        short, long = runs.start("nap", seconds=1.0), runs.start("nap", seconds=60.0)
+        until(lambda: len(runs.list(status="running")) == 2)
+        later = runs.start("nap", seconds=0.1)
+        worker.signal()
+        assert worker.ended() == 0
+        assert worker.said("takes nothing more; 2 runs have 2 s to end")
+        assert worker.said("ended; 1 runs were handed back"), worker.lines
+    assert (short.status(), long.status(), later.status()) == ("done", "queued", "queued")
+    with WorkerProcess(url, tmp_path).ready() as worker:
+        later.result(timeout=30)
+        until(lambda: long.status() == "running")
+        long.cancel()
+        worker.signal()
+        assert worker.ended() == 0
+
+
+def test_told_twice_a_worker_ends_at_once(url, tmp_path, runs):
+    """As if it had been killed: its runs go on elsewhere."""
+    with WorkerProcess(url, tmp_path) as worker:
+        worker.ready()
+        nap = runs.start("nap", seconds=60.0)
+        until(lambda: nap.status() == "running")
+        worker.signal()
+        until(lambda: worker.said("takes nothing more"))
+        worker.signal(signal.SIGINT)
+        assert worker.ended(5) == 130
+    assert nap.status() == "running"
+
+
+def test_cancelled_elsewhere_a_run_ends_within_two_seconds_and_holds_nothing(url, tmp_path, runs):
+    """The process that executes it looks by itself; its call of a model is ended, and its money is settled."""
+    from tests.servers.fault_server import FaultServer
+
+    with FaultServer() as server, WorkerProcess(url, tmp_path, base=server.base, seconds=30).ready():
+        run = runs.start("report", key="0001", principal=app.CLERK, budget="0.50")
+        until(lambda: server.requests)
+        assert runs.host.ledger.account("everything").held > 0
+        since = time.monotonic()
+        assert run.cancel() == "running"
+        until(lambda: run.status() == "cancelled")
+        assert time.monotonic() - since < 2
+        assert runs.host.ledger.account("everything").held == 0
+
+
+def test_the_same_run_id_twice_is_one_run(url, tmp_path, runs):
+    """However often it is started, before, while and after it is executed."""
+    first = runs.start("nap", run_id="once", seconds=0.3)
+    again = runs.start("nap", run_id="once", seconds=0.3)
+    with WorkerProcess(url, tmp_path).ready():
+        until(lambda: first.status() == "running")
+        runs.start("nap", run_id="once", seconds=0.3)
+        assert first.result(timeout=30) == again.result(timeout=30)
+        runs.start("nap", run_id="once", seconds=0.3)
+        time.sleep(0.5)
+    assert (first.row().attempts, first.row().turn) == (1, 1)
+
+
+def test_a_run_whose_starter_died_before_it_was_queued_is_executed_all_the_same(url, tmp_path, runs):
+    """It was accepted by the store: a worker finds it."""
+    runs.engine._put = lambda run: None  # dies here
+    run = runs.start("nap", seconds=0.1)
+    with sqlite3.connect(f"{tmp_path}/runs.sqlite") as connection:
+        connection.execute("UPDATE runs SET created = created - 60")
+    connection.close()
+    with WorkerProcess(url, tmp_path).ready() as worker:
+        assert worker.said("1 runs taken up")
+        run.result(timeout=30)
+
+
+def test_nothing_that_says_it_is_a_pickle_is_read(url, tmp_path, runs):
+    """DBOS would read a row as what the row says that it is; whoever can write the queue could run code."""
+    runs.start("nap", run_id="planted", seconds=0.1)
+    planted = tmp_path / "planted"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(planted),)
+
+    told = base64.b64encode(pickle.dumps({"args": (Evil(),), "kwargs": {}})).decode()
+    connection = sqlite3.connect(f"{tmp_path}/runs.sqlite.queue")
+    kinds = connection.execute("SELECT DISTINCT serialization FROM workflow_status").fetchall()
+    connection.execute("UPDATE workflow_status SET inputs = ?, serialization = 'py_pickle'", (told,))
+    connection.commit()
+    connection.close()
+    assert kinds == [("portable_json",)]
+    with WorkerProcess(url, tmp_path).ready():
+        runs.start("nap", seconds=0.1).result(timeout=30)
+    assert not planted.exists()
+
+
+def test_runs_begin_no_oftener_than_their_queue_lets_them(url, tmp_path, monkeypatch):
+    """By all workers together, in any second; DBOS's own limit let twice as many begin."""
+    began = []
+
+    async def note(x: int) -> dict[str, int]:
+        began.append(time.monotonic())
+        return {"y": x}
+
+    engine = DbosEngine(url, concurrency=50, queues={"slow": RunQueue(50, rate="10/s", pipelines=("slow",))})
+    with Runs(url, engine=engine, pipelines={"slow": Chain(note=note), "other": Chain(other=note)}) as runs:
+        for number in range(25):
+            runs.start("slow", x=number)
+        until(lambda: len(began) == 25)
+        moments, began[:] = list(began), []
+        runs.start("other", x=1).result(timeout=10)
+    assert max(sum(start <= moment < start + 0.95 for moment in moments) for start in moments) <= 10
+    assert moments[-1] - moments[0] >= 1.9
+
+
+def test_priorities_first_and_tenants_in_turn(url):
+    """One tenant's backlog doesn't keep another one waiting; a higher priority goes before all."""
+    order = []
+
+    async def note(name: str) -> dict[str, str]:
+        order.append(name)
+        return {"said": name}
+
+    pipelines = {"note": Chain(note=note)}
+    with Runs(url, engine=DbosEngine(url, workers=0), pipelines=pipelines) as starter:
+        for number in range(6):
+            starter.start("note", name=f"big{number}", tenant="big")
+        for number in range(3):
+            starter.start("note", name=f"small{number}", tenant="small")
+        starter.start("note", name="urgent", tenant="big", priority=5)
+    with Runs(url, engine=DbosEngine(url, concurrency=1, poll=0.02), pipelines=pipelines) as runs:
+        runs.recover()
+        until(lambda: len(order) == 10)
+    assert order[0] == "urgent"
+    assert [name[:3] for name in order[1:7]].count("sma") == 3
+    assert [name for name in order if name.startswith("big")] == [f"big{number}" for number in range(6)]
+
+
+def test_one_store_per_process_and_one_clear_error_for_two(url, tmp_path):
+    """DBOS is one per process. Others are executed by workers of their own; starting runs needs none."""
+    nap = {"nap": app.nap}
+    with Runs(url, engine=DbosEngine(url), pipelines=nap) as runs:
+        runs.start("nap", seconds=0.01).result(timeout=30)
+        other = f"sqlite:///{tmp_path}/other.sqlite"
+        with pytest.raises(BadInput, match="executes the runs of another store already"):
+            Runs(other, engine=DbosEngine(other), pipelines=nap).recover()
+        with Runs(other, engine=DbosEngine(other, workers=0), pipelines=nap) as second:
+            assert second.start("nap", seconds=0.01).status() == "queued"
+    with Runs(other, engine=DbosEngine(other), pipelines=nap) as runs:  # the first one has ended
+        until(lambda: not runs.recover() and not runs.list(status=("queued", "running")))
+
+
+def test_work_that_is_ours_and_nowhere_is_queued_again(url):
+    """Its end could not be written to the queue; executed again, it is found to have ended."""
+    with Runs(url, engine=DbosEngine(url, poll=0.05), pipelines={"nap": app.nap}) as runs:
+        run = runs.start("nap", seconds=0.01)
+        run.result(timeout=30)
+        name = runs.host.owner
+        client = runs.engine.client
+        until(lambda: not client.taken())
+        with client._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE workflow_status SET status='PENDING', executor_id=?", (name,))
+        assert client.taken()
+        until(lambda: not client.taken())
+    assert run.row().attempts == 1
+
+
+def test_what_is_wrong_is_told_before_anything_starts(url, tmp_path):
+    """Unknown queues, odd numbers, pipelines in two queues, runs in memory, a name that is none."""
+    with pytest.raises(BadInput, match="workers: expected 1 to execute"):
+        DbosEngine(url, workers=2)
+    with pytest.raises(BadInput, match="concurrency: expected runs at once"):
+        RunQueue(0)
+    with pytest.raises(BadInput, match="not a rate limit"):
+        RunQueue(rate="often")
+    with pytest.raises(BadInput, match="pipelines: expected a list of names"):
+        RunQueue(pipelines="report")
+    with pytest.raises(BadInput, match="pipeline 'a' is in two queues, 'x' and 'y'"):
+        DbosEngine(url, queues={"x": RunQueue(pipelines=("a",)), "y": RunQueue(pipelines=("a",))})
+    with pytest.raises(BadInput, match="queue 'my queue': expected letters"):
+        DbosEngine(url, queues={"my queue": RunQueue()})
+    with pytest.raises(BadInput, match=r"expected a RunQueue\(concurrency"):
+        DbosEngine(url, queues={"x": 3})
+    with pytest.raises(UnknownName, match="unknown queue 'night'"):
+        DbosEngine(url).becomes_worker(serves=("night",))
+    with pytest.raises(BadInput, match="runs in memory are executed by the engine 'inline'"):
+        Runs(engine=DbosEngine(url))
+    with pytest.raises(BadInput, match="belongs to no Runs"):
+        DbosEngine(url).recover()
+
+
+def test_a_queue_that_cant_be_written_is_told_in_our_words(tmp_path):
+    """Neither statements nor tracebacks of the libraries below."""
+    client = _dbos.Client(f"sqlite:///{tmp_path}/queue")
+    client.put("1.a", "default", 5, 1)
+    with client._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE workflow_status")
+    with pytest.raises(
+        StoreUnavailable, match="the queue of runs can't be used: no such table"
+    ) as told:
+        client.put("1.b", "default", 5, 1)
+    assert "INSERT" not in str(told.value)
+    client.close()
