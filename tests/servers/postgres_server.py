@@ -80,8 +80,8 @@ class PostgresServer:
 
     def __init__(self, **options: str) -> None:
         self._folder, self._as = Path(tempfile.mkdtemp(prefix="escalade-postgres-")), _somebody()
-        self._options, self._process = {**OPTIONS, **options}, None
-        self._process: subprocess.Popen[bytes] | None
+        self._options = {**OPTIONS, **options}
+        self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -124,7 +124,7 @@ class PostgresServer:
         import psycopg
 
         with psycopg.connect(url or self.url, autocommit=True) as connection:
-            cursor = connection.execute(sql)  # type: ignore[call-overload]
+            cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
     def start(self) -> None:
@@ -192,17 +192,8 @@ class PostgresServer:
     def _initialise(self) -> None:
         password = self._folder / "password"
         password.write_text(PASSWORD)
-        command = [
-            self._binaries / "initdb",
-            "-D",
-            self._folder / "data",
-            "-U",
-            USER,
-            "-N",
-            "--no-locale",
-            "-E",
-            "UTF8",
-        ]
+        data, initdb = str(self._folder / "data"), str(self._binaries / "initdb")
+        command = [initdb, "-D", data, "-U", USER, "-N", "--no-locale", "-E", "UTF8"]
         done = subprocess.run(
             [*command, "--auth=scram-sha-256", f"--pwfile={password}"], cwd=self._folder, capture_output=True,
             text=True, check=False, **self._as,

@@ -28,6 +28,14 @@ _MAKING = 10.0
 """Seconds in which the tables have to be made."""
 
 _LATE = "ES001"
+_NOT_OURS = {"22", "54"}
+"""Classes of errors about what was handed in, too long or too large: no reason to leave the server alone."""
+
+_SESSION = """
+SET default_transaction_isolation = 'read committed'; SET bytea_output = 'hex'; SET extra_float_digits = 1
+"""
+"""What a database or a role may have set otherwise."""
+
 _COMMON = """
 CREATE OR REPLACE FUNCTION seconds_v() RETURNS float8 LANGUAGE sql VOLATILE
     AS 'SELECT extract(epoch FROM clock_timestamp())::float8';
@@ -135,8 +143,7 @@ class Server:
         connection = wire.connect(self._info, until)
         try:
             patience = f"SET statement_timeout = {max(1, round(self._timeout * 1000))}"
-            isolation = "SET default_transaction_isolation = 'read committed'"
-            connection.say(f'SET search_path = "{self._schema}"; {patience}; {isolation}', until)
+            connection.say(f'SET search_path = "{self._schema}"; {patience}; {_SESSION}', until)
             if not self._there(connection, until):
                 self._make(connection, time.monotonic() + _MAKING)
         except BaseException:
@@ -171,6 +178,8 @@ class Server:
         except wire.Failed as error:
             if error.code == _LATE:  # or is it the server's clock that was set?
                 self._synced = -_SYNC_EVERY
+            if error.code[:2] in _NOT_OURS:
+                raise BadInput(f"PostgreSQL can't keep this: {error}") from None
             raise StoreUnavailable(f"the PostgreSQL store can't be used: {error}", 1.0) from None
 
 

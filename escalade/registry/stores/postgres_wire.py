@@ -45,7 +45,7 @@ def checked(url: str) -> str:
             f"this is no address of a PostgreSQL server: {expected}"
         )  # it isn't shown: a password may be in it
     try:
-        return make_conninfo(url, fallback_application_name="escalade")
+        return make_conninfo(url, fallback_application_name="escalade", client_encoding="utf8")
     except Error:
         raise BadInput(
             f"this address of a PostgreSQL server can't be read: {expected}; write %40 for an @ in a password"

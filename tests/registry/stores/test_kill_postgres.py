@@ -38,11 +38,11 @@ def test_a_server_stopped_at_once(postgres: PostgresServer, postgres_url: str, t
     log = tmp_path / "log.txt"
     crowd = Crowd("crowd", "postgres", postgres_url, log)
     for _ in range(2):
-        crowd.start(6.0)
+        crowd.start(5.0)
     for process in crowd.running:
         assert process.stdout is not None
         process.stdout.readline()
-    time.sleep(0.5 + random.Random(5).random())
+    time.sleep(0.3 + random.Random(5).random() / 2)
     postgres.stop()
     time.sleep(0.2)  # what was answered is written down
     before = log.read_text("ascii").split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -83,6 +84,23 @@ def test_a_process_taken_for_dead_settles_nothing_twice(postgres_url: str) -> No
     assert (used(ledger), run.spent) == ((60, 0, 0), 10)
     run.reserve(40).settle(40)
     assert used(ledger) == (100, 0, 0)
+
+
+def test_what_a_database_says_otherwise(postgres: PostgresServer, postgres_url: str) -> None:
+    """Settings of its own for isolation, output and encoding change nothing of what we read and write."""
+    name = postgres_url.rpartition("/")[2]
+    for setting in (
+        "default_transaction_isolation = 'serializable'", "bytea_output = 'escape'", "extra_float_digits = -15",
+        "client_encoding = 'latin1'", "datestyle = 'german'",
+    ):  # fmt: skip
+        postgres.ask(f"ALTER DATABASE {name} SET {setting}")
+    ledger = ledger_at(postgres_url, Budget("user:*/*", "0.0000001", warn=0.123456789012345))
+    ledger.purse(Principal("zoë ☃", "acme")).reserve(60).settle(60)
+    assert used(ledger, "user:acme/zoë ☃") == (60, 0, 0)
+    assert ledger.store.changes()[0].now.warn == 0.123456789012345
+    assert {row.warn for row in ledger.store.read(None, 0.0)} == {0.123456789012345}
+    assert ledger.store.server.ask("SELECT $1::bytea", b"\0\\\xff") == [(b"\0\\\xff",)]
+    assert ledger.store.server.ask("SHOW transaction_isolation") == [("read committed",)]
 
 
 def test_many_accounts_in_any_order(postgres_url: str) -> None:
@@ -272,10 +290,14 @@ def test_schemas_are_apart(postgres_url: str) -> None:
 
 
 def test_text_that_can_not_be_kept_is_refused(postgres_url: str) -> None:
-    """A name with a NUL isn't cut short into the name of somebody else; and nobody else is refused because of it."""
+    """A name with a NUL isn't cut short into the name of somebody else, one that is longer than an index takes isn't
+    kept, either; and nobody else is refused because of it.
+    """
     ledger = ledger_at(postgres_url, Budget("user:*/*", "0.0000001"), rest=60.0)
     with pytest.raises(BadInput, match="can't keep this text"):
         ledger.purse(Principal("ana\0x", "acme"))
+    with pytest.raises(BadInput, match="can't keep this: index row"):
+        ledger.purse(Principal(random.Random(1).randbytes(5_000).hex(), "acme"))
     odd = Principal("a'\\\"n,a{}", "acme")
     ledger.purse(odd).reserve(100).settle(100)
     assert used(ledger, "user:acme/a'\\\"n,a{}") == (100, 0, 0)

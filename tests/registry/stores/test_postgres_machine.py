@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, ClassVar
 
 import pytest
@@ -12,8 +11,6 @@ from escalade.registry.ledger import Crossing
 from tests.registry.helpers import Clock
 from tests.registry.stores.machine import TwinMachine
 
-_numbers = itertools.count()
-
 
 class PostgresMachine(TwinMachine):
     """Its twin keeps everything named in a real PostgreSQL."""
@@ -21,10 +18,12 @@ class PostgresMachine(TwinMachine):
     url: ClassVar[str] = ""
 
     def other(self, now: Clock, heard: list[Crossing]) -> Any:
-        from escalade.registry.stores.postgres_ledger import PostgresLedger
+        from escalade.registry.stores.postgres_ledger import PostgresLedger, PostgresStore
 
-        schema = f"m{next(_numbers)}"
-        return PostgresLedger(self.url, schema=schema, now=now, listen=heard.append, lease=3600.0, timeout=10.0)
+        store = PostgresStore(self.url, timeout=10.0)
+        store.server.ask("TRUNCATE accounts, holds, owners, crossings, changes")
+        store.close()
+        return PostgresLedger(self.url, now=now, listen=heard.append, lease=3600.0, timeout=10.0)
 
     def teardown(self) -> None:
         if hasattr(self, "shared"):
