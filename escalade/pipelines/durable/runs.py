@@ -84,7 +84,7 @@ class Runs:
             codec=Codec(types),
             pipelines={},
             ledger=ledger,
-            book=_ledger(kept) if ledger is None else None,
+            book=_ledger(kept, url) if ledger is None else None,
             access=access,
             recorder=recorder,
             approvals=approvals,
@@ -406,13 +406,19 @@ def _store(url: str | Path | None) -> Store:
     if text.startswith("sqlite://"):
         return SqliteRuns(text.removeprefix("sqlite:///").removeprefix("sqlite://"))
     if text.startswith(("postgresql://", "postgres://")):
-        raise BadInput("runs in PostgreSQL: not yet")
+        from escalade.pipelines.durable.postgres_store import PostgresRuns
+
+        return PostgresRuns(text)
     if "://" in text:
         raise BadInput(f"runs are kept in sqlite:///path or postgresql://..., got {text.split('://', 1)[0]}://...")
     return SqliteRuns(text)
 
 
-def _ledger(store: Store) -> Ledger | None:
+def _ledger(store: Store, url: str | Path | None) -> Ledger | None:
     """Beside the store; None for memory, where each scope has its own."""
+    if str(url).startswith(("postgresql://", "postgres://")):
+        from escalade.registry.stores.postgres_ledger import PostgresLedger
+
+        return PostgresLedger(str(url))
     path = getattr(store, "path", None)
     return None if path is None else SqliteLedger(f"{path}.ledger")

@@ -276,7 +276,9 @@ class SqlStore:
 
 def _keep(connection: Any, written: Sequence[Written]) -> None:
     steps = [(w.run_id, *astuple(w.row)) for w in written if type(w.row) is StepRow]
-    calls = [(w.run_id, *astuple(w.row)) for w in written if type(w.row) is CallRow]
+    # A call that was begun and has ended at once is one row, as it is in the end.
+    ends = {(w.run_id, w.row.key, w.row.n): w for w in written if type(w.row) is CallRow}
+    calls = [(w.run_id, *astuple(w.row)) for w in ends.values()]
     events = [(w.run_id, *astuple(w.row)) for w in written if type(w.row) is EventRow]
     for sql, rows in ((_STEP, steps), (_CALL, calls), (_EVENT, events)):
         if rows:
