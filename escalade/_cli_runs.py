@@ -138,6 +138,46 @@ def cancel(run: str, *, at: str = "escalade.yaml") -> int:
     return OK
 
 
+@app.command(sort_key=5)
+def answer(
+    ticket: str,
+    said: str,
+    *,
+    by: str,
+    role: Annotated[list[str] | None, Parameter(negative=())] = None,
+    tenant: str | None = None,
+    edited: str | None = None,
+    at: str = "escalade.yaml",
+) -> int:
+    """Answer a question that a run waits for. It goes on.
+
+    Parameters
+    ----------
+    ticket
+        The question's, as `escalade runs show` says.
+    said
+        approve or reject, one of the options, or words, as the question wants it.
+    by
+        Who answers; it is kept with the answer.
+    role
+        One of his roles. Can be repeated.
+    tenant
+        His tenant; that of the run by default.
+    edited
+        What may be changed, as it is to be.
+    at
+        Where it is: a file like escalade.yaml, a SQLite file, or sqlite:///PATH or postgresql://...
+    """
+    from escalade.scopes import Principal
+
+    with _opened(at) as runs:
+        found = runs.host.store.ticket(ticket)
+        whose = tenant or (runs.get(found.run_id).row().tenant if found is not None else "") or "default"
+        runs.answer(ticket, said, by=Principal(by, whose, frozenset(role or ())), edited=edited)
+    print_(f"{safe(ticket)}: answered by {safe(by)}")
+    return OK
+
+
 @app.command(sort_key=6)
 def prune(*, older_than: str, at: str = "escalade.yaml", status: Tags = None) -> int:
     """Forget runs that ended long ago, with all that they did.

@@ -9,9 +9,10 @@ before the first of a lower one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import Any
 
+from escalade.errors import StoreUnavailable
 from escalade.pipelines.durable.sql_store import Database
 
 LEVELS = 16
@@ -39,8 +40,8 @@ class Turns:
 
     def take(self, queue: str, tenant: str) -> int:
         """The number of a tenant's next run."""
+        self._make()
         with self._database.transaction() as connection:
-            self._make(connection)
             connection.execute(_LATEST, (queue, f"/{tenant}", 0))
             row = connection.execute(
                 "UPDATE turns SET number = 1 + CASE WHEN number > b.running THEN number ELSE b.running END "
@@ -56,14 +57,17 @@ class Turns:
             if number <= self._running.get(queue, 0):
                 return
             self._running[queue] = number
+        self._make()
         with self._database.transaction() as connection:
-            self._make(connection)
             connection.execute(_LATEST, (queue, "", number))
 
-    def _make(self, connection: Any) -> None:
-        if not self._made:
-            connection.execute(_TABLE)
-        self._made = True
+    def _make(self) -> None:
+        if self._made:
+            return
+        with contextlib.suppress(StoreUnavailable):  # somebody else makes it just now; or whoever asks next is told
+            with self._database.transaction() as connection:
+                connection.execute(_TABLE)
+            self._made = True
 
 
 def rank(priority: int, number: int) -> int:
