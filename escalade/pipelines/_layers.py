@@ -158,7 +158,7 @@ class Layers:
         scope = self._scope
         if scope is None:
             return contextlib.nullcontext()
-        budget = self._options.granted(scope)
+        budget = self._options.granted(scope, self._frame.base)
         return scopes.Entered(lambda: scope.narrow(name=self._path, budget=budget, optional=True))
 
     def _falls_back(self, error: Exception) -> bool:

@@ -67,9 +67,9 @@ class Options:
         """Does it need a scope of its own?"""
         return self.budget is not None or self.share is not None or self.principal is not None
 
-    def granted(self, scope: Scope) -> Money | None:
-        """What the node may spend, of what the scope has left now; None without a budget of its own."""
-        left = scope.left
+    def granted(self, scope: Scope, base: Money | None = None) -> Money | None:
+        """What the node may spend, of what the scope has left now, or of `base`; None without a budget of its own."""
+        left = scope.left if base is None else base
         if self.share is None or left is None:
             return self.budget
         return left.__class__(int(left * self.share))

@@ -25,6 +25,7 @@ from escalade.agents._sink import SINK, receiver_of
 from escalade.agents.lanes.priority import KEY as PRIORITY
 from escalade.agents.lanes.priority import RANK
 from escalade.errors import DeadlineExceeded, NoScope
+from escalade.money import Money
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
 from escalade.registry.idempotency import STEP, Step, step_path
@@ -48,10 +49,13 @@ class Frame:
     which they happen to finish; so each branch records into its own, and they are put together in the order of the
     branches. DSPy's global list, which nobody reads in order, is left alone. `step`: that of the node that this
     pipeline is, None for none. `journal`: what a durable run has finished. `failed`: a node has, which cancels the
-    others: one that was to begin in the same turn of the event loop must not begin.
+    others: one that was to begin in the same turn of the event loop must not begin. `base`: what shares of a budget are
+    shares of, where nodes start together; None for what is left.
     """
 
-    __slots__ = ("failed", "journal", "listeners", "of", "place", "root", "run_id", "scope", "step", "trace", "traced")
+    __slots__ = (
+        "base", "failed", "journal", "listeners", "of", "place", "root", "run_id", "scope", "step", "trace", "traced",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.scope = scope = scopes.current()
@@ -61,6 +65,7 @@ class Frame:
             scope.check_open()
             self.run_id, self.listeners = scope.run_id, scope.listeners
         self.place, self.root, self.failed = events.NOWHERE, False, False
+        self.base: Money | None = None
         self.of: int | None = None
         self.traced = telemetry.switch.tracer is not None
         if self.listeners or self.traced:
@@ -276,7 +281,7 @@ def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
     told = frame.listeners or frame.traced
     if not (options.narrows or options.own_scope or prepared.threaded or told):
         return None
-    budget = None if options.fallback is not None else options.granted(scope)
+    budget = None if options.fallback is not None else options.granted(scope, frame.base)
     # A thread can't be cancelled: give what it uses the node's timeout as deadline. With layers, each attempt has one.
     deadline = options.timeout if prepared.threaded and not options.layered else None
     return scope.narrow(

@@ -50,7 +50,7 @@ class FanOut(Pipeline):
 
     `branches`: a dict, or keywords. `concurrency`: how many run at once (default: all; those that block a thread: 64).
     `timeout`, `timeouts`: seconds, for each branch or by name (`join` too). `budgets`: by name, what a branch may
-    spend, as in `node`. `reduce`: a function (accumulated, name, result), async or not, in place of a join: folds each
+    spend, as in `node`; shares are of what is left when the branches start. `reduce`: a function (accumulated, name, result), async or not, in place of a join: folds each
     result as it arrives, beginning with a copy of `initial`; the result is the field `reduced`. `join=dspy.majority`
     takes a vote of the branches' results.
 
@@ -111,6 +111,7 @@ class FanOut(Pipeline):
         self._lenient = any(getattr(own, "optional", False) for own in self._options.values())
         self._plain = self._rule == ALL and reduce is None and not self._lenient
         self._keeps_time = self._rule.partial
+        self._shares = concurrency is None and any(own.share is not None for own in self._options.values())
         self._plan()
 
     def _limit(self, timeout: float | None, timeouts: Mapping[str, float], budgets: Mapping[str, Any]) -> None:
@@ -144,6 +145,8 @@ class FanOut(Pipeline):
         plan = self._ready(inputs)
         join = None if self.join is None else plan[JOIN]
         branches = [branch for branch in plan.values() if branch is not join]
+        if self._shares and frame.scope is not None:
+            frame.base = frame.scope.left
         if not self._plain:
             return await self._ruled(branches, join, inputs, frame)
         traces = [] if frame.trace is None else [frame.branch_trace() for _ in branches]
@@ -279,7 +282,7 @@ async def _joined(
     join: Prepared, inputs: dict[str, Any], named: dict[str, Any], present: dict[str, Any], frame: _run.Frame
 ) -> Any:
     """What the join makes of the branches' results. `present`: without those that have none."""
-    visible = {**inputs, **named}
+    visible, frame.base = {**inputs, **named}, None
     try:
         only = join.alone(visible)
         if only is not None and not join.module:  # a function of one parameter gets them all

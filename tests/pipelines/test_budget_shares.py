@@ -155,6 +155,26 @@ async def test_a_share_is_of_what_is_left_when_the_node_starts() -> None:
     assert limits == [50 * CENT, 40 * CENT, 27 * CENT]
 
 
+async def test_branches_that_start_together_share_the_same() -> None:
+    """A share of what was left when the fan-out began, whichever branch came first; the join of what is left then."""
+    limits: dict[str, Any] = {}
+
+    def spends(name: str) -> Any:
+        async def spend(x: int) -> int:
+            scope = escalade.scopes.require()
+            limits[name] = None if scope.left is None else int(scope.left)
+            scope.purse.reserve(10 * CENT).settle(10 * CENT)
+            return x
+
+        return spend
+
+    for rule in ({}, {"partial": True}, {"timeout": 5.0}):
+        branches = {name: node(spends(name), budget=0.25) for name in "abcd"}
+        with escalade.scope(budget="1.00"):
+            await FanOut(branches, join=node(spends("join"), budget=0.5), **rule).acall(x=1)
+        assert limits == {**dict.fromkeys("abcd", 25 * CENT), "join": 30 * CENT}
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9])
 async def test_branches_with_shares_can_pass_together_no_more_than_their_parent(share: float) -> None:
     """Three branches that may each take most of it: the parent's budget holds for them together."""
