@@ -155,7 +155,7 @@ def test_readers_and_writers_at_once(store: Store) -> None:
             for n in range(25):
                 store.write([Written(run.run_id, 1, StepRow(f"k{n}", n, "[]", b"1"))])
                 store.kept(run.run_id)
-        except BaseException as error:  # noqa: BLE001 - shown below
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(run,)) for run in runs]
