@@ -48,11 +48,11 @@ class FanOut(Pipeline):
     branch ended, why, after how long, at which cost is in `result.statuses`. As soon as too few can come it raises
     JoinFailed, which names what each branch raised. The time for a join is on top of `within`.
 
-    `branches`: a dict, or keywords. `concurrency`: how many run at once (default: all; those that block a thread: 64).
-    `timeout`, `timeouts`: seconds, for each branch or by name (`join` too). `budgets`: by name, what a branch may
-    spend, as in `node`; shares are of what is left when the branches start. `reduce`: a function (accumulated, name, result), async or not, in place of a join: folds each
-    result as it arrives, beginning with a copy of `initial`; the result is the field `reduced`. `join=dspy.majority`
-    takes a vote of the branches' results.
+    `branches`: a dict, or keywords. `concurrency`: how many run at once (default: all; those that block a thread:
+    64). `timeout`, `timeouts`: seconds, for each branch or by name (`join` too). `budgets`: by name, what a branch
+    may spend, as in `node`; shares are of what is left when the branches start. `reduce`: a function (accumulated,
+    name, result), async or not, in place of a join: folds each result as it arrives, beginning with a copy of
+    `initial`; the result is the field `reduced`. `join=dspy.majority` takes a vote of the branches' results.
 
     >>> async def shout(text: str) -> str:
     ...     return text.upper()
