@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from escalade.pipelines.joined import Joined
     from escalade.pipelines.joins import BranchStatus
     from escalade.pipelines.jsonl import JsonlEvents, read_events
+    from escalade.pipelines.live import live
     from escalade.pipelines.loop import Loop
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
@@ -361,6 +362,7 @@ __all__ = [
     "import_mcp",
     "import_openapi",
     "json_logs",
+    "live",
     "load_budgets",
     "load_config",
     "load_outcomes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sized
 from typing import Any, ClassVar
 
 import dspy
@@ -154,6 +154,7 @@ class Map(Pipeline):
         """Run the worker over the items by a rule, or where one can do without an item. `done`: takes what comes."""
         worker = self._plan()["worker"]
         items, shared = self._split(inputs)
+        frame.of = len(items) if isinstance(items, Sized) else None
         fields = _Fields(worker, self.item, shared)
 
         def start(index: int, item: Any, own: _run.Frame, trace: list[Any] | None) -> Coroutine[Any, Any, Any]:
@@ -174,6 +175,7 @@ class Map(Pipeline):
         """Run the worker over the items; their number."""
         worker = self._plan()["worker"]
         items, shared = self._split(inputs)
+        frame.of = len(items) if isinstance(items, Sized) else None
         fields = _Fields(worker, self.item, shared)
         direct = frame.direct(worker)
         traces: list[list[Any] | None] = []

@@ -545,3 +545,9 @@ def ask_people(runs: escalade.Runs) -> None:
         ask(draft="...")
     for question in runs.questions():
         runs.answer(question.ticket, "yes", by=escalade.Principal("ana"))
+
+
+def watching(pipeline: Chain) -> None:
+    """A live tree."""
+    with escalade.live(pipeline, lines=20), escalade.scope(listen=escalade.live()):
+        pipeline(q="q")
