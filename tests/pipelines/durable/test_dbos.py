@@ -278,9 +278,7 @@ def test_a_queue_that_cant_be_written_is_told_in_our_words(tmp_path):
     client.put("1.a", "default", 5, 1)
     with client._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE workflow_status")
-    with pytest.raises(
-        StoreUnavailable, match="the queue of runs can't be used: no such table"
-    ) as told:
+    with pytest.raises(StoreUnavailable, match="the queue of runs can't be used: no such table") as told:
         client.put("1.b", "default", 5, 1)
     assert "INSERT" not in str(told.value)
     client.close()

@@ -155,8 +155,10 @@ def _question(body):
     return text.split("[[ ## question ## ]]\n")[1].split("\n")[0]
 
 
-def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency=8, gap=(0.2, 1.5)):
-    """Execute `runs` runs by `workers` processes, one of which is killed, and started anew, `kills` times."""
+def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency=8):
+    """Execute `runs` runs by `workers` processes, one of which is killed, and started anew, `kills` times, at random
+    points of the whole.
+    """
     luck, begun = random.Random(seed), time.monotonic()
     os.environ["ESCALADE_USES"] = f"{folder}/uses.jsonl"
     with Timed() as server:
@@ -167,9 +169,11 @@ def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency
             started.start("report", run_id=f"run-{key}", key=key, principal=app.CLERK, budget="0.50")
         alive = [WorkerProcess(url, folder, **options) for _ in range(workers)]
         try:
-            for _ in range(kills):
-                victim = alive.pop(luck.randrange(len(alive))).ready()
-                time.sleep(luck.uniform(*gap))
+            calls = len(keys) * len(app.STEPS)
+            for point in sorted(luck.uniform(0.02, 0.9) * calls for _ in range(kills)):
+                until(lambda point=point: len(server.answers) >= point, 120)
+                time.sleep(luck.uniform(0, seconds))
+                victim = alive.pop(luck.randrange(len(alive)))
                 victim.kill()
                 alive.append(WorkerProcess(url, folder, **options))
             until(lambda: len(started.list(status=ENDED, limit=None)) == runs, 300)
