@@ -212,7 +212,7 @@ class Gathering:
     def _why(self) -> str:
         if self._late:
             return "time was up"
-        return "the others were enough" if self._verdict is Verdict.ENOUGH else "another branch had failed"
+        return "the others were enough" if self._verdict is Verdict.ENOUGH else "too many others had failed"
 
     # -- deciding
 
@@ -311,7 +311,7 @@ class Gathering:
 
     def _told(self, lost: Mapping[Any, BranchStatus]) -> str:
         number = self._tally.total or self.count
-        needed = f"{self._rule.fewest(number)} are needed ({self._rule})"
+        needed = f"{self._rule.fewest(number)} needed ({self._rule})"
         if self._rule.until is not None and not self._rule.partial:
             needed = "until= did not hold"
         first = sorted(lost.items(), key=lambda pair: pair[1].error is None)  # those that raised something

@@ -77,7 +77,7 @@ async def test_a_quorum_that_cannot_come_is_told_at_once() -> None:
     assert time.perf_counter() - began < 1
     assert list(caught.value.causes) == ["b", "c"]
     assert states(caught.value) == {"a": "cancelled", "b": "failed", "c": "failed", "d": "cancelled"}
-    assert str(caught.value).startswith("0 of 4 ended well, 3 are needed (quorum=3): b: failed after 0.0")
+    assert str(caught.value).startswith("0 of 4 ended well, 3 needed (quorum=3): b: failed after 0.0")
     assert "ValueError: one" in str(caught.value)
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -163,16 +163,16 @@ async def test_partial_ends_when_all_have() -> None:
 @pytest.mark.parametrize(
     ("least", "branches", "message"),
     [
-        (1, {"a": after(0, ValueError("x")), "b": after(0, ValueError("y"))}, "0 of 2 ended well, 1 are needed"),
+        (1, {"a": after(0, ValueError("x")), "b": after(0, ValueError("y"))}, "0 of 2 ended well, 1 needed"),
         (2, {"a": after(0), "b": after(0.01, ValueError("y")), "c": after(9)}, None),
-        (2, {"a": after(0), "b": after(9), "c": after(9)}, "1 of 3 ended well, 2 are needed"),
+        (2, {"a": after(0), "b": after(9), "c": after(9)}, "1 of 3 ended well, 2 needed"),
         (2, {"a": after(9), "b": after(0, ValueError("y")), "c": after(0, KeyError("z"))}, "0 of 3 ended well, 2"),
     ],
 )
 async def test_at_least_so_many(least: int, branches: dict[str, Any], message: str | None) -> None:
     """With fewer good results than `least` a partial result is an error, which lists all failures."""
     fan = FanOut(branches, partial=True, within=0.1, least=least)
-    with no_task_left(), pytest.raises(JoinFailed, match=message or "1 of 3 ended well, 2 are needed") as caught:
+    with no_task_left(), pytest.raises(JoinFailed, match=message or "1 of 3 ended well, 2 needed") as caught:
         await fan.acall()
     assert set(caught.value.statuses) == set(branches)
     empty = await FanOut(a=after(0, ValueError("x")), partial=True, least=0).acall()
@@ -372,7 +372,7 @@ async def test_a_map_ends_when_it_has_enough() -> None:
         result = await Map(odd, over="xs", first=3, concurrency=1).acall(xs=source())
     assert result.results == [1, None, 3, None, 5]
     assert (drawn, closed) == (5, [True])
-    with pytest.raises(JoinFailed, match=r"1 of 3 ended well, 2 are needed \(quorum=2\): \[1\]: failed"):
+    with pytest.raises(JoinFailed, match=r"1 of 3 ended well, 2 needed \(quorum=2\): \[1\]: failed"):
         await Map(odd, over="xs", quorum=2).acall(xs=[1, 2, 4])
 
 

@@ -93,7 +93,7 @@ async def test_when_all_fail_every_cause_is_told() -> None:
         ("b", "KeyError"),
     ]
     assert "a: failed after" in str(caught.value)
-    assert "0 of 2 ended well, 1 are needed" in str(caught.value)
+    assert "0 of 2 ended well, 1 needed" in str(caught.value)
 
 
 def node_error() -> Exception:
