@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from escalade import events
 from escalade.agents import _spans
@@ -16,6 +17,7 @@ from escalade.agents._bounds import check_bounded
 from escalade.agents._places import Nowhere, Standing, count, pause, slows
 from escalade.agents._route import Route, billed, blames, timed_out
 from escalade.registry.guard import Admission
+from escalade.registry.workers import Workers
 
 if TYPE_CHECKING:
     from dspy.lm15 import Request, Response
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from escalade.scopes import Scope
 
 T = TypeVar("T")
+
+_askers = Workers(limit=100_000)  # whoever asks waits in a thread of his own: those are what is limited
 
 
 class Asked(NamedTuple):
@@ -103,6 +107,32 @@ def _sent(request: Request, model: Model) -> Request:
     if config.max_tokens != allowed:
         config = _changed(config, max_tokens=allowed)
     return _changed(request, model=model.id, config=config)
+
+
+def answered(model: Model, scope: Scope, sent: Request) -> Response:
+    """`in_time` for a thread. Where there is a deadline, another thread asks (60 us) and is left when time is up: its
+    connection ends with the transport's own timeout, and the use is settled now. Without one, that timeout is enough.
+    """
+    if scope.deadline == math.inf:
+        return model.transport.complete(sent)
+    job = _askers.submit(partial(model.transport.complete, sent))
+    try:
+        return cast("Response", job.result(max(0.0, min(model.timeout, scope.time_left()))))
+    except TimeoutError as error:
+        if job.done():  # it is the transport's
+            raise
+        raise timed_out(scope, model, error) from error
+    finally:
+        if not job.done():
+            _askers.leave(job)
+
+
+def events_answered(model: Model, scope: Scope, sent: Request) -> Iterator[Any]:
+    """The stream's events for a thread. Given up between two events when the deadline has passed."""
+    for event in model.transport.stream(sent):
+        if scope.time_left() <= 0:
+            raise timed_out(scope, model, TimeoutError())
+        yield event
 
 
 async def in_time(model: Model, scope: Scope, sent: Request) -> Response:

@@ -8,7 +8,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
-from escalade.agents._asking import Asked, asked_of, booked, events_in_time, finished, in_time, metered, terms
+from escalade.agents._asking import (
+    Asked,
+    answered,
+    asked_of,
+    booked,
+    events_answered,
+    events_in_time,
+    finished,
+    in_time,
+    metered,
+    terms,
+)
 from escalade.agents._gateways import find_gateway
 from escalade.agents._kept import kept
 from escalade.agents._places import aplaced, placed
@@ -67,7 +78,9 @@ class Engine(_Engine):
     """The sync half of the pair."""
 
     def complete(self, request: Request) -> Response:
-        """One answer, by as many attempts as it takes. Raises lm15 errors, and refusals in DSPy's form."""
+        """One answer, by as many attempts as it takes, none of which outlasts the scope's deadline. Raises lm15 errors,
+        and refusals in DSPy's form.
+        """
         known = kept(self._gateway, self._model, request)
         return self._complete(request) if known is None else known.complete(self._complete)
 
@@ -81,7 +94,7 @@ class Engine(_Engine):
                     admit(model.resource, **terms(asked, place)) as use,
                     booked(use, asked, place),
                 ):
-                    return finished(asked, use, place, model.transport.complete(asked.sent))
+                    return finished(asked, use, place, answered(model, scope, asked.sent))
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             _sleep(wait)
@@ -103,7 +116,7 @@ class Engine(_Engine):
                     admit(model.resource, **terms(asked, place)) as use,
                     metered(use, asked, place) as meter,
                 ):
-                    for event in model.transport.stream(asked.sent):
+                    for event in events_answered(model, scope, asked.sent):
                         for shown in meter.saw(event):
                             begun = True
                             yield shown
@@ -118,7 +131,7 @@ class AsyncEngine(_Engine):
     """The async half of the pair."""
 
     async def complete(self, request: Request) -> Response:
-        """As `Engine.complete`; also ends an attempt at the model's timeout and at the scope's deadline."""
+        """As `Engine.complete`; also ends an attempt at the model's timeout."""
         known = kept(self._gateway, self._model, request)
         return await (self._complete(request) if known is None else known.acomplete(self._complete))
 
