@@ -159,11 +159,12 @@ class Gathering:
             with contextlib.ExitStack() as stack:
                 outer = frame.scope
                 if outer is not None:
-                    frame.scope = stack.enter_context(scopes.Entered(lambda: self._narrowed(outer, key), check=False))
+                    # It checks: a branch that swallowed a refusal for want of money has not ended well.
+                    frame.scope = stack.enter_context(scopes.Entered(lambda: self._narrowed(outer, key)))
                     purse = frame.scope.purse
                 result = await self._start(key, item, frame, trace)
-                if self._fold is not None and self._verdict is Verdict.GO_ON:
-                    await self._folded(self._fold, key, result)
+            if self._fold is not None and self._verdict is Verdict.GO_ON:
+                await self._folded(self._fold, key, result)
         except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001  # it becomes a status
             error = raised
         finally:

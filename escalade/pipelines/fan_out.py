@@ -108,7 +108,7 @@ class FanOut(Pipeline):
         if reduce is not None and join is not None:
             raise BadInput("join= and reduce= both make the result; leave out one")
         self.reduce, self.initial = reduce, initial
-        self._lenient = any(getattr(own, "optional", False) for own in self._options.values())
+        self._lenient = any(own.optional for own in self._options.values())
         self._plain = self._rule == ALL and reduce is None and not self._lenient
         self._keeps_time = self._rule.partial
         self._shares = concurrency is None and any(own.share is not None for own in self._options.values())
@@ -165,7 +165,7 @@ class FanOut(Pipeline):
         names = [branch.name for branch in branches]
         fields = [fields_of(branch, inputs) for branch in branches]  # what is missing is missing before anything runs
         fold = None if self.reduce is None else Fold(self.reduce, self.initial)
-        optional = frozenset(branch.name for branch in branches if getattr(branch.options, "optional", False))
+        optional = frozenset(branch.name for branch in branches if branch.options.optional)
         gathering = Gathering(
             frame, self._rule, _start, path=str, names=names, limit=self.concurrency or 0, optional=optional, fold=fold
         )

@@ -440,6 +440,25 @@ async def test_a_branch_without_money_is_a_failed_branch() -> None:
     assert here.purse.exhausted is not None
 
 
+async def test_a_swallowed_refusal_is_a_failed_branch() -> None:
+    """A branch that swallows BudgetExceeded, as DSPy's modules do, has not ended well, whatever it returns."""
+
+    async def swallows() -> str:
+        try:
+            scopes.require().purse.reserve(5 * CENT)
+        except BudgetExceeded:
+            return "as if nothing had happened"
+        return "paid"
+
+    async with scope(budget="0.03") as here:
+        result = await FanOut(a=swallows, b=after(0.01, "b"), quorum=1).acall()
+        assert states(result) == {"a": "failed", "b": "ok"}
+        assert isinstance(result.statuses["a"].error, BudgetExceeded)
+        assert here.purse.exhausted is None
+        result = await FanOut(a=node(swallows, optional=True), b=after(0.01, "b")).acall()
+        assert (result.a, states(result)["a"]) == (None, "skipped")
+
+
 async def test_timeouts_are_statuses() -> None:
     """A node's own timeout is told as such."""
     result = await FanOut(a=node(after(9), timeout=0.02), b=after(0.05), quorum=1).acall()
