@@ -82,7 +82,7 @@ class Map(Pipeline):
         )
         check_fold(reduce, initial)
         self.reduce, self.initial = reduce, initial
-        self._lenient = getattr(found.options, "optional", False)
+        self._lenient = found.options.optional
         self._plain = self._rule == ALL and not self._lenient
         self._keeps_time = self._rule.partial
         self._plan()
