@@ -9,7 +9,8 @@ import inspect
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 
 # Before anything imports litellm or DSPy: both read these once.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -49,16 +50,36 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Watch the event loop of every async test. Tests that repeat themselves a thousand times are not measured:
-    coverage doubles their time and learns nothing. The long ones come first: none is left to run alone at the end.
+    coverage doubles their time and learns nothing. Modules with long ones come first: none is left alone at the end.
     """
     for item in items:
-        if item.get_closest_marker("slow") or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        if item.get_closest_marker("slow") or _generates(item):
             item.add_marker("no_cover")
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("blocking")
             item.obj = _loop_watch.watched(item.obj, mark.args[0] if mark else _loop_watch.LIMIT_MS)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        items.sort(key=lambda item: -slow[item.path])
+
+
+def _generates(item: pytest.Item) -> bool:
+    """Is it a test of hypothesis, or one of its state machines?"""
+    return getattr(getattr(item, "obj", None), "is_hypothesis_test", item.name == "runTest")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Fixtures of such a test are not measured either: in some of them it does its work."""
+    coverage = item.config.pluginmanager.getplugin("_cov")
+    controller = getattr(coverage, "cov_controller", None) if item.get_closest_marker("no_cover") else None
+    if controller is None:
+        return (yield)
+    controller.pause()
+    try:
+        return (yield)
+    finally:
+        controller.resume()
 
 
 def pytest_collection_finish() -> None:

@@ -97,6 +97,7 @@ def test_demo_runs(capsys) -> None:
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_closed_pipe() -> None:
     """A reader that stops reading (`| head -1`) causes no traceback."""
     command = [sys.executable, "-m", "escalade", "compare"]
@@ -108,6 +109,7 @@ def test_closed_pipe() -> None:
         assert run.wait(timeout=60) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_demo_in_a_closed_pipe(options: tuple[str, ...]) -> None:
     """`escalade demo | head -2` ends quietly, although its story is told from within the run."""
@@ -121,6 +123,7 @@ def test_demo_in_a_closed_pipe(options: tuple[str, ...]) -> None:
         assert run.wait(timeout=60) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no full disk to write on")
 @pytest.mark.parametrize("command", [("compare", "--limit", "20"), ("compare", "--limit", "20", "--json"), ("demo",)])
 def test_full_disk(command: tuple[str, ...]) -> None:

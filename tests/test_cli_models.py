@@ -130,6 +130,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["lm15", "litellm"])
 def test_check_says_in_plain_words_what_is_wrong(tmp_path, server, monkeypatch, capsys, transport):
     """One call to each over HTTP, none retried, within one budget; the sentence names the variable, never the key."""

@@ -101,6 +101,7 @@ def execute(block: Block, page: Path, names: dict[str, Any]) -> None:
         exec(code, names)  # noqa: S102  # as above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block of the page runs, top to bottom, in an empty directory, and prints what the page shows."""

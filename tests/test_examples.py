@@ -54,6 +54,7 @@ def test_parallel_agents(run: Any) -> None:
     assert "8 plans" in text
 
 
+@pytest.mark.slow
 def test_record_and_replay(run: Any) -> None:
     """Only the recording pays; the replay compares four policies with the strongest rung."""
     names, text = run("record_and_replay.py")
@@ -81,6 +82,7 @@ def test_failover(run: Any) -> None:
     assert "try again in 60 s" in text
 
 
+@pytest.mark.slow
 def test_stress(run: Any) -> None:
     """Every query of every user is answered, within the budgets, and some by another provider or worse."""
     names, text = run("stress.py")

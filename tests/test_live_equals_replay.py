@@ -190,6 +190,7 @@ def test_live_climb_and_replay_agree(data):
         left = None if left is None else left - climb.cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Threshold(1.0), Agreement((0, 1), then=2), Budgeted(Threshold(1.0), "0.01")])
 def test_the_brake_of_a_run_is_replayed(policy):
     """Past 95 % of a run's budget nothing escalates any more, live and replayed, row by row and in columns."""

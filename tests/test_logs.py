@@ -163,6 +163,7 @@ def test_lines_and_spans_belong_together(stream: io.StringIO) -> None:
     assert {line["span_id"]: line["trace_id"] for line in lines(stream)} == spans
 
 
+@pytest.mark.slow
 def test_an_import_configures_nothing() -> None:
     """`import escalade`, and even a scope, change no logger's level and write no line."""
     code = (

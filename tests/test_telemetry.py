@@ -247,6 +247,7 @@ def test_a_processor_that_fails(breaks: str, caplog: pytest.LogCaptureFixture, m
     assert "the run goes on" in caplog.text
 
 
+@pytest.mark.slow
 def test_off_imports_nothing() -> None:
     """Until somebody asks, OpenTelemetry isn't even imported."""
     code = (

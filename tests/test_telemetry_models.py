@@ -331,6 +331,7 @@ def test_without_a_scope_of_ones_own(spans: InMemorySpanExporter) -> None:
     assert len({s.context.trace_id for s in spans.get_finished_spans()}) == 1
 
 
+@pytest.mark.slow
 async def test_tenants_never_mix(spans: InMemorySpanExporter) -> None:
     """1,000 runs of two tenants, interleaved on one loop and in threads: each is a trace of its own, all that it used
     is in it, and nothing else.

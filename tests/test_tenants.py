@@ -45,7 +45,9 @@ from escalade.registry.audit.reading import rows
 from escalade.registry.privacy.names import alias
 from escalade.scopes import current
 
-CALLS, TOGETHER = 10_000, 200
+pytestmark = pytest.mark.slow
+
+CALLS, TOGETHER = 4_000, 200
 WORDS = {"acme": "aardvark", "umbrella": "buzzard"}
 OTHER = {"acme": "buzzard", "umbrella": "aardvark"}
 PLACES = [
@@ -184,7 +186,7 @@ def watch(folder: Path) -> Watch:
 
 @pytest.fixture(scope="module")
 def house(folder: Path, watch: Watch) -> House:
-    """After the 10,000 calls, which alternate between the tenants."""
+    """After the 4,000 calls, which alternate between the tenants."""
     built = House(folder)
 
     async def calls(log: AuditLog) -> None:
@@ -198,7 +200,7 @@ def house(folder: Path, watch: Watch) -> House:
 
 
 def test_answers(house: House) -> None:
-    """All 10,000 answers have the word of the tenant who asked, and no model was told the other one's."""
+    """All 4,000 answers have the word of the tenant who asked, and no model was told the other one's."""
     assert house.answers == {tenant: {word: CALLS // 2} for tenant, word in WORDS.items()}
     assert not house.transport.told
 

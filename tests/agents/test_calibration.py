@@ -203,6 +203,7 @@ def _overconfident_program(world):
     )
 
 
+@pytest.mark.slow
 def test_a_program_is_calibrated_on_its_record():
     """An overconfident model escalates more once it is calibrated; the record, calibrated too, says so beforehand."""
     world = World(

@@ -157,6 +157,7 @@ def test_a_budget_that_is_too_small_holds_and_is_told(make, optimise):
     assert world.cost() <= run.spent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimise", OPTIMISERS, **by_name)
 def test_they_take_a_metric_of_quality_and_cost(optimise):
     """Compiled for quality less cost, a ladder doesn't score worse by it on unseen questions."""

@@ -638,6 +638,7 @@ def test_combined_asks_at_once():
     assert len(big.requests) == 3
 
 
+@pytest.mark.slow
 def test_a_fitted_combination_beats_its_parts():
     """Two independent signals, one of them overconfident: fitted, they are calibrated and order better than either."""
     world = World({"m": SimModel(0.5, calibration="overconfident")}, seed=6)
@@ -668,6 +669,7 @@ def test_a_fitted_combination_takes_the_usual_for_the_unknown():
     assert math.isnan(fitted.weighed({}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "area"), [(Verifier("sage"), NormalDist().cdf(3 / math.sqrt(2))), (Verifier("fool"), 0.5)]
 )
@@ -684,6 +686,7 @@ def test_the_simulated_judges_discern_as_they_are_said_to(source, area):
     assert auroc([a.confidence for a in attempts], right) == pytest.approx(area, abs=0.02)
 
 
+@pytest.mark.slow
 def test_simulated_log_probabilities_are_calibrated():
     """However much a model overstates in words, its log probabilities are honest: a truth to measure against."""
     world = World({"m": SimModel(0.5, calibration="overconfident")}, seed=5)

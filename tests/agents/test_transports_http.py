@@ -312,6 +312,7 @@ def test_top_k_reaches_litellm(server):
     assert server.requests[0]["body"]["top_k"] == 5
 
 
+@pytest.mark.slow
 def test_litellm_stays_at_home():
     """Left alone, litellm asks GitHub for its price map when it is imported; the transport's import of it doesn't."""
     code = (

@@ -226,6 +226,7 @@ class TestConfidence:
         right, wrong = ([c for c, ok in said if ok is wanted] for wanted in (True, False))
         assert statistics.mean(right) > statistics.mean(wrong) + 0.15
 
+    @pytest.mark.slow
     def test_miscalibrated(self):
         """An overconfident model says more than it keeps, an underconfident one less, a number shifts by that much."""
         gap = {}
@@ -297,6 +298,7 @@ class TestChance:
         assert runs[0] == runs[1]
         assert runs[0] != runs[2]
 
+    @pytest.mark.slow
     def test_same_in_another_process(self):
         """Nothing hangs on Python's own hash seed."""
         code = (

@@ -70,6 +70,7 @@ def plain() -> dspy.Module:
     return dspy.Predict("question -> answer")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("compile_", [bootstrap, mipro, gepa])
 def test_there_is_something_to_gain(compile_):
@@ -81,6 +82,7 @@ def test_there_is_something_to_gain(compile_):
     assert _plain(state) == _plain(again[2])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("compile_", [bootstrap, mipro, gepa])
@@ -94,6 +96,7 @@ def _plain(state: dict[str, Any]) -> str:
     return json.dumps(state, sort_keys=True, default=str)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_instructions_hold_a_hint():
     """What MIPROv2 and GEPA find is what the world documents: one of its hints, in the instructions."""

@@ -25,6 +25,7 @@ needs_mmlu = pytest.mark.skipif(not figures.MMLU.is_dir(), reason="needs ../shar
 FOUND = world(300)
 
 
+@pytest.mark.slow
 def test_compared_by_name() -> None:
     """Each learned family is a row, marked as fitted; scores have router metrics."""
     found = compare(FOUND, LEARNED, metrics=True)
@@ -63,6 +64,7 @@ def test_held_out_scores_never_saw_their_question(fitted) -> None:
     assert not np.array_equal(before[fold != 0], after[fold != 0])
 
 
+@pytest.mark.slow
 def test_labels_without_a_pattern_give_no_gain() -> None:
     """On shuffled labels the score out of fold is worth what a random one is: nothing leaks."""
     rng = np.random.default_rng(0)
@@ -137,6 +139,7 @@ def test_question_alone(labels: str) -> None:
     assert gain >= figures.FLOORS.get((labels, "question"), 0.54)
 
 
+@pytest.mark.slow
 @needs_texts
 def test_nearest_questions() -> None:
     """KNN on the same pair: better than chance."""
@@ -156,6 +159,7 @@ def test_answers_in_view(labels: str, seen: str) -> None:
     assert found >= figures.FLOORS[labels, seen]
 
 
+@pytest.mark.slow
 @needs_mmlu
 def test_answers_in_view_on_mmlu_pro() -> None:
     """Llama 3, 8B to 70B, with the answer of another small model in view; all calls are priced."""

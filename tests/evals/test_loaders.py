@@ -180,6 +180,7 @@ def test_errors_name_the_line_of_the_file(tmp_path) -> None:
         load_outcomes(f"long:{path}")
 
 
+@pytest.mark.slow
 def test_large_tables_are_quick(tmp_path) -> None:
     """350,000 lines with a hole are refused in time that grows with their number; the better of two."""
 

@@ -228,6 +228,7 @@ def test_a_thread_that_was_left_has_its_place_until_it_ends() -> None:
 # ----------------------------------------------------------------------------------------------------------------- once
 
 
+@pytest.mark.slow
 def test_stragglers_write_once() -> None:
     """`dspy.Parallel(timeout=...)` starts a slow item again: the tool that writes has run once, and both attempts have
     its result.

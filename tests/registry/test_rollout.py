@@ -378,6 +378,7 @@ def test_a_worse_version_is_taken_back(fails: float, slow: float, cost: float, w
         assert registry.resolve("a", "1.1.0").spec.version == "1.1.0", "a pin still gets it"
 
 
+@pytest.mark.slow
 def test_a_version_that_is_no_worse_stays() -> None:
     """Of 200 rollouts of equal versions, looked at five times each, at most about alpha are taken back; a version that
     is a little slower, within what is tolerated, is hardly ever.

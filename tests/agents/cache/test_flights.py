@@ -231,6 +231,7 @@ def _until(what: Any, limit: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_processes_make_one_call(tmp_path: Path) -> None:
     """Four processes that ask the same at once make one call, sync and async."""
     workers = _workers(tmp_path, 4, 1.0)

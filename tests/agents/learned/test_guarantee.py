@@ -68,6 +68,7 @@ def test_the_promise_is_worth_something() -> None:
     assert np.median(chosen) > allowed / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["recorded", "regraded"])
 def test_the_promise_holds_on_the_bundled_data(labels: str) -> None:
     """Fitted on one half, calibrated on resamples of the other, which is the population."""

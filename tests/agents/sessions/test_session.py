@@ -329,6 +329,7 @@ def test_time_to_live(store):
     assert "two" not in prompts(model)[2]
 
 
+@pytest.mark.slow
 def test_what_expired_is_swept_by_others(store, tmp_path):
     """Nobody has to ask for it: what expired is deleted while other sessions are written."""
     gone, _ = talk(["zanzibar"], store=store, ttl=10)

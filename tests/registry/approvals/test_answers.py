@@ -188,6 +188,7 @@ def test_the_same_call_again_asks_nobody(function: Any, use: Use) -> None:
     assert [request.id for request in at.requests()] == [approval]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [charge, acharge], ids=["sync tool", "async tool"])
 def test_stragglers_ask_nobody(function: Any) -> None:
     """`dspy.Parallel(timeout=...)` starts a slow item again, while the first attempt runs: it waits for that one."""

@@ -139,6 +139,7 @@ def test_stripped_signatures(tmp_path: Path) -> None:
     assert sum("not signed" in str(one) for one in found.findings) == len(bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "env:AUDIT_KEY"])
 def test_each_byte_of_an_anchor(tmp_path: Path, key: str | None) -> None:
     """Each byte of an anchor file: changed, it is found."""

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -44,6 +45,7 @@ def calls(path: Path, event: str) -> list[str]:
     return [row.call for row in rows(path) if row.event == event]
 
 
+@pytest.mark.slow
 def test_killed(tmp_path: Path) -> None:
     """Killed in the middle, five times: the log verifies, every acknowledged intent is there, the gap is visible."""
     path, place, chance = tmp_path / "audit.sqlite", tmp_path / "anchor", random.Random(11)
@@ -69,6 +71,7 @@ def test_killed(tmp_path: Path) -> None:
     assert (last.ok, last.unanchored) == (True, 0)  # what the killed ones didn't bring, the next one brought
 
 
+@pytest.mark.slow
 def test_processes(tmp_path: Path) -> None:
     """Four processes write to one file, one of them is killed: one chain, every row of the others, one anchor."""
     path, place = tmp_path / "audit.sqlite", tmp_path / "anchor"

@@ -261,6 +261,7 @@ def test_impatience(tmp_path: Path) -> None:
     assert verify(log.path).ok
 
 
+@pytest.mark.slow
 def test_many_threads(tmp_path: Path) -> None:
     """64 threads, each waiting for the disk: every row is there, each thread's in its order, far fewer commits."""
     path = tmp_path / "audit.sqlite"
@@ -292,6 +293,7 @@ def test_many_threads(tmp_path: Path) -> None:
     assert commits < found.rows / 4
 
 
+@pytest.mark.slow
 def test_back_pressure(tmp_path: Path) -> None:
     """A full queue holds callers back, and refuses them in the end; nothing that was accepted is lost."""
     with AuditLog(tmp_path / "audit.sqlite", capacity=50, patience=0.3) as log:

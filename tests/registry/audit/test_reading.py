@@ -202,6 +202,7 @@ def test_read_only_media(log: Path) -> None:
         folder.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_verified_while_it_is_written(tmp_path: Path) -> None:
     """Verification sees one state of a log that others write to, with anchors that are never ahead of it."""
     from escalade.registry.audit.verify import verify

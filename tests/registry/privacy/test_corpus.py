@@ -29,6 +29,7 @@ def outcomes(regions: tuple[str, ...]) -> tuple[Counter[str], Counter[str], list
     return right, wrong, texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("regions", [(), REGIONS], ids=["built-in", "phonenumbers"])
 def test_recall_and_precision(kind: str, regions: tuple[str, ...]) -> None:

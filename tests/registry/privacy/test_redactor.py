@@ -49,6 +49,7 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
     assert not twice.counts
 
 
+@pytest.mark.slow
 def test_one_look_is_enough_where_it_is_taken_to_be() -> None:
     """A second look is left out where a find stands on its own; on 20,000 random mixtures it would find nothing."""
     rng, redactor = random.Random(5), Redactor(regions=())
@@ -251,6 +252,7 @@ class TestTime:
                 break
         assert min(ratios) < 3, ratios
 
+    @pytest.mark.slow
     def test_worst(self) -> None:
         """No text of 100 KB takes more than a second."""
         redactor = Redactor()

@@ -67,6 +67,7 @@ def command(shop: Path, *more: str) -> list[str]:
     return ["-c", run, *files, *more]
 
 
+@pytest.mark.slow
 def test_over_http(shop: Path) -> None:
     """Two clients with tokens: each sees his tools, budgets hold across them, and all of it is in the audit log."""
     port = free_port()
@@ -116,6 +117,7 @@ def until_it_listens(port: int) -> None:
     raise AssertionError("it never listened")
 
 
+@pytest.mark.slow
 async def test_over_stdio(shop: Path) -> None:
     """The client starts the command, and is the user that the command names."""
     parameters = StdioServerParameters(

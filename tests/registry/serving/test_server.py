@@ -505,6 +505,7 @@ ToolServer(Registry([search, charge]), access=policy, principal=Principal("ana",
 """
 
 
+@pytest.mark.slow
 async def test_stdio(tmp_path: Path) -> None:
     """Over pipes, whoever started the process is the one principal."""
     script = tmp_path / "serve.py"

@@ -136,6 +136,7 @@ def test_terms_of_the_manifest_are_for_its_own_tools(folder: Path, server: McpSe
     assert (spec.side_effects, spec.owner) == ("irreversible", "partner")
 
 
+@pytest.mark.slow
 def test_a_whole_server_over_stdio(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A manifest that names a command doesn't allow it; with "*", all that was accepted is there."""
     write(folder, {"files": {"command": COMMAND, "tools": "*"}})
