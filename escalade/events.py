@@ -110,9 +110,7 @@ class RunCancelled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStarted(Event):
-    """A node begins to work; time spent in a queue for a free place is over. `of`: how many items the map has, whose
-    item this is; None for unknown, and for any other node. `tags`: its words, with blanks between.
-    """
+    """A node begins to work. `of`: how many items its map has, None for unknown. `tags`: words, with blanks between."""
 
     of: int | None = None
     tags: str = ""
