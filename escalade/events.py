@@ -149,6 +149,19 @@ class NodeSkipped(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BranchesJoined(Event):
+    """A fan-out, a map or a race with a rule has ended; branches that weren't needed have been cancelled. `verdict`:
+    enough or impossible. `late`: time was up. `good`: so many ended well. `missing`: the first hundred others, name ->
+    failed, timeout, cancelled, skipped.
+    """
+
+    verdict: str
+    good: int
+    late: bool = False
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRetried(Event):
     """A node failed and is run again, as attempt `attempt` (2 is the first retry), after a `pause` in seconds."""
 
