@@ -2,6 +2,7 @@
 
 from escalade.events import (
     Answered,
+    BranchesJoined,
     Escalated,
     Event,
     NodeCancelled,
@@ -31,6 +32,7 @@ from escalade.events import (
 
 __all__ = [
     "Answered",
+    "BranchesJoined",
     "Escalated",
     "Event",
     "NodeCancelled",
