@@ -117,7 +117,7 @@ class House:
         self.answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def _tool(self) -> Any:
-        @tool(name="kb.lookup", side_effects="read", cache=60, cost="0.001")
+        @tool(name="kb.lookup", side_effects="read", cache=3_600, cost="0.001")
         async def lookup(topic: str) -> str:
             """What is known of it."""
             self.cached[tenant_here()] += 1

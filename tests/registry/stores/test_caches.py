@@ -24,6 +24,7 @@ from escalade.registry.journal import Journal
 from escalade.registry.stores.disk_cache import MEBIBYTE
 from escalade.registry.stores.postgres_cache import PostgresCache
 from escalade.registry.stores.redis_cache import RedisCache
+from tests import _forks
 from tests._house import ROOT
 from tests.servers.redis_server import RedisServer
 
@@ -247,7 +248,7 @@ def test_a_writer_is_not_waited_for_long(tmp_path: Path, caplog: pytest.LogCaptu
         late = DiskCache(tmp_path / "cache", rest=0.0)
         with pytest.raises(StoreUnavailable):
             late.get("k")
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5, "diskcache by itself waits 60 s"
         usage = registry.usage()[0]
         assert (usage.calls, dict(usage.answered), usage.cache_failures) == (2, {"cache": 1}, 1)
         assert "counts as a miss" in caplog.text
@@ -268,7 +269,7 @@ def test_a_disk_that_failed_is_left_alone(tmp_path: Path) -> None:
     for number in range(20):
         with pytest.raises(StoreUnavailable):
             cache.set(str(number), b"1", 60.0)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3, "each by itself waits 0.2 s"
     other.execute("ROLLBACK")
     other.close()
     time.sleep(0.6)
@@ -344,19 +345,33 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
     assert [process.wait(60) for process in crowd] == [0] * 4
 
 
+FORKS = """
+import sys, threading
+from escalade import DiskCache
+from tests._forks import in_child
+
+def ask():
+    while True:
+        other.set("c", b"3", 60.0)
+        other.get("c")
+
+def child():
+    assert cache.get("a") == b"1"
+    cache.set("b", b"2", 60.0)
+    assert len(cache._inherited) == 1
+
+cache, other = DiskCache(sys.argv[1]), DiskCache(sys.argv[2])
+cache.set("a", b"1", 60.0)
+threading.Thread(target=ask, daemon=True).start()
+in_child(child)
+assert cache.get("b") == b"2"
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_children_have_connections_of_their_own(tmp_path: Path) -> None:
     """A fork shares the folder and nothing else."""
-    cache = DiskCache(tmp_path / "cache")
-    cache.set("a", b"1", 60.0)
-    child = os.fork()
-    if child == 0:
-        fine = cache.get("a") == b"1"
-        cache.set("b", b"2", 60.0)
-        os._exit(0 if fine and len(cache._inherited) == 1 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert cache.get("b") == b"2"
+    _forks.run(FORKS, tmp_path / "cache", tmp_path / "other")
 
 
 # ---------------------------------------------------------------------------------------------------------------- redis
