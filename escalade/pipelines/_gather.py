@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import itertools
 import math
 from collections.abc import AsyncIterable, Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,9 @@ many."""
 
 TOLD = 10
 """Branches that the message of a failure names."""
+
+SHOWN = 100
+"""Branches that the event of a join names."""
 
 Start = Callable[[Any, Any, _run.Frame, list[Any] | None], Coroutine[Any, Any, Any]]
 
@@ -288,10 +292,18 @@ class Gathering:
             self.statuses = {key: self.statuses.get(key) or self._never(key) for key in keys}
             if self._frame.trace is not None:
                 self._frame.merge([self._traces.get(key) for key in keys if self.statuses[key].ok])
+        self._tell()
         if self._error is not None:
             raise self._error
         if self._verdict is Verdict.IMPOSSIBLE:
             raise self._failure()
+
+    def _tell(self) -> None:
+        if self._frame.listeners:
+            lost = ((self._path(key), status.state) for key, status in self.statuses.items() if not status.ok)
+            missing = dict(itertools.islice(lost, SHOWN))
+            verdict, good = self._verdict.value, self._tally.good
+            self._frame.tell(events.BranchesJoined, "", verdict=verdict, good=good, late=self._late, missing=missing)
 
     def _never(self, key: Any) -> BranchStatus:
         why = f"{self._why()} before it began"
