@@ -23,6 +23,7 @@ from escalade.pipelines.events import Event, NodeFailed, NodeStarted, Progress, 
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.jsonl import WAITING, JsonlEvents, as_json, read_events
 from escalade.pipelines.map import Map
+from tests import _forks
 
 HEAD: dict[str, Any] = {"seq": 1, "time": 2.5, "run_id": "r", "call": 3, "path": "a/b[1]"}
 
@@ -156,19 +157,27 @@ def test_events_that_no_disk_could_take_are_counted(tmp_path: Path) -> None:
     assert sum(1 for _ in read_events(log.path)) == WAITING + 1500 - log.lost
 
 
+FORKS = """
+import sys
+from tests._forks import in_child
+from tests.pipelines.test_jsonl import HEAD, JsonlEvents, NodeStarted
+
+def child():
+    log(NodeStarted(**{**HEAD, "seq": 2}))
+    log.close()
+
+log = JsonlEvents(sys.argv[1])
+log(NodeStarted(**HEAD))
+in_child(child)
+log.close()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_that_forks_goes_on_writing(tmp_path: Path) -> None:
     """The child has no thread of the parent's; it writes its own lines, and the parent's are there once."""
-    log = JsonlEvents(tmp_path / "e.jsonl")
-    log(NodeStarted(**HEAD))
-    child = os.fork()
-    if child == 0:
-        log(NodeStarted(**{**HEAD, "seq": 2}))
-        log.close()
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    log.close()
-    assert sorted(e.seq for e in read_events(log.path)) == [1, 2]
+    _forks.run(FORKS, tmp_path / "e.jsonl")
+    assert sorted(e.seq for e in read_events(tmp_path / "e.jsonl")) == [1, 2]
 
 
 plain = st.recursive(

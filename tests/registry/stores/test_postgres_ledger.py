@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import subprocess
@@ -21,6 +20,7 @@ from escalade.registry.stores.postgres import Server
 from escalade.registry.stores.postgres_ledger import PostgresLedger
 from escalade.registry.stores.postgres_wire import _line
 from escalade.scopes import Principal
+from tests import _forks
 from tests._house import ROOT
 from tests.servers.postgres_server import PASSWORD, USER, PostgresServer
 
@@ -215,28 +215,35 @@ def test_a_database_that_was_emptied(postgres: PostgresServer, postgres_url: str
     assert used(ledger) == (10, 0, 0)
 
 
+FORKS = """
+import gc, sys
+from tests._forks import in_child
+from tests.registry.stores.test_postgres_ledger import ANA, BUDGET, ledger_at, used
+
+def child():
+    global hold
+    ledger.purse(ANA).reserve(10).settle(10)
+    hold.settle(1)
+    del hold
+    gc.collect()
+    assert ledger.store.server.ask("SELECT pg_backend_pid()") != session
+    assert used(ledger) == (10, 60, 0)
+
+ledger = ledger_at(sys.argv[1], BUDGET)
+hold = ledger.purse(ANA).reserve(60)
+session = ledger.store.server.ask("SELECT pg_backend_pid()")
+in_child(child)
+assert ledger.store.server.ask("SELECT pg_backend_pid()") == session, "nobody closed it"
+assert used(ledger) == (10, 60, 0)
+hold.settle(20)
+assert used(ledger) == (30, 0, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_leaves_its_parents_money_and_connection_alone(postgres_url: str) -> None:
     """A child has the parent's objects: collecting them settles nothing, and it talks by a connection of its own."""
-    ledger = ledger_at(postgres_url, BUDGET)
-    hold = ledger.purse(ANA).reserve(60)
-    session = ledger.store.server.ask("SELECT pg_backend_pid()")
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            ledger.purse(ANA).reserve(10).settle(10)
-            hold.settle(1)
-            del hold
-            gc.collect()
-            own = ledger.store.server.ask("SELECT pg_backend_pid()") != session
-            code = 0 if own and used(ledger) == (10, 60, 0) else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert ledger.store.server.ask("SELECT pg_backend_pid()") == session, "nobody closed it"
-    assert used(ledger) == (10, 60, 0)
-    hold.settle(20)
-    assert used(ledger) == (30, 0, 0)
+    _forks.run(FORKS, postgres_url)
 
 
 def test_the_servers_clock_counts(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
