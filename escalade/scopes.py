@@ -77,6 +77,7 @@ class _Life:
 
     closed: bool = False
     truncated: int = 0
+    partial: int = 0
     unpriced: int = 0
 
 
@@ -211,6 +212,20 @@ class Scope:
         while scope is not None:
             scope._life.truncated += 1
             scope = scope.parent
+
+    def note_partial(self) -> None:
+        """A result is less than it could be: a branch is missing, a step was left out, a fallback stood in; counted
+        here and in all outer scopes.
+        """
+        scope: Scope | None = self
+        while scope is not None:
+            scope._life.partial += 1
+            scope = scope.parent
+
+    @property
+    def partial(self) -> int:
+        """Results so far that are less than they could be."""
+        return self._life.partial
 
     @property
     def truncated(self) -> int:

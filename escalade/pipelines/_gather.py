@@ -297,6 +297,15 @@ class Gathering:
             raise self._error
         if self._verdict is Verdict.IMPOSSIBLE:
             raise self._failure()
+        if self._frame.scope is not None and self._lacks():
+            self._frame.scope.note_partial()
+
+    def _lacks(self) -> bool:
+        """Is it less than what was asked for?"""
+        rule, good = self._rule, self._tally.good
+        if rule.until is not None:
+            return self._late
+        return good < (self.count if rule.needs is None else rule.needs)
 
     def _tell(self) -> None:
         if self._frame.listeners:

@@ -144,6 +144,8 @@ class Layers:
             if not self._falls_back(error):
                 raise
             self._fell_back = True
+            if self._scope is not None:
+                self._scope.note_partial()
             self._tell(events.NodeFellBack, fallback=fallback.shown, error=_errors.text(error))
             try:  # in here, so that the failure of a fallback shows what it was to stand in for, as its context
                 return await self._stand_in(fallback, _fields_of(fallback, self._fields))

@@ -107,6 +107,8 @@ def _left_out(name: str, error: BaseException, frame: _run.Frame) -> bool:
         return False
     frame.failed = False  # nothing that is to be kept from beginning
     frame.tell(events.NodeSkipped, name, why=text(error))
+    if frame.scope is not None:
+        frame.scope.note_partial()
     return True
 
 

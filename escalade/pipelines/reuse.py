@@ -107,14 +107,14 @@ def codec_of(targets: list[Any], types: tuple[type, ...]) -> Codec:
 
 
 def whole(result: Any, scope: Scope | None) -> bool:
-    """Is it a result that another call may have? `scope`: of this node alone. Branches that were cancelled, since
-    others were enough, are no loss.
+    """Is it a result that another call may have? `scope`: of this node alone, which knows about all in it. Branches
+    that were cancelled, since others were enough, are no loss.
     """
-    if scope is not None and scope.truncated:
-        return False
+    if scope is not None:
+        return not scope.truncated and not scope.partial
     if not isinstance(result, Joined) or result._winner is not None:
         return True
-    return all(status.state in {"ok", "cancelled"} for status in result.statuses.values())
+    return all(status.error is None and status.state != "timeout" for status in result.statuses.values())
 
 
 async def joined(

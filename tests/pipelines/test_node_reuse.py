@@ -25,6 +25,7 @@ from escalade import (
     NodeCache,
     NodeError,
     Principal,
+    Race,
     Roles,
     events,
     node,
@@ -161,11 +162,17 @@ async def test_what_is_not_whole_is_not_kept() -> None:
         raise ValueError(x)
 
     some = FanOut(good=stands_in, bad=late, partial=True)
+    first_of_all = Chain(all=some, told=lambda good: good)
+    without = Chain(a=stands_in, b=node(late, optional=True))
+    spared = Chain(a=node(late, fallback=stands_in))
     for made in (
         node(fails, cache=fresh()),
         node(cut_off, cache=fresh()),
         node(fails, cache=fresh(), fallback=stands_in),
         node(some, cache=fresh()),
+        node(first_of_all, cache=fresh()),
+        node(without, cache=fresh()),
+        node(spared, cache=fresh()),
     ):
         calls.clear()
         pipeline = Chain(a=made)
@@ -176,6 +183,27 @@ async def test_what_is_not_whole_is_not_kept() -> None:
                 except NodeError:
                     assert made.target is fails
         assert calls == [1, 1], made
+
+
+async def test_races_are_whole() -> None:
+    """Who lost because another was enough is not missing."""
+    calls = []
+
+    async def quick(x: int) -> int:
+        calls.append(x)
+        return x
+
+    async def slow(x: int) -> int:
+        await asyncio.sleep(9)
+        return x
+
+    for pipeline in (Race(a=quick, b=slow), FanOut(a=quick, b=slow, first=1)):
+        calls.clear()
+        kept = Chain(a=node(pipeline, cache=NodeCache(MemoryCache())))
+        for _ in range(2):
+            with escalade.scope():
+                await kept.acall(x=1)
+        assert calls == [1]
 
 
 async def test_what_is_not_plain_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
