@@ -13,7 +13,7 @@ from typing import Any
 
 from escalade.pipelines._errors import join
 from escalade.pipelines._fields import NOTHING, UNKNOWN, Gives, Takes
-from escalade.pipelines._types import Record, fits, shown, union
+from escalade.pipelines._types import Record, fits, narrower, shown, union
 
 ERROR, WARNING = "error", "warning"
 
@@ -120,7 +120,7 @@ class Ledger:
 
     def _compare(self, node: str, name: str, wanted: Any, origin: Origin, *, converts: bool) -> None:
         if fits(origin.type, wanted, converts=converts):
-            if origin.type is Any:
+            if not origin.giver and narrower(wanted, origin.type) and (origin.converts or not converts):
                 origin.type, origin.taker, origin.converts = wanted, node, converts
             return
         head = f"node {node!r} takes {name!r} as {shown(wanted)}, but"

@@ -51,6 +51,16 @@ def fits(given: Any, wanted: Any, *, converts: bool = False) -> bool:
         return True
 
 
+def narrower(one: Any, than: Any) -> bool:
+    """Does a type say more than another, that it fits?"""
+    if one is Any or than is Any:
+        return one is not Any
+    if isinstance(one, Items) or isinstance(than, Items):
+        return isinstance(than, Items) and (not isinstance(one, Items) or narrower(one.item, than.item))
+    mine, others = alternatives(one), alternatives(than)
+    return len(mine) < len(others) and all(part in others for part in mine)
+
+
 def union(found: Iterable[Any]) -> Any:
     """The type of a value that has one of several types."""
     distinct: list[Any] = []
@@ -125,6 +135,8 @@ def _fits(given: Any, wanted: Any, converts: bool) -> bool:  # noqa: FBT001, PLR
         return any(fits(given, one, converts=converts) for one in get_args(wanted))
     if isinstance(wanted, Items):
         return _items_fit(given, wanted, converts)
+    if isinstance(given, Items):
+        return _items_fit(wanted, given, converts)
     if isinstance(given, Record):
         return _record_fits(given, wanted, converts)
     if get_origin(given) is Literal:
@@ -177,9 +189,12 @@ def _items_fit(given: Any, wanted: Items, converts: bool) -> bool:  # noqa: FBT0
     cls = get_origin(given) or given
     if get_origin(given) is Literal or typing.is_typeddict(cls) or issubclass(cls, (*_FEW, Mapping)):
         return False
-    item = _element(given)
-    fields = typing.is_typeddict(item) or (isinstance(item, type) and issubclass(item, (dict, dspy.Example)))
-    return bool(fields) or fits(item, wanted.item, converts=converts)
+    return all(_has_fields(item) or fits(item, wanted.item, converts=converts) for item in _items(given))
+
+
+def _has_fields(item: Any) -> bool:
+    cls = get_origin(item) or item
+    return isinstance(cls, type) and (typing.is_typeddict(cls) or issubclass(cls, (dict, dspy.Example)))
 
 
 def _classes_fit(given: Any, wanted: Any, converts: bool) -> bool:  # noqa: FBT001, PLR0911 (as above)
@@ -207,7 +222,7 @@ def _dicts_fit(have: Any, want: Any) -> bool:
 
 def _converted(given: Any, wanted: Any, have: Any, want: Any) -> bool:
     """Would pydantic take some value of class `have`?"""
-    if issubclass(want, str):
+    if issubclass(want, _TEXT):
         return True  # a model is shown anything as text
     if issubclass(want, (*_MANY, dict)):
         wrong = (*_FEW, *_MANY) if issubclass(want, dict) else (*_FEW, Mapping)
@@ -244,7 +259,7 @@ def _parts_fit(given: Any, wanted: Any, converts: bool) -> bool:  # noqa: FBT001
         inner = get_args(given)
         return len(inner) != 2 or all(fits(a, b, converts=converts) for a, b in zip(inner, parts, strict=True))
     if issubclass(want, collections.abc.Iterable):
-        return fits(_element(given), parts[0], converts=converts)
+        return all(fits(item, parts[0], converts=converts) for item in _items(given))
     return True
 
 
@@ -253,17 +268,16 @@ def _tuple_fits(given: Any, parts: tuple[Any, ...], converts: bool) -> bool:  # 
     if (get_origin(given) or given) is tuple and inner and inner[-1] is not ...:
         same = len(inner) == len(parts)
         return same and all(fits(a, b, converts=converts) for a, b in zip(inner, parts, strict=True))
-    return all(fits(_element(given), one, converts=converts) for one in parts)
+    return all(fits(item, one, converts=converts) for item in _items(given) for one in parts)
 
 
-def _element(given: Any) -> Any:
-    """The type of the items of what is iterated."""
+def _items(given: Any) -> tuple[Any, ...]:
+    """The types of the items of what is iterated: of a tuple several."""
     have, inner = get_origin(given) or given, get_args(given)
     if issubclass(have, str):
-        return str
-    if not inner or not issubclass(have, (collections.abc.Iterable, collections.abc.AsyncIterable)):
-        return int if issubclass(have, (bytes, bytearray)) else Any
-    if have is tuple:
-        return inner[0] if inner[-1] is ... else union(inner)
-    standard = have.__module__ in ("builtins", "collections", "collections.abc")
-    return inner[0] if standard else Any
+        return (str,)
+    if have.__module__ not in ("builtins", "collections", "collections.abc"):
+        return (Any,)
+    if have is tuple and inner:
+        return inner[:1] if inner[-1] is ... else inner
+    return (inner or (int if issubclass(have, (bytes, bytearray)) else Any,))[:1]

@@ -21,7 +21,8 @@ class Chain(Pipeline):
 
     Each step takes, by name, what it wants of the fields that are visible: the chain's inputs, and then what each step
     returned, the later hiding the earlier. A step that returns a Prediction, an Example or a dict adds its fields; a
-    bare value becomes a field with the step's name, and is also what a next step gets for its one missing field.
+    bare value becomes a field with the step's name, and, unless it is None, what a next step gets for its one missing
+    field.
     Of a dataclass or a pydantic model that a step returned, the fields are visible besides. Returns the last step's
     result, as a Prediction. An `optional` step that fails is left out, where no later one needs what it gives.
 
@@ -91,7 +92,7 @@ class Chain(Pipeline):
             else:
                 given = _node.fields_of(result)
                 visible.update(_bare(name, result) if given is None else given)
-                before, bare = name, given is None
+                before, bare = name, given is None and result is not None
                 continue
             raise failure  # outside of the except block, which would add the original a second time, as context
         if isinstance(result, dspy.Prediction):

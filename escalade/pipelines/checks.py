@@ -48,13 +48,13 @@ def of_chain(plan: Mapping[str, Prepared], declared: Mapping[str, Any] | None) -
         if len(missing) == 1 and _fills(ledger, name, takes, missing[0], before, gives):
             missing = []
         if missing:
-            certain = not steps.open and (gives.bare is NOTHING or len(missing) == 1)
+            certain = not steps.open and (gives.bare in (NOTHING, type(None)) or len(missing) == 1)
             ledger.ask_all(name, takes, missing, required=certain)
             if certain:
                 steps.suspect(name, takes, missing, before)
         ledger.ask_all(name, takes, (), required=False)
         gives, before = named(name, gives_of(step)), name
-        steps.passed(name, gives)
+        steps.passed(name, gives, certain=not step.options.optional)
         ledger.give(name, gives, certain=not step.options.optional)
     steps.judge(ledger)
     _warn_unused(ledger, plan, steps.given)
@@ -71,9 +71,9 @@ class _Steps:
         self.given: dict[str, Gives] = {}
         self.suspects: list[tuple[str, Takes, list[str], str]] = []
 
-    def passed(self, name: str, gives: Gives) -> None:
+    def passed(self, name: str, gives: Gives, *, certain: bool) -> None:
         self.given[name] = gives
-        self.open = self.open or gives.open
+        self.open = self.open or gives.open or not certain
 
     def suspect(self, name: str, takes: Takes, missing: list[str], before: str) -> None:
         self.suspects.append((name, takes, missing, before))
@@ -115,7 +115,7 @@ def _missing(ledger: Ledger, node: str, field: str, before: str, there: list[str
 
 def _fills(ledger: Ledger, name: str, takes: Takes, field: str, before: str, gives: Gives) -> bool:
     """A bare value is also what the next step gets for its one missing field, if it can be that."""
-    if gives.bare is NOTHING:
+    if gives.bare is NOTHING or gives.bare is type(None):
         return False
     if not gives.open and not fits(gives.bare, takes.required[field], converts=field in takes.converts):
         given, wanted = f"node {before!r} gives {shown(gives.bare)}", f"{field!r} as {shown(takes.required[field])}"
@@ -175,9 +175,14 @@ def _join(ledger: Ledger, join: Prepared, values: Mapping[str, Any]) -> None:
     unused = ledger.unused(values)
     ignored = len(unused) == len(values)
     meant = [name for name in missing if close(name, unused)]
-    if not join.module and len(missing) == 1 and not (meant and not ignored):
-        _all_in_one(ledger, join, takes, missing[0], values)
-        return
+    if not join.module and missing and not (meant and not ignored):
+        if any(_takes_all(join, takes, name, values) for name in missing):  # … and the call gives the others
+            ledger.ask_all(join.name, takes, missing if not ignored or len(missing) > 1 else (), required=False)
+            return
+        if ignored and len(missing) == 1:
+            wanted = f"the join takes {missing[0]!r} as {shown(takes.required[missing[0]])}"
+            ledger.error(join.name, f"{wanted}, but gets a dict of the branches' results")
+            return
     for name in missing:
         if ignored or name in meant:
             likely = close(name, unused, 0.6)
@@ -191,11 +196,9 @@ def _join(ledger: Ledger, join: Prepared, values: Mapping[str, Any]) -> None:
         ledger.warn(name, f"the join uses nothing of branch {name!r}")
 
 
-def _all_in_one(ledger: Ledger, join: Prepared, takes: Takes, name: str, values: Mapping[str, Any]) -> None:
-    """A function of one other parameter gets a dict of all results; dspy.majority a list."""
-    wanted = takes.required[name]
-    if join.target is not dspy.majority and not fits(dict[str, union(values.values())], wanted):  # type: ignore[misc]
-        ledger.error(join.name, f"the join takes {name!r} as {shown(wanted)}, but gets a dict of the branches' results")
+def _takes_all(join: Prepared, takes: Takes, name: str, values: Mapping[str, Any]) -> bool:
+    """May a function's one other parameter be the dict of all results? dspy.majority gets a list."""
+    return join.target is dspy.majority or fits(dict[str, union(values.values())], takes.required[name])  # type: ignore[misc]
 
 
 def _warn_alike(ledger: Ledger) -> None:

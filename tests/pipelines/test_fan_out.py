@@ -94,8 +94,8 @@ def test_a_failing_join_is_named() -> None:
         FanOut(up=upper, join=lambda up: 1 / 0)(text="a")
     assert caught.value.path == "join"
     assert isinstance(caught.value, ZeroDivisionError)
-    with pytest.raises(BadInput, match="the join needs 'nothing', which no branch gives: the branches are up"):
-        FanOut(up=upper, join=lambda nothing, other: 0)
+    with pytest.raises(BadInput, match="node 'join': it needs"):
+        FanOut(up=upper, join=lambda nothing, other: 0)(text="a")
 
 
 @pytest.mark.parametrize(
