@@ -22,9 +22,10 @@ import dspy
 
 from escalade import events, scopes
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, ScopeError
+from escalade.money import Money
 from escalade.pipelines import _errors
 from escalade.pipelines._identity import code_of, key_of
-from escalade.pipelines.durations import Durations
+from escalade.pipelines._last import Last
 from escalade.pipelines.groups import HELD, Group, rank
 from escalade.pipelines.hedge import KNOWN, Hedge, Hedges, hedged
 from escalade.pipelines.retry import NodeRetry, retried
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FEW = 5
+"""Runs after which it is known what something usually takes that one can do without."""
+
 _making = threading.Lock()
 
 _WAITED = 0.001
@@ -49,7 +53,7 @@ class Memory:
 
     def __init__(self, prepared: Prepared) -> None:
         options, target = prepared.options, prepared.target
-        self.durations, self.hedges, self.told = Durations(), Hedges(), False
+        self.durations, self.costs, self.hedges, self.told = Last(), Last(), Hedges(), False
         if options.reusable:
             self.code = code_of(target)
             inner = [module for _, module in target.named_sub_modules()] if prepared.module else [target]
@@ -177,6 +181,7 @@ class Layers:
     async def _alone(self) -> Any:
         """All attempts of the node itself."""
         self._check_time()
+        self._check_money()
         try:
             retry = self._options.retry
             if retry is None:
@@ -189,11 +194,24 @@ class Layers:
             raise
 
     def _check_time(self) -> None:
-        """Nothing is begun that can't end in time: not even the fastest of the last runs would have."""
+        """Nothing is begun that can't end in time: not even the fastest of the last runs would have. What one can do
+        without isn't begun when it would usually be late.
+        """
         durations, left = self._memory.durations, self._time_left()
-        if left != math.inf and len(durations) >= KNOWN and durations.quantile(0.0) > left:
-            fastest = durations.quantile(0.0)
-            raise DeadlineExceeded(f"not begun: it takes {fastest:.3g} s or more, and {max(0.0, left):.3g} s are left")
+        if left == math.inf or len(durations) < (FEW if self._options.optional else KNOWN):
+            return
+        needed = durations.quantile(0.5 if self._options.optional else 0.0)
+        if needed > left:
+            raise DeadlineExceeded(f"not begun: it takes {needed:.3g} s or more, and {max(0.0, left):.3g} s are left")
+
+    def _check_money(self) -> None:
+        """What one can do without is not begun when it usually costs more than there is."""
+        costs, scope = self._memory.costs, self._scope
+        if not self._options.optional or scope is None or len(costs) < FEW:
+            return
+        left, usual = scope.left, costs.quantile(0.5)
+        if left is not None and usual > int(left):
+            raise BudgetExceeded(f"not begun: it usually costs {Money(int(usual))}, and {left} is left")
 
     def _pause(self, retry: NodeRetry, began: float, error: Exception, tries: int) -> float | None:
         if self._scope is not None and self._scope.purse.exhausted is not None:
@@ -219,6 +237,8 @@ class Layers:
             result, records = await hedged(self._attempt, after, partial(self._room, hedge), tell)
         # What a hedge cut short is known to take as long at least: else the percentile would fall and fall.
         durations.add(loop.time() - began)
+        if self._scope is not None:
+            self._memory.costs.add(self._scope.purse.spent)
         self._record(records)
         return result
 

@@ -55,8 +55,8 @@ class Options:
 
     def __post_init__(self) -> None:
         layers = (self.retry, self.hedge, self.fallback, self.group)
-        object.__setattr__(self, "layered", any(layer is not None for layer in layers))
-        simple = self.timeout is None and self.priority is None and not self.optional and not self.reusable
+        object.__setattr__(self, "layered", self.optional or any(layer is not None for layer in layers))
+        simple = self.timeout is None and self.priority is None and not self.reusable
         object.__setattr__(self, "empty", simple and not self.layered and not self.narrows)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Options:
@@ -77,7 +77,7 @@ class Options:
     @property
     def own_scope(self) -> bool:
         """Would it be of use to have one, though none is needed?"""
-        return self.layered or self.optional or self.reusable
+        return self.layered or self.reusable
 
     @property
     def reusable(self) -> bool:

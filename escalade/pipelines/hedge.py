@@ -17,7 +17,7 @@ from typing import Any
 import dspy
 
 from escalade.errors import BadInput
-from escalade.pipelines.durations import Durations
+from escalade.pipelines._last import Last
 from escalade.registry.governed import GovernedTool
 
 KNOWN = 20
@@ -59,7 +59,7 @@ class Hedge:
                     f"second attempt would have them twice"
                 )
 
-    def seconds(self, durations: Durations) -> float | None:
+    def seconds(self, durations: Last) -> float | None:
         """When the second attempt begins, None for never."""
         if not isinstance(self.after, str):
             return float(self.after)

@@ -41,7 +41,7 @@ from escalade.errors import (
     ToolTimeout,
     UnknownName,
 )
-from escalade.pipelines.durations import Durations
+from escalade.pipelines._last import Last
 from escalade.pipelines.hedge import Hedge
 from escalade.pipelines.retry import NodeRetry, may_pass
 from escalade.registry.idempotency import step_path
@@ -633,6 +633,33 @@ async def test_an_optional_step_that_fails_is_left_out() -> None:
     assert (await last.acall(x=1)).first == 1
 
 
+async def test_optional_steps_are_not_begun_when_time_or_money_is_too_short() -> None:
+    """What they usually take is known after five runs."""
+    calls: list[int] = []
+
+    async def extra(x: int) -> int:
+        calls.append(x)
+        escalade.scopes.require().purse.reserve(50_000_000).settle(50_000_000)
+        await asyncio.sleep(0.06)
+        return x
+
+    pipeline = Chain(extra=node(extra, optional=True), y=lambda x: x)
+    for _ in range(5):
+        with escalade.scope(budget="1.00", deadline=9.0):
+            await pipeline.acall(x=1)
+    assert len(calls) == 5
+    heard: list[events.Event] = []
+    with escalade.scope(budget="1.00", deadline=0.05, listen=heard.append):
+        assert (await pipeline.acall(x=1)).y == 1
+    with escalade.scope(budget="0.04", deadline=9.0, listen=heard.append) as scope:
+        assert (await pipeline.acall(x=1)).y == 1
+        assert scope.purse.exhausted is None
+    assert len(calls) == 5
+    late, dear = told(heard, events.NodeSkipped)
+    assert "not begun: it takes 0.06" in late.why
+    assert "not begun: it usually costs $0.05, and $0.04 is left" in dear.why
+
+
 def test_what_needs_an_optional_step_is_refused() -> None:
     """Where nobody else gives the field, the chain is not built."""
 
@@ -715,7 +742,7 @@ def test_groups_of_unknown_names_are_told() -> None:
 
 def test_durations_forget() -> None:
     """The last 128 runs count."""
-    durations = Durations()
+    durations = Last()
     assert len(durations) == 0
     for seconds in (*[9.0] * 500, *[1.0] * 128):
         durations.add(seconds)
