@@ -150,14 +150,10 @@ class NodeSkipped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchesJoined(Event):
-    """A fan-out, a map or a race with a rule has ended; branches that weren't needed have been cancelled. `verdict`:
-    enough or impossible. `late`: time was up. `good`: so many ended well. `missing`: the first hundred others, name ->
-    failed, timeout, cancelled, skipped.
-    """
+    """Branches were joined by a rule. `verdict`: enough, late, impossible. `missing`: name -> state, a hundred at most."""
 
     verdict: str
     good: int
-    late: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -187,9 +183,7 @@ class NodeFellBack(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReused(Event):
-    """A node was not run, since its result was there. `source`: cache, joined (an equal call that ran at the time), or
-    journal (this durable run had finished it before it was interrupted).
-    """
+    """A node was not run: its result was there. `source`: cache, joined (an equal call at the time), journal (its run's)."""
 
     source: str
 
@@ -213,9 +207,7 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResult(Event):
-    """What a node has returned, told before its NodeFinished to those listeners alone that have an attribute `results`
-    which is true: `pipeline.stream(..., results=True)` is one.
-    """
+    """What a node has returned, told before its NodeFinished to those listeners alone whose `results` is true."""
 
     result: Any
 
@@ -254,9 +246,7 @@ class Answered(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungStarted(Event):
-    """A climb tries a rung; told only to streams of tokens. What was shown of an earlier one is no answer, unless it is
-    shown again.
-    """
+    """A climb tries a rung; told only to streams of tokens. Of an earlier one, what isn't shown again is no answer."""
 
     rung: str
 
@@ -344,9 +334,7 @@ class ToolWarned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack(Event):
-    """The rollout of a version of a tool ended by itself: those who had it get version `to` again. `why`: how it was
-    worse.
-    """
+    """The rollout of a tool's version ended by itself: who had it gets version `to` again. `why`: how it was worse."""
 
     tool: str
     to: str
