@@ -311,8 +311,8 @@ class Gathering:
         if self._frame.listeners:
             lost = ((self._path(key), status.state) for key, status in self.statuses.items() if not status.ok)
             missing = dict(itertools.islice(lost, SHOWN))
-            verdict, good = self._verdict.value, self._tally.good
-            self._frame.tell(events.BranchesJoined, "", verdict=verdict, good=good, late=self._late, missing=missing)
+            verdict = "late" if self._late and self._verdict is Verdict.ENOUGH else self._verdict.value
+            self._frame.tell(events.BranchesJoined, "", verdict=verdict, good=self._tally.good, missing=missing)
 
     def _never(self, key: Any) -> BranchStatus:
         why = f"{self._why()} before it began"
