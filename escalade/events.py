@@ -150,7 +150,7 @@ class NodeSkipped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchesJoined(Event):
-    """Branches were joined by a rule. `verdict`: enough, late, impossible. `missing`: name -> state, a hundred at most."""
+    """Branches were joined by a rule. `verdict`: enough, late, impossible. `missing`: name -> state, 100 at most."""
 
     verdict: str
     good: int
@@ -183,7 +183,7 @@ class NodeFellBack(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReused(Event):
-    """A node was not run: its result was there. `source`: cache, joined (an equal call at the time), journal (its run's)."""
+    """A node was not run: its result was there. `source`: cache, joined (an equal call at the time), journal."""
 
     source: str
 
