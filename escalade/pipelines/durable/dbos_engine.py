@@ -3,10 +3,10 @@
     Runs("sqlite:///var/runs.sqlite", engine="dbos", pipelines={"report": report})
 
 DBOS keeps who is to execute which run, and hands each to one process; what runs do is in our own store (`execution`).
-It has no recovery across processes, so that is done here, by a thread of each process that executes runs, every
-`BEAT` seconds: it holds the slot of its process (`slots`), and takes over the runs of every slot that nobody holds any
-more. So the runs of a process that died go on within about `BEAT` seconds in the other processes at a file, and within
-`slots.GRACE` + `BEAT` seconds at PostgreSQL, where that process may just have lost its connection.
+It has no recovery across processes, so that is done by a thread of each process that executes runs (`keeper`): it holds
+the slot of its process (`slots`), and takes over the runs of every slot that nobody holds any more. So the runs of a
+process that died go on in another one within about a second at a file, and within about `slots.GRACE` + 1 seconds at
+PostgreSQL, where that process may just have lost its connection.
 """
 
 from __future__ import annotations
@@ -14,34 +14,27 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from escalade.errors import BadInput, EscaladeError, StoreUnavailable, UnknownName
 from escalade.pipelines.durable import _dbos
 from escalade.pipelines.durable.execution import Host, Interrupted, execute
 from escalade.pipelines.durable.fair import Turns, rank
+from escalade.pipelines.durable.keeper import Keeper, work_id_of
 from escalade.pipelines.durable.memory_store import MemoryRuns
 from escalade.pipelines.durable.queues import Admission, RunQueue, checked, queue_of
-from escalade.pipelines.durable.slots import Slot, SlotLost, Slots, claim, open_slots
+from escalade.pipelines.durable.slots import FileSlot, Slot, Slots, claim, open_slots, shared
 from escalade.pipelines.durable.sql_store import SqlStore
 from escalade.pipelines.durable.store import RunRow
 from escalade.registry.elsewhere import elsewhere
-
-logger = logging.getLogger(__name__)
-
-BEAT = 0.5
-"""Seconds between two looks at slots, cancelled runs, answered questions."""
-_HOUSEKEEPING = 20
-"""Beats between two looks for runs that nobody has queued, and at what can be forgotten."""
-_LOST = 5.0
-"""Seconds for which a run may be ours and not be executed."""
+from escalade.registry.stores.owners import after_fork
 
 
 class DbosEngine:
@@ -77,6 +70,14 @@ class DbosEngine:
         self.serves: tuple[str, ...] = (*self.queues,)
         self._host: Host | None = None
         self.active: dict[str, asyncio.Task[None]] = {}
+        self._inherited: list[object] = []
+        after_fork(self)
+
+    def _forked(self) -> None:
+        """A child has neither threads nor connections of its parent, which goes on: it executes nothing."""
+        self._inherited += [self._client, self._post]  # kept, and never touched again: closing them would be heard
+        self._client = self._post = None
+        self._lock, self.active, self.workers = threading.RLock(), {}, 0
 
     def becomes_worker(
         self, *, name: str | None = None, concurrency: int | None = None, serves: Sequence[str] = ()
@@ -159,7 +160,9 @@ class DbosEngine:
 
     def _posted(self, slot: Slot) -> _Post:
         self.host.owner = slot.name
+        beside = None
         try:
+            beside = self._beside_no_inline()
             executor = _dbos.Executor(
                 self.client.url,
                 self._work,
@@ -170,15 +173,35 @@ class DbosEngine:
             )
         except BaseException:
             slot.release()
+            if beside is not None:
+                beside.release()
             raise
-        keeper = _Keeper(self, self._slots, slot)
+        keeper = Keeper(self, self._slots, slot)
         keeper.start()
-        return _Post(slot, executor, keeper)
+        return _Post(slot, executor, keeper, beside)
+
+    def _beside_no_inline(self) -> FileSlot | None:
+        """A share of the lock that the engine `inline` holds alone. Raises BadInput."""
+        path = getattr(self.host.store, "path", None)
+        if path is None:
+            return None
+        share = shared(Path(f"{path}.lock"))
+        if share is None:
+            raise BadInput(
+                f"a process with the engine 'inline' executes the runs of {Path(path).name!r}: end it first, or let it "
+                "have the engine 'dbos', too"
+            )
+        return share
+
+    def stop_taking(self) -> None:
+        """Take nothing more from the queue."""
+        if self._post is not None:
+            self._post.executor.stop_taking()
 
     def _put(self, run: RunRow) -> None:
         queue = queue_of(self.queues, run.pipeline)
         number = self._turns.take(queue, run.tenant)
-        self.client.put(_work_id(run), queue, rank(run.priority, number), number)
+        self.client.put(work_id_of(run), queue, rank(run.priority, number), number)
 
     async def _work(self, work_id: str, number: int) -> None:
         """One turn of a run, until it has ended, or this process is asked to."""
@@ -202,7 +225,7 @@ class DbosEngine:
         while True:
             try:
                 run = await host.ask(partial(host.store.get, run_id))
-                if run is None or _work_id(run) != work_id:
+                if run is None or work_id_of(run) != work_id:
                     return  # deleted, or a later turn has been queued
                 queue = queue_of(self.queues, run.pipeline)
                 await self._admission.wait(queue)
@@ -239,6 +262,8 @@ class DbosEngine:
         with contextlib.suppress(StoreUnavailable):
             post.keeper.put_back(post.slot.name)
         post.slot.release()
+        if post.beside is not None:
+            post.beside.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,113 +272,8 @@ class _Post:
 
     slot: Slot
     executor: _dbos.Executor
-    keeper: _Keeper
-
-
-class _Keeper:
-    """The thread that looks after what is ours, and after what nobody has any more."""
-
-    def __init__(self, engine: DbosEngine, slots: Slots, slot: Slot) -> None:
-        self._engine, self._slots, self._slot = engine, slots, slot
-        self._stop = threading.Event()
-        self._lost: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, name="escalade-keeper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=10)
-
-    def _run(self) -> None:
-        down, beats = False, 0
-        while not self._stop.wait(BEAT):
-            beats += 1
-            try:
-                self._beat(beats)
-                down = False
-            except SlotLost as error:
-                logger.error("%s: it executes nothing any more", error)  # noqa: TRY400 - no traceback: it is no bug
-                self._abandon()
-                return
-            except StoreUnavailable as error:
-                if not down:
-                    logger.warning("%s; trying again every %g s", error, BEAT)
-                down = True
-            except Exception:
-                logger.exception("looking after runs failed; trying again every %g s", BEAT)
-
-    def _beat(self, beats: int) -> None:
-        self._slot.check()
-        engine, store = self._engine, self._engine.host.store
-        for run_id in store.stopped():
-            engine.host.stop(run_id)
-        for run_id in store.due(time.time()):
-            run = store.queue(run_id, ("waiting",))
-            if run is not None:
-                engine.submit(run)
-        self.take_over()
-        self._put_back_lost()
-        if beats % _HOUSEKEEPING == 0:
-            self.queue_missing()
-            engine.client.forget_finished(self._slot.name)
-
-    def mine(self) -> list[_dbos.Taken]:
-        """What this process has taken, by the queue's word."""
-        return [one for one in self._engine.client.taken() if one.executor == self._slot.name]
-
-    def take_over(self) -> int:
-        """Queue again what dead processes had taken: how many runs."""
-        others = {one.executor for one in self._engine.client.taken()} - {self._slot.name}
-        found = 0
-        for name in self._slots.abandoned(sorted(others)):
-            held = self._slots.hold(name)  # so that only one of us does it, and nobody begins by that name meanwhile
-            if held is not None:
-                try:
-                    found += self.put_back(name)
-                finally:
-                    held.release()
-        if found:
-            logger.info("took over %d runs of processes that died", found)
-        return found
-
-    def put_back(self, name: str) -> int:
-        """Queue again what the process of that slot had taken."""
-        taken = [one for one in self._engine.client.taken() if one.executor == name]
-        self._engine.client.put_back(taken)
-        return len(taken)
-
-    def _put_back_lost(self) -> None:
-        """Queue again what is ours by the queue's word, and nowhere here: its end could not be written."""
-        engine, now = self._engine, time.monotonic()
-        lost = [one for one in self.mine() if one.work_id not in engine.active]
-        self._lost = {one.work_id: self._lost.get(one.work_id, now) for one in lost}
-        engine.client.put_back([one for one in lost if now - self._lost[one.work_id] > _LOST])
-
-    def queue_missing(self) -> int:
-        """Queue runs that were accepted by a process that died before it could: how many they are."""
-        engine = self._engine
-        waiting = [run for run in engine.host.store.select(status=("queued",)) if run.created < time.time() - 5]
-        missing = {_work_id(run) for run in waiting} - engine.client.known([_work_id(run) for run in waiting])
-        for run in waiting:
-            if _work_id(run) in missing:
-                engine._put(run)
-        return len(missing)
-
-    def _abandon(self) -> None:
-        """Another process has our name: what we had is its own now."""
-        engine = self._engine
-        engine.lost = True
-        if engine._post is not None:
-            engine._post.executor.stop_taking()
-        for live in list(engine.host.live.values()):
-            engine.host.supersede(live.run.run_id, live.run.attempts)
-
-
-def _work_id(run: RunRow) -> str:
-    return f"{run.turn}.{run.run_id}"
+    keeper: Keeper
+    beside: FileSlot | None
 
 
 def _queue_at(url: str) -> str:

@@ -135,13 +135,22 @@ class FileSlots:
         """Nothing is open but what is held."""
 
 
-def _locked(number: int) -> bool:
+def shared(path: Path) -> FileSlot | None:
+    """A share of the lock on this file, None while somebody has it alone. Raises StoreUnavailable."""
+    number = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+    if not _locked(number, alone=False):
+        os.close(number)
+        return None
+    return FileSlot(path.name, number)
+
+
+def _locked(number: int, *, alone: bool = True) -> bool:
     try:
         import fcntl
     except ImportError:
         raise StoreUnavailable("runs of several processes need locks of files that this system hasn't") from None
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

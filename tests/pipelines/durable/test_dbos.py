@@ -7,16 +7,18 @@ import os
 import pickle
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
 
 from escalade import Chain, DbosEngine, RunQueue
 from escalade.errors import BadInput, StoreUnavailable, UnknownName
-from escalade.pipelines.durable import _dbos
+from escalade.pipelines.durable import _dbos, keeper
 from escalade.pipelines.durable.runs import Runs
 from tests.pipelines.durable import app
-from tests.pipelines.durable.workers import WorkerProcess, until
+from tests.pipelines.durable.workers import ROOT, WorkerProcess, until
 
 pytestmark = pytest.mark.slow
 
@@ -282,3 +284,62 @@ def test_a_queue_that_cant_be_written_is_told_in_our_words(tmp_path):
         client.put("1.b", "default", 5, 1)
     assert "INSERT" not in str(told.value)
     client.close()
+
+
+def test_the_two_engines_dont_execute_the_same_runs(url, tmp_path):
+    """A process with the engine `inline` has them alone; beside workers it starts runs, and these execute them."""
+    path = tmp_path / "runs.sqlite"
+    nap = {"nap": app.nap}
+    with Runs(path, pipelines=nap) as alone:
+        alone.start("nap", seconds=0.0).result(timeout=10)
+        with pytest.raises(BadInput, match="a process with the engine 'inline' executes the runs of 'runs.sqlite'"):
+            Runs(url, engine=DbosEngine(url), pipelines=nap).recover()
+    with Runs(url, engine=DbosEngine(url), pipelines=nap) as runs, Runs(path, pipelines=nap) as other:
+        runs.recover()
+        started = other.start("nap", seconds=0.0)
+        until(lambda: started.status() == "queued")
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE runs SET created = created - 60")
+        connection.close()
+        assert runs.recover() == 1
+        started.result(timeout=30)
+    assert started.row().owner == runs.host.owner
+
+
+def test_a_forked_child_leaves_its_parents_runs_alone(url, tmp_path):
+    """It has neither the threads nor the slot: it ends without handing back what its parent executes."""
+    code = f"""
+import os, sys, time
+from escalade import DbosEngine, Runs
+from tests.pipelines.durable import app
+url = {url!r}
+with Runs(url, engine=DbosEngine(url), pipelines={{"nap": app.nap}}) as runs:
+    run = runs.start("nap", seconds=2.0)
+    while run.status() != "running":
+        time.sleep(0.02)
+    child = os.fork()
+    if not child:
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    run.result(timeout=30)
+    assert run.row().attempts == 1, run.row()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=90, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_ends_every_process_fails_in_the_end(url, tmp_path, runs, monkeypatch):
+    """It would end all workers, one after the other, for ever."""
+    monkeypatch.setattr(keeper, "DEATHS", 2)
+    with Runs(url, engine=DbosEngine(url, poll=0.05), pipelines={"nap": app.nap}) as executing:
+        executing.recover()
+        deadly = runs.start("nap", seconds=60.0)
+        until(lambda: deadly.status() == "running")
+        with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+            connection.execute("UPDATE runs SET attempts = attempts + 2")
+        connection.close()
+        assert executing.engine._post.keeper.put_back(executing.host.owner) == 1
+        assert deadly.status() == "failed"
+        assert "its process died 3 times" in deadly.row().error
