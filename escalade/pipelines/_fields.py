@@ -14,7 +14,7 @@ import dspy
 import pydantic
 
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._types import Record, alternatives, union
+from escalade.pipelines._types import Record, alternatives, not_required, union
 
 NOTHING: Any = object()
 """No bare value."""
@@ -192,22 +192,10 @@ def _of_signature(module: Any) -> Gives | None:
 def _of_annotation(told: Any, *, module: bool) -> Gives:
     told = _awaited(told)
     if typing.is_typeddict(told):
-        return Gives(hints(told), _not_required(told), whole=told)
+        return Gives(hints(told), not_required(told), whole=told)
     if module or not all(_is_value(one) for one in alternatives(told)):
         return Gives(open=True, bare=Any, whole=told)
     return Gives(bare=told, whole=told)
-
-
-def _not_required(told: Any) -> frozenset[str]:
-    """The keys that may be missing. Where annotations are text, the TypedDict itself doesn't know."""
-    try:
-        said = typing.get_type_hints(told, include_extras=True)
-    except Exception:  # noqa: BLE001 - a name in it can't be resolved
-        said = {}
-    if not getattr(told, "__total__", True):
-        return frozenset(name for name in told.__annotations__ if get_origin(said.get(name)) is not typing.Required)
-    marked = {name for name, type_ in said.items() if get_origin(type_) is typing.NotRequired}
-    return frozenset(marked | set(told.__optional_keys__))
 
 
 def _awaited(told: Any) -> Any:

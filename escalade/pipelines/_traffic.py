@@ -7,6 +7,7 @@ another is gone through once. A `Ledger` is kept while the nodes of a pipeline a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from escalade.pipelines._errors import join
 from escalade.pipelines._fields import NOTHING, UNKNOWN, Gives, Takes
 from escalade.pipelines._types import Record, fits, narrower, shown, union
 
+_DIGITS = re.compile(r"\d+")
 ERROR, WARNING = "error", "warning"
 
 
@@ -70,9 +72,9 @@ class Origin:
 
 
 def close(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
-    """The name that was probably meant."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return found[0] if found else None
+    """The name that was probably meant. `draft_2` is no slip for `draft_1`."""
+    found = difflib.get_close_matches(name, list(known), n=5, cutoff=cutoff)
+    return next((one for one in found if _DIGITS.sub("", one) != _DIGITS.sub("", name)), None)
 
 
 class Ledger:

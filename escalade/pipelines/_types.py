@@ -93,6 +93,18 @@ def members(type_: Any) -> list[Any] | None:
     return [None] if type_ is type(None) else None
 
 
+def not_required(told: Any) -> frozenset[str]:
+    """The keys that may be missing. Where annotations are text, the TypedDict itself doesn't know."""
+    try:
+        said = typing.get_type_hints(told, include_extras=True)
+    except Exception:  # noqa: BLE001 - a name in it can't be resolved
+        said = {}
+    if not getattr(told, "__total__", True):
+        return frozenset(name for name in told.__annotations__ if get_origin(said.get(name)) is not typing.Required)
+    marked = {name for name, type_ in said.items() if get_origin(type_) is typing.NotRequired}
+    return frozenset(marked | set(told.__optional_keys__))
+
+
 def shown(type_: Any) -> str:
     """`list[str]`, `str | None`, for people."""
     if isinstance(type_, type) and not get_args(type_):
@@ -202,7 +214,7 @@ def _classes_fit(given: Any, wanted: Any, converts: bool) -> bool:  # noqa: FBT0
     if have is type(None) or want is type(None):
         return issubclass(have, want)
     if typing.is_typeddict(have) or typing.is_typeddict(want):
-        return _dicts_fit(have, want)
+        return _dicts_fit(have, want) and _keys_fit(given, wanted, converts)
     if issubclass(have, want) or issubclass(want, have):
         return _parts_fit(given, wanted, converts)
     if issubclass(have, numbers.Number) and issubclass(want, numbers.Number):
@@ -218,6 +230,15 @@ def _dicts_fit(have: Any, want: Any) -> bool:
     have = dict if typing.is_typeddict(have) else have
     want = dict if typing.is_typeddict(want) else want
     return issubclass(have, want) or issubclass(want, have)
+
+
+def _keys_fit(given: Any, wanted: Any, converts: bool) -> bool:  # noqa: FBT001 (private)
+    """What a TypedDict has for certain, as values of a dict."""
+    inner = get_args(wanted)
+    if not typing.is_typeddict(given) or len(inner) != 2:
+        return True
+    known, may_miss = typing.get_type_hints(given), not_required(given)
+    return all(fits(type_, inner[1], converts=converts) for name, type_ in known.items() if name not in may_miss)
 
 
 def _converted(given: Any, wanted: Any, have: Any, want: Any) -> bool:

@@ -68,6 +68,12 @@ class Row(TypedDict):
     n: int
 
 
+class Other(TypedDict, total=False):
+    """Another."""
+
+    n: str
+
+
 class Model(pydantic.BaseModel):
     """A model."""
 
@@ -94,7 +100,9 @@ FITS: list[tuple[Any, Any]] = [
     (list[int], list[int | str]),
     (list[int], collections.abc.Sequence[int]), (collections.abc.Iterable[int], list[int]), (str, typing.Sequence[str]),
     (tuple[int, str], tuple[int, str]), (tuple[int, ...], tuple[int, int]), (tuple[int, str], tuple[int | str, ...]),
-    (dict[str, int], collections.abc.Mapping[str, float]), (dict, Row), (Row, dict), (Row, dict[str, int]),
+    (dict[str, int], collections.abc.Mapping[str, float]), (dict, Row), (Row, dict),
+    (Row, dict[str, int]), (Row, Other),
+    (Other, dict[str, int]),
     (UserId, str), (str, UserId), (Annotated[int, "x"], int), (typing.Callable[[], int], collections.abc.Callable),
     (type[int], type), (dspy.Prediction, dspy.Example), (list[T], list[int]),
     (list[str], Items(str)), (tuple[int, ...], Items(int)), (set[int], Items()), (Items(int), list[int]),
@@ -108,7 +116,8 @@ DENIED: list[tuple[Any, Any]] = [
     (Kind, Literal["wish"]), (list[str], list[int]), (list[int], set[int]), (str, typing.Sequence[int]),
     (tuple[int, str], tuple[int, int]), (tuple[int], tuple[int, int]), (tuple[int, str], tuple[int, ...]),
     (dict[str, str], dict[str, int]), (dict[int, str], dict[str, str]), (list[list[str]], list[list[int]]),
-    (Model, int), (Data, str), (dict, Model), (Row, list), (str, Path), (str, dt.date), (str, Model), (UserId, int),
+    (Model, int), (Data, str), (dict, Model), (Row, list),
+    (Row, dict[str, str]), (str, Path), (str, dt.date), (str, Model), (UserId, int),
     (Record({"a": int}), str), (Record({"a": int}), list[int]),
     (str, Items()), (dict[str, int], Items()), (int, Items()), (list[str], Items(int)), (tuple[int, str], Items(int)),
     (Items(str), list[int]), (Items(str), Items(int)), (Items(), int),
