@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from escalade.pipelines.ask import Answer, Ask, Question, asking
     from escalade.pipelines.branch import Branch
     from escalade.pipelines.chain import Chain
+    from escalade.pipelines.drawing.drawing import Drawing
     from escalade.pipelines.durable.config import load_config
     from escalade.pipelines.durable.dbos_engine import DbosEngine
     from escalade.pipelines.durable.inline import Inline
@@ -218,6 +219,7 @@ __all__ = [
     "DbosEngine",
     "DeadlineExceeded",
     "DiskCache",
+    "Drawing",
     "DuplicateVersion",
     "EscaladeError",
     "Escalate",

@@ -50,6 +50,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.record": ("record",),
     "evals.tuning": ("tune",),
     "money": ("Money",),
+    "pipelines.drawing.drawing": ("Drawing",),
     "pipelines.live": ("live",),
     "pipelines.branch": ("Branch",),
     "pipelines.chain": ("Chain",),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dspy
 
@@ -20,6 +20,10 @@ from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepa
 from escalade.pipelines._operators import Operators
 from escalade.pipelines._traffic import ERROR, Fields, Finding, Traffic, close
 from escalade.pipelines.shape import SEGMENTS, Shape, shape_of
+
+if TYPE_CHECKING:
+    from escalade.pipelines.drawing.drawing import Drawing
+    from escalade.pipelines.profile import Profile
 
 
 class Plan(dict[str, Prepared]):
@@ -96,6 +100,32 @@ class Pipeline(Operators, dspy.Module):
         async with contextlib.aclosing(following) as told:
             async for event in told:
                 yield event
+
+    def start(self, **options: Any) -> Any:
+        """Start a durable run: a `Run`, by which it is followed. Through the Runs of `escalade.configure(runs=...)`,
+        which knows this pipeline by a name; options, such as `run_id`, and inputs as for `Runs.start`. Raises BadInput.
+        """
+        return scopes.runs().start(self, **options)
+
+    async def astart(self, **options: Any) -> Any:
+        """`start`, without blocking the event loop."""
+        return await scopes.runs().astart(self, **options)
+
+    def draw(self, run: Profile | Iterable[events.Event] | None = None) -> Drawing:
+        """A picture of it, as it is now: `.svg`, `.mermaid`, a tree for `rich.print`, `.save("it.svg")`; notebooks show
+        it. `run`: a profile of a run, or its events, whose times and costs stand on the nodes, with the critical
+        path marked.
+
+        >>> from escalade.pipelines.chain import Chain
+        >>> print(Chain(read=lambda text: text.split(), count=len).draw())
+        Chain
+        ├── read  function
+        └── count  function len
+        <BLANKLINE>
+        """
+        from escalade.pipelines.drawing.drawing import Drawing
+
+        return Drawing(self, run)
 
     # -- what a kind of pipeline says about itself
 
@@ -217,20 +247,10 @@ class Pipeline(Operators, dspy.Module):
         fresh = Plan({name: prepare(name, target, options.get(name, NO_OPTIONS)) for name, target in targets.items()})
         for name in {key.partition("/")[0] for key in self.fallbacks}:
             _fallbacks.look(fresh[name], name, self.fallbacks)
+        self._understand(fresh)
         self._prepared = fresh
         return fresh
 
-    def nodes(self, *, tag: str | None = None) -> list[Shape]:
-        """What it is made of, at all depths, in order, itself not among them. `tag`: only nodes that have it.
-
-        >>> from escalade import Chain, node
-        >>> [found.path for found in Chain(a=node(len, tags="cheap"), b=lambda a: a).nodes(tag="cheap")]
-        ['a']
-        """
-        self._understand(fresh)
-        return [found for found in shape_of(self).walk() if found.path and (tag is None or tag in found.options.tags)]
-
-    def __getstate__(self) -> dict[str, Any]:
     def _understand(self, plan: Plan) -> None:
         """What follows from the nodes."""
         inner = [(node.target, plan_of(node.target)) for node in plan.values() if node.module]
@@ -244,6 +264,16 @@ class Pipeline(Operators, dspy.Module):
                 segment = SEGMENTS.get(self._part(name), name)
                 plan.error = dataclasses.replace(known.error, path=join(segment, known.error.path))
 
+    def nodes(self, *, tag: str | None = None) -> list[Shape]:
+        """What it is made of, at all depths, in order, itself not among them. `tag`: only nodes that have it.
+
+        >>> from escalade import Chain, node
+        >>> [found.path for found in Chain(a=node(len, tags="cheap"), b=lambda a: a).nodes(tag="cheap")]
+        ['a']
+        """
+        return [found for found in shape_of(self).walk() if found.path and (tag is None or tag in found.options.tags)]
+
+    def __getstate__(self) -> dict[str, Any]:
         """Without what is derived: it points to the nodes of the original."""
         state: dict[str, Any] = super().__getstate__()
         state["_prepared"] = Plan()

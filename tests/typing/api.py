@@ -551,3 +551,10 @@ def watching(pipeline: Chain) -> None:
     """A live tree."""
     with escalade.live(pipeline, lines=20), escalade.scope(listen=escalade.live()):
         pipeline(q="q")
+
+
+def drawing(pipeline: Chain, run: escalade.Profile) -> None:
+    """Pictures."""
+    assert_type(pipeline.draw(run).save("pipeline.svg"), Path)
+    assert_type(pipeline.draw([]).svg + pipeline.draw().mermaid, str)
+    assert_type(pipeline.draw(), escalade.Drawing)
