@@ -2,13 +2,15 @@
 
 A function is known by its name, its code and what it closes over; a module by the code of its classes, its state as
 DSPy saves it (instructions, demos, fields) and its settings; both by the model that answers. What changes while the
-pipeline lives, prompts and models, is looked at in each call; code only once. An object that nobody can look into, such
+pipeline lives, prompts and models, is looked at in each call; code, and what it closes over, only once, and not the
+functions that it calls by name. An object that nobody can look into, such
 as a client that a function closes over, makes the node known by this very pipeline object: other processes, and other
 pipelines, then find none of its results.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -137,6 +139,9 @@ class _Found:
             self._note("tool", value.spec.label)
         elif isinstance(value, dspy.Module):
             self._module(value, depth)
+        elif dataclasses.is_dataclass(value):
+            self._note("data", type(value).__qualname__)
+            self._all([getattr(value, field.name) for field in dataclasses.fields(value)], depth)
         else:
             self._note("object", type(value).__qualname__)
             self.opaque = True
@@ -171,7 +176,7 @@ class _Found:
                 self.add(value, depth)
 
 
-_OWN = frozenset({"_compiled", "callbacks", "history", "_prepared", "fallbacks", "_options", "_given"})
+_OWN = frozenset({"_compiled", "callbacks", "history", "_prepared", "_options", "_given"})
 
 
 def _held(module: Any) -> Iterator[tuple[str, Any]]:

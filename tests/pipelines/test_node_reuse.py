@@ -21,12 +21,15 @@ from escalade import (
     Chain,
     DeadlineExceeded,
     FanOut,
+    Gateway,
     Map,
     NodeCache,
     NodeError,
     Principal,
     Race,
     Roles,
+    SimModel,
+    World,
     events,
     node,
 )
@@ -269,6 +272,30 @@ async def test_nested_nodes_are_part_of_a_pipeline() -> None:
         for _ in range(2):
             pipeline = Chain(a=node(FanOut(one=Map(said(word), over="xs")), cache=store))
             assert (await pipeline.acall(xs=[1])).one.results == [word]
+
+
+def measure(question: str, factor: int = 3) -> dict[str, int]:
+    """A function that closes over nothing."""
+    return {"size": len(question) * factor}
+
+
+async def test_another_pipeline_finds_what_was_kept(tmp_path: Path) -> None:
+    """Functions, modules and pipelines that are made anew from the same code and prompts are the same nodes."""
+    sources: list[list[str]] = []
+    for _ in range(2):
+        cache, heard = NodeCache(escalade.DiskCache(tmp_path)), list[events.Event]()
+        pipeline = Chain(
+            a=node(measure, cache=cache),
+            b=node(dspy.ChainOfThought("question -> answer"), cache=cache),
+            c=node(FanOut(x=dspy.Predict("question -> z"), y=lambda question: question + "!", z=measure), cache=cache),
+            d=node(Chain(e=Map(lambda word: word.upper(), over="words")), cache=cache),
+        )
+        world = World({"small": SimModel(skill=1.0, latency=0.0, price_in="1", price_out="1")})
+        lm = Gateway(world.as_models()).lm("small", temperature=0.5)
+        with dspy.context(lm=lm), escalade.scope(budget="1.00", listen=heard.append):
+            await pipeline.acall(question="q", words=["a", "b"])
+        sources.append([event.path for event in heard if isinstance(event, events.NodeReused)])
+    assert sources == [[], ["a", "b", "c", "d"]]
 
 
 def test_code_is_known_by_what_it_is() -> None:
