@@ -76,7 +76,7 @@ class Server:
         """The parent's connections are kept and never touched again."""
         self._inherited.append(self._idle)
         self._idle, self._free = [], threading.BoundedSemaphore(self._most)
-        self._offset, self._synced = 0.0, -_SYNC_EVERY
+        self._offset, self._doubt, self._synced = 0.0, 0.0, -_SYNC_EVERY
 
     def ask(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement, `$1` for the first value; it runs at once and whole, or not at all. Raises
@@ -96,14 +96,16 @@ class Server:
         sql, encoded = self._versioned(_called(function, len(values) + 1)), [wire.encoded(value) for value in values]
         with self._unavailable(), self._connection() as connection:
             until = self._until()
-            return connection.run(sql, [*encoded, wire.encoded(until + self._offset)], until)
+            return connection.run(sql, [*encoded, wire.encoded(until + self._offset + self._doubt)], until)
 
     def now(self) -> float:
         """Seconds since the epoch by the server's clock, which no jump of our own moves."""
         if time.monotonic() - self._synced > _SYNC_EVERY:
+            began = time.monotonic()
             ((seconds,),) = self.ask("SELECT seconds_v()")
             self._synced = time.monotonic()
-            self._offset = seconds - self._synced
+            self._offset = seconds - (began + self._synced) / 2
+            self._doubt = (self._synced - began) / 2
         return time.monotonic() + self._offset
 
     def close(self) -> None:

@@ -354,6 +354,31 @@ def test_no_password_and_no_address_in_an_error(postgres: PostgresServer, where:
         assert secret not in said
 
 
+def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install is said, before anything else."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(BadInput, match=r"needs its client: pip install 'escalade\[postgres\]'"):
+        PostgresLedger("postgresql://127.0.0.1:1/x")
+
+
+def test_a_clock_that_was_asked_slowly(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that sleeps through the server's answer isn't late with all that follows."""
+    ledger = ledger_at(postgres_url, BUDGET, timeout=0.5)
+    server, ask = ledger.store.server, ledger.store.server.ask
+
+    def slowly(sql: str, *values: Any) -> Any:
+        found = ask(sql, *values)
+        time.sleep(0.7 if sql == "SELECT seconds_v()" else 0.0)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "ask", slowly)
+        server._synced = -1e9
+        server.now()
+    ledger.purse(ANA).reserve(60).settle(60)
+    assert used(ledger) == (60, 0, 0)
+
+
 def test_a_host_that_nobody_knows_is_not_named() -> None:
     """As libpq says it."""
     said = 'could not translate host name "db.internal" to address: Name or service not known\n'
