@@ -165,11 +165,11 @@ def test_long_retry_after_falls_back_at_once():
 
 def test_wait_beyond_the_deadline_is_not_begun():
     """With less time left than the wait, the next model is tried instead."""
-    gateway, small, big = two([rate_limited(5.0)])
+    gateway, small, big = two([rate_limited(10.0)])
     began = time.perf_counter()
-    with scope(budget="1.00", deadline=1.0):
+    with scope(budget="1.00", deadline=5.0):
         ask(gateway, "sync")
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < 5.0
     assert (len(small.requests), len(big.requests)) == (1, 1)
 
 

@@ -99,7 +99,7 @@ def test_wait_beyond_the_deadline_is_refused_at_once(mode):
         began = time.perf_counter()
         with pytest.raises(RateLimited, match="lane 'p' is limited to 1/min; try again in") as no:
             sync(models) if mode == "sync" else asyncio.run(asynchronous(models))
-        assert time.perf_counter() - began < 1.0
+        assert time.perf_counter() - began < 4, "its deadline is in 5 s"
     assert 50 < no.value.retry_after <= 60
     assert [entry.outcome for entry in journal.denials()] == ["RateLimited"]
 
@@ -158,7 +158,7 @@ def test_429_stops_the_lane_for_its_retry_after(mode):
     began = time.perf_counter()
     with scope(budget="1.00", recorder=(journal := Journal())):
         sync(models) if mode == "sync" else asyncio.run(asynchronous(models))
-    assert 0.2 <= time.perf_counter() - began < 2.0
+    assert 0.2 <= time.perf_counter() - began < 10
     assert [entry.outcome for entry in journal.entries()] == ["failed", "ok"]
     assert lane.status.limit < 32
 

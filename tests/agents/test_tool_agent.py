@@ -278,7 +278,7 @@ def test_deadline_ends_it():
             began = time.perf_counter()
             with pytest.raises(DeadlineExceeded):
                 ask(agent, mode)
-            assert time.perf_counter() - began < 2
+            assert time.perf_counter() - began < 4, "the tool takes 5 s"
 
 
 def test_needs_a_scope():

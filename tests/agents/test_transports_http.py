@@ -233,7 +233,7 @@ class TestLoopsAndCancellation:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 2.5
 
     def test_a_stream_may_be_left(self, server, make):
         """Closing a stream early raises nothing, and the transport works on."""

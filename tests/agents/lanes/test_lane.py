@@ -504,7 +504,7 @@ async def test_windows_are_waited_for_in_real_time():
         with lane.join("a") as place:
             assert await place.await_(5.0)
             place.sent()
-    assert 0.1 <= time.perf_counter() - began < 1.0
+    assert 0.1 <= time.perf_counter() - began < 5, "as long as one would wait at most"
 
 
 def test_what_waits_in_a_loop_that_ends_leaves():

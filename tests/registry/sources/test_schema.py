@@ -133,19 +133,19 @@ def test_a_schema_that_explodes() -> None:
         "properties": {"a": {"$ref": "#/$defs/l0"}},
         "$defs": {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"}] * 2} for n in range(40)},
     }
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(BadInput, match="too large or too deep"):
         inlined(schema, "t")
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_a_pattern_that_explodes() -> None:
     """Patterns take linear time, whatever they are."""
     inputs = made({"a": {"type": "string", "pattern": "^(a+)+$"}}, ("a",))
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidArguments):
         inputs.accept((), {"a": "a" * 5_000 + "!"})
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 KINDS = st.sampled_from(

@@ -387,7 +387,7 @@ def test_a_server_that_is_gone() -> None:
             server.kill()
             began = time.monotonic()
             assert [tool(x=x) for x in (1, 1, 2, 3, 4)] == [1, 1, 2, 3, 4]
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 10
             server.start()
             time.sleep(0.3)
             assert [tool(x=1), tool(x=1)] == [1, 1]
