@@ -286,8 +286,9 @@ def test_many_threads(tmp_path: Path) -> None:
             list(pool.map(work, range(64)))
     found = verify(path)
     assert (found.ok, found.unfinished_count, found.rows) == (True, 0, 2 * 64 * 25 + 3)
+    calls = [row["call"] for row in said(path, "intent", "outcome")]
     for thread in range(64):
-        mine = [row["call"] for row in said(path, "intent", "outcome") if row["call"].startswith(f"call-{thread}-")]
+        mine = [call for call in calls if call.startswith(f"call-{thread}-")]
         assert mine == [f"call-{thread}-{number}" for number in range(25) for _ in range(2)]
     print(f"{found.rows} rows in {commits} commits")
     assert commits < found.rows / 4

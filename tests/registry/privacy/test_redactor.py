@@ -40,7 +40,7 @@ values = st.recursive(
 @given(mixtures)
 @example("4111 1111 1111 1111ana@example.com")
 @example("bob@key.id 212-555-0123")
-@settings(max_examples=1500)
+@settings(max_examples=600)
 def test_redacting_twice_changes_nothing(text: str) -> None:
     """What was redacted has nothing left to find."""
     once = privacy.redact(text)
@@ -51,9 +51,9 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
 
 @pytest.mark.slow
 def test_one_look_is_enough_where_it_is_taken_to_be() -> None:
-    """A second look is left out where a find stands on its own; on 20,000 random mixtures it would find nothing."""
+    """A second look is left out where a find stands on its own; on 8,000 random mixtures it would find nothing."""
     rng, redactor = random.Random(5), Redactor(regions=())
-    for _ in range(20_000):
+    for _ in range(8_000):
         text = "".join(rng.choices(PIECES, k=rng.randint(2, 10)))
         assert not redactor.find(redactor.redact(text).text), repr(text)
 

@@ -35,7 +35,7 @@ texts = st.lists(mixtures | fakes, max_size=5).map("".join)
 
 
 @given(texts, st.booleans())
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_there_and_back(text: str, tagged: bool) -> None:
     """What was tokenised is restored to the letter, also where the text has what looks like our tokens."""
     vault = Vault(tagged=tagged)
