@@ -118,17 +118,22 @@ def graphs(watch: Watch) -> st.SearchStrategy[Any]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(data=st.data(), cents=st.integers(1, 120))
-def test_no_budget_is_ever_passed(data: st.DataObject, cents: int) -> None:
-    """At no level and no moment; afterwards nothing is held, and what was used is what was settled."""
+@given(data=st.data(), cents=st.integers(1, 120), cut=st.one_of(st.none(), st.floats(0.0, 0.006)))
+def test_no_budget_is_ever_passed(data: st.DataObject, cents: int, cut: float | None) -> None:
+    """At no level and no moment, also when it is cancelled after `cut` seconds; afterwards no task is alive, nothing is
+    held, and what was used is what was settled.
+    """
     watch, ledger = Watch(), Ledger()
     pipeline = Chain(top=data.draw(graphs(watch)))
 
     async def run() -> None:
-        with no_task_left(), contextlib.suppress(BudgetExceeded, NodeError, ConnectionError):
+        with no_task_left(), contextlib.suppress(BudgetExceeded, NodeError, ConnectionError, asyncio.CancelledError):
             with escalade.scope(budget=Money(cents * CENT), ledger=ledger):
                 watch.look()
-                await pipeline.acall(x=1)
+                call = asyncio.ensure_future(pipeline.acall(x=1))
+                if cut is not None:
+                    asyncio.get_running_loop().call_later(cut, call.cancel)
+                await call
 
     asyncio.run(run())
     root = next(scope for scope in watch.levels.values() if scope.parent is None)
