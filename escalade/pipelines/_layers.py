@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from escalade import events, scopes
+from escalade import events, scopes, telemetry
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, ScopeError
 from escalade.money import Money
 from escalade.pipelines import _errors
@@ -32,6 +32,7 @@ from escalade.pipelines.retry import NodeRetry, retried
 from escalade.pipelines.reuse import Kept, codec_of, joined, whole
 from escalade.pipelines.values import NotPlain
 from escalade.scopes import Scope
+from escalade.telemetry import names
 
 if TYPE_CHECKING:
     from escalade.pipelines._node import Prepared
@@ -290,6 +291,9 @@ class Layers:
             waited = loop.time() - began
             if waited >= _WAITED:
                 self._tell(events.NodeQueued, seconds=waited)
+                spanning = dspy.settings.get(telemetry.SPAN)
+                if spanning is not None:
+                    spanning.add({names.QUEUE: spanning.facts.get(names.QUEUE, 0.0) + waited})
             with dspy.context(**{HELD: (*held, group.name)}):
                 yield
 

@@ -41,6 +41,10 @@ _LEAF = "escalade_leaf"
 have the same paths then; so its calls of models and tools are kept, and its own result, and no nodes inside of it."""
 
 
+WAITED = 0.001
+"""Seconds of waiting for a place that are worth telling."""
+
+
 class Frame:
     """What one call of a pipeline knows.
 
@@ -50,11 +54,13 @@ class Frame:
     branches. DSPy's global list, which nobody reads in order, is left alone. `step`: that of the node that this
     pipeline is, None for none. `journal`: what a durable run has finished. `failed`: a node has, which cancels the
     others: one that was to begin in the same turn of the event loop must not begin. `base`: what shares of a budget are
-    shares of, where nodes start together; None for what is left.
+    shares of, where nodes start together; None for what is left. `since`: when its nodes began to wait for places,
+    `time.perf_counter()` seconds; None where they don't, or nobody wants to know.
     """
 
     __slots__ = (
-        "base", "failed", "journal", "listeners", "of", "place", "root", "run_id", "scope", "step", "trace", "traced",
+        "base", "failed", "journal", "listeners", "of", "place", "root", "run_id", "scope", "since", "step", "trace",
+        "traced",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -67,6 +73,7 @@ class Frame:
         self.place, self.root, self.failed = events.NOWHERE, False, False
         self.base: Money | None = None
         self.of: int | None = None
+        self.since: float | None = None
         self.traced = telemetry.switch.tracer is not None
         if self.listeners or self.traced:
             self.place = events.here()
@@ -246,12 +253,18 @@ async def _told(
         " ".join(sorted(prepared.options.tags)),
         (events.NodeFinished, events.NodeFailed, events.NodeCancelled),
     )
+    waited = 0.0 if frame.since is None else time.perf_counter() - frame.since
     inside, spanning, before = _overrides.get(), None, None
     if frame.traced:
-        facts, where = {names.TAGS: tags} if tags else {}, inside[events.PLACE][1]
+        facts: dict[str, Any] = {names.TAGS: tags} if tags else {}
+        if waited >= WAITED:
+            facts[names.QUEUE] = waited
+        where = inside[events.PLACE][1]
         spanning = telemetry.begin(f"escalade.node {prepared.name}", facts, scope or frame.scope, path=where)
         before = _overrides.set({**inside, telemetry.SPAN: spanning})
     try:
+        if waited >= WAITED:
+            frame.tell(events.NodeQueued, path, seconds=waited)
         frame.tell(events.NodeStarted, path, of=frame.of, tags=tags)
         return await _observed(work, frame, path, scope, kinds, spanning)
     finally:

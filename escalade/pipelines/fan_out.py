@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -147,6 +148,8 @@ class FanOut(Pipeline):
         branches = [branch for branch in plan.values() if branch is not join]
         if self._shares and frame.scope is not None:
             frame.base = frame.scope.left
+        if (frame.listeners or frame.traced) and (self.concurrency is not None or any(_gates(branches))):
+            frame.since = time.perf_counter()
         if not self._plain:
             return await self._ruled(branches, join, inputs, frame)
         traces = [] if frame.trace is None else [frame.branch_trace() for _ in branches]
@@ -282,7 +285,7 @@ async def _joined(
     join: Prepared, inputs: dict[str, Any], named: dict[str, Any], present: dict[str, Any], frame: _run.Frame
 ) -> Any:
     """What the join makes of the branches' results. `present`: without those that have none."""
-    visible, frame.base = {**inputs, **named}, None
+    visible, frame.base, frame.since = {**inputs, **named}, None, None
     try:
         only = join.alone(visible)
         if only is not None and not join.module:  # a function of one parameter gets them all

@@ -18,6 +18,9 @@ import dspy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
 
 import escalade
@@ -344,3 +347,32 @@ def test_it_keeps_no_results() -> None:
     gc.collect()
     assert not kept
     assert run.node("[*]").runs == 100
+
+
+async def test_waiting_for_a_place_is_told_and_measured() -> None:
+    """Branches that wait for their turn, and those that wait in a group, say how long; a join doesn't wait."""
+    heard: list[Event] = []
+    pipeline = Chain(
+        limited=FanOut({f"b{i}": nap(0.02) for i in range(3)}, concurrency=1, join=lambda b0, b1, b2: 1),
+        grouped=FanOut({f"g{i}": escalade.node(nap(0.02), group=escalade.Group("profiled", 1)) for i in range(2)}),
+    )
+    exporter = InMemorySpanExporter()
+    tracing = TracerProvider()
+    tracing.add_span_processor(SimpleSpanProcessor(exporter))
+    escalade.telemetry.enable(tracing)
+    try:
+        async with escalade.profile() as run, escalade.scope(listen=heard.append):
+            await pipeline.acall()
+    finally:
+        escalade.telemetry.disable()
+    queued = {e.path: e.seconds for e in heard if isinstance(e, NodeQueued)}
+    assert set(queued) == {"limited/b1", "limited/b2", max(p for p in queued if "grouped" in p)}
+    assert 0.015 < queued["limited/b1"] < queued["limited/b2"]
+    waited = run.node("limited/b2")
+    assert waited is not None
+    assert (waited.waited, waited.queued) == (queued["limited/b2"], 0)
+    assert waited.seconds < 0.02 + waited.waited
+    assert run.queued == pytest.approx(sum(queued.values()))
+    spans = [dict(span.attributes or {}) for span in exporter.get_finished_spans()]
+    on_spans = {one.get("escalade.node"): one.get("escalade.queue.seconds") for one in spans}
+    assert {path: seconds for path, seconds in on_spans.items() if seconds} == pytest.approx(queued, abs=0.005)
