@@ -276,12 +276,16 @@ class RunJournal(Protocol):
         """What was begun has failed, and may be made again."""
         ...
 
-    def keep(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
+    def note(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
         """A call is finished and paid: `cost` nano-dollars. `value`: None for one that can't be kept; it is unknown
-        then. Returns when it is on the disk. Raises StoreUnavailable.
+        then. Returns at once; what is noted later is never on the disk without it. Raises StoreUnavailable.
         """
         ...
 
-    async def akeep(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
-        """`keep`, without blocking the event loop."""
+    def saved(self) -> None:
+        """Blocks until what was noted is on the disk. Raises StoreUnavailable."""
+        ...
+
+    async def asaved(self) -> None:
+        """`saved`, without blocking the event loop."""
         ...

@@ -21,7 +21,7 @@ from escalade.agents._asking import (
     terms,
 )
 from escalade.agents._gateways import find_gateway
-from escalade.agents._kept import kept
+from escalade.agents._kept import Noted, kept
 from escalade.agents._places import aplaced, placed
 from escalade.agents._route import Route
 from escalade.agents.lanes.priority import Priority, checked
@@ -84,7 +84,7 @@ class Engine(_Engine):
         known = kept(self._gateway, self._model, request)
         return self._complete(request) if known is None else known.complete(self._complete)
 
-    def _complete(self, request: Request) -> Response:
+    def _complete(self, request: Request, noted: Noted | None = None) -> Response:
         route, scope = self._gateway.route(request)
         for model in route:
             try:
@@ -94,7 +94,10 @@ class Engine(_Engine):
                     admit(model.resource, **terms(asked, place)) as use,
                     booked(use, asked, place),
                 ):
-                    return finished(asked, use, place, answered(model, scope, asked.sent))
+                    answer = finished(asked, use, place, answered(model, scope, asked.sent))
+                    if noted is not None:
+                        noted(answer)
+                    return answer
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             _sleep(wait)
@@ -135,7 +138,7 @@ class AsyncEngine(_Engine):
         known = kept(self._gateway, self._model, request)
         return await (self._complete(request) if known is None else known.acomplete(self._complete))
 
-    async def _complete(self, request: Request) -> Response:
+    async def _complete(self, request: Request, noted: Noted | None = None) -> Response:
         route, scope = self._gateway.route(request)
         for model in route:
             try:
@@ -143,7 +146,10 @@ class AsyncEngine(_Engine):
                 with await aplaced(asked) as place:
                     async with await aadmit(model.resource, **terms(asked, place)) as use:
                         with booked(use, asked, place):
-                            return finished(asked, use, place, await in_time(model, scope, asked.sent))
+                            answer = finished(asked, use, place, await in_time(model, scope, asked.sent))
+                            if noted is not None:
+                                noted(answer)
+                            return answer
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             if wait > 0:

@@ -7,9 +7,10 @@ recorded as an answer out of the journal, and costs nothing more; its bill says 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Noted = Callable[["Response"], object]
+"""Told of an answer as soon as it is there: before it is settled, so that who is cancelled meanwhile has kept it."""
+
 
 class Kept:
     """One request to a model of a durable run. `found`: the answer that is there already."""
@@ -41,23 +45,23 @@ class Kept:
         text = self._journal.find(key)
         self.found = None if text is None else _loaded(text)
 
-    def complete(self, make: Callable[[Request], Response]) -> Response:
-        """The answer, made if it isn't there."""
+    def complete(self, make: Callable[[Request, Noted], Response]) -> Response:
+        """The answer, made if it isn't there. `make` tells of the answer while the use of the model is still open."""
         if self.found is not None:
             with admit(self._model.resource, **self._terms()) as use:
                 _spans.hit(use, "journal")
             return self.found
-        answer = make(self._request)
-        self._keep(answer)
+        answer = make(self._request, self._note)
+        self._journal.saved()
         return answer
 
-    async def acomplete(self, make: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def acomplete(self, make: Callable[[Request, Noted], Awaitable[Response]]) -> Response:
         """`complete`, without blocking the event loop."""
         if self.found is not None:
             await self._admitted()
             return self.found
-        answer = await make(self._request)
-        await self._akeep(answer)
+        answer = await make(self._request, self._note)
+        await self._journal.asaved()
         return answer
 
     def stream(self, make: Callable[[Request], Iterator[Any]]) -> Iterator[Any]:
@@ -71,7 +75,8 @@ class Kept:
         for event in make(self._request):
             seen.append(event)
             if event.type == "end":
-                self._keep(_response(seen, self._request))
+                self._note(_response(seen, self._request))
+                self._journal.saved()
             yield event
 
     async def astream(self, make: Callable[[Request], AsyncIterator[Any]]) -> AsyncIterator[Any]:
@@ -82,11 +87,13 @@ class Kept:
                 yield event
             return
         seen: list[Any] = []
-        async for event in make(self._request):
-            seen.append(event)
-            if event.type == "end":
-                await self._akeep(_response(seen, self._request))
-            yield event
+        async with aclosing(cast("AsyncGenerator[Any, None]", make(self._request))) as events:
+            async for event in events:
+                seen.append(event)
+                if event.type == "end":
+                    self._note(_response(seen, self._request))
+                    await self._journal.asaved()
+                yield event
 
     async def _admitted(self) -> None:
         async with await aadmit(self._model.resource, **self._terms()) as use:
@@ -96,15 +103,10 @@ class Kept:
         check = partial(check_allowed, self._model, self._scope, self._gateway.regions)
         return {"ceiling": 0, "scope": self._scope, "check": check, "shortcut": lambda *_: "journal"}
 
-    def _keep(self, answer: Response) -> None:
+    def _note(self, answer: Response) -> None:
         text = _dumped(answer)
         if text is not None:
-            self._journal.keep(self._key, "model", self._model.name, text, self._cost(answer))
-
-    async def _akeep(self, answer: Response) -> None:
-        text = _dumped(answer)
-        if text is not None:
-            await self._journal.akeep(self._key, "model", self._model.name, text, self._cost(answer))
+            self._journal.note(self._key, "model", self._model.name, text, self._cost(answer))
 
     def _cost(self, answer: Response) -> int:
         bill = (answer.provider_data or {}).get("escalade", {}).get("cost")
@@ -142,13 +144,17 @@ class KeptVectors:
         kept = journal.find(self._key)
         self.found = None if kept is None else _vectors(kept)
 
-    def keep(self, vectors: np.ndarray[Any, Any], cost: int | None) -> None:
+    def note(self, vectors: np.ndarray[Any, Any], cost: int | None) -> None:
         """They have come."""
-        self._journal.keep(self._key, "model", self._model, _packed(vectors), cost or 0)
+        self._journal.note(self._key, "model", self._model, _packed(vectors), cost or 0)
 
-    async def akeep(self, vectors: np.ndarray[Any, Any], cost: int | None) -> None:
-        """`keep`, without blocking the event loop."""
-        await self._journal.akeep(self._key, "model", self._model, _packed(vectors), cost or 0)
+    def saved(self) -> None:
+        """Blocks until they are on the disk."""
+        self._journal.saved()
+
+    async def asaved(self) -> None:
+        """`saved`, without blocking the event loop."""
+        await self._journal.asaved()
 
 
 def _packed(vectors: np.ndarray[Any, Any]) -> bytes:

@@ -117,9 +117,9 @@ class GovernedEmbedder(dspy.Embedder):
         if known is not None and known.found is not None:
             job.admit_hit("journal")
             return known.found, 0
-        vectors, cost = self._batch(job, texts)
+        vectors, cost = self._batch(job, texts, known)
         if known is not None:
-            known.keep(vectors, cost)
+            known.saved()
         return vectors, cost
 
     async def _aknown(self, job: _Job, texts: list[str]) -> tuple[Array, int | None]:
@@ -127,12 +127,12 @@ class GovernedEmbedder(dspy.Embedder):
         if known is not None and known.found is not None:
             job.admit_hit("journal")
             return known.found, 0
-        vectors, cost = await self._abatch(job, texts)
+        vectors, cost = await self._abatch(job, texts, known)
         if known is not None:
-            await known.akeep(vectors, cost)
+            await known.asaved()
         return vectors, cost
 
-    def _batch(self, job: _Job, texts: list[str]) -> tuple[Array, int | None]:
+    def _batch(self, job: _Job, texts: list[str], known: KeptVectors | None) -> tuple[Array, int | None]:
         route = Route((job.model,), self._gateway.retry, job.scope)
         for model in route:
             try:
@@ -143,13 +143,13 @@ class GovernedEmbedder(dspy.Embedder):
                     booked(use, asked, place),
                 ):
                     answer = _transport(model).embed(model.id, texts)
-                    return _finished(asked, use, place, answer, len(texts))
+                    return _finished(asked, use, place, answer, len(texts), known)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             time.sleep(wait)
         raise AssertionError("a route ends by raising")
 
-    async def _abatch(self, job: _Job, texts: list[str]) -> tuple[Array, int | None]:
+    async def _abatch(self, job: _Job, texts: list[str], known: KeptVectors | None) -> tuple[Array, int | None]:
         route = Route((job.model,), self._gateway.retry, job.scope)
         for model in route:
             try:
@@ -158,7 +158,7 @@ class GovernedEmbedder(dspy.Embedder):
                     async with await aadmit(model.resource, **_terms(asked, place)) as use:
                         with booked(use, asked, place):
                             answer = await _in_time(model, job.scope, texts)
-                            return _finished(asked, use, place, answer, len(texts))
+                            return _finished(asked, use, place, answer, len(texts), known)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)
             await asyncio.sleep(wait)
@@ -230,7 +230,9 @@ def _check(asked: Asked, place: Any) -> None:
         raise place.refusal
 
 
-def _finished(asked: Asked, use: Any, place: Any, answer: Embedded, texts: int) -> tuple[Array, int | None]:
+def _finished(
+    asked: Asked, use: Any, place: Any, answer: Embedded, texts: int, known: KeptVectors | None
+) -> tuple[Array, int | None]:
     """The vectors and what they cost, settled by the provider's count."""
     bill = asked.model.bill(answer.usage)
     use.cost = use.held if bill is None else bill
@@ -242,6 +244,8 @@ def _finished(asked: Asked, use: Any, place: Any, answer: Embedded, texts: int) 
         from dspy import lm15
 
         raise lm15.ProviderError(f"model {asked.model.name!r} gave {vectors.shape} for {texts} texts, or no numbers")
+    if known is not None:
+        known.note(vectors, bill)
     return vectors, bill
 
 

@@ -320,7 +320,8 @@ class Call:
         label = self._manner.spec.label
         if error is None:
             cost = admission.held if admission.cost is None else admission.cost
-            journal.keep(self._journaled, "tool", label, self._dumped, cost)
+            journal.note(self._journaled, "tool", label, self._dumped, cost)
+            journal.saved()
         elif not cut_off:
             journal.drop(self._journaled)
 

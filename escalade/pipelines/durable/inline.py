@@ -217,7 +217,13 @@ def _run(loop: asyncio.AbstractEventLoop, watch: Callable[[], Coroutine[Any, Any
     asyncio.set_event_loop(loop)
     watching = loop.create_task(watch())
     try:
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):  # of a node: its own affair
+                logger.exception("a node wanted to end the process; the other runs go on")
+            else:
+                break
     finally:
         del watching
         loop.run_until_complete(_cancelled(asyncio.all_tasks(loop)))

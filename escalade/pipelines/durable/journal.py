@@ -196,13 +196,17 @@ class Journal:
         if n is not None:
             self._keeper.write(Written(self.run_id, self.attempt, self._call(key, n, "", "", b"", 0, "failed")))
 
-    def keep(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
-        """Keep an answer. Blocks until it is on the disk."""
-        self._keeper.write(self._answered(key, kind, resource, value, cost))
+    def note(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
+        """Keep an answer, some time soon: whoever is cancelled meanwhile has noted it all the same."""
+        self._keeper.put(self._answered(key, kind, resource, value, cost))
 
-    async def akeep(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> None:
-        """`keep`, without blocking the event loop."""
-        await self._keeper.awrite(self._answered(key, kind, resource, value, cost))
+    def saved(self) -> None:
+        """Blocks until what was noted is on the disk."""
+        self._keeper.write()
+
+    async def asaved(self) -> None:
+        """`saved`, without blocking the event loop."""
+        await self._keeper.awrite()
 
     def _answered(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> Written:
         n, state = self._taken(key), "done" if value is not None else "odd"
