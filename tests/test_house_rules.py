@@ -80,6 +80,17 @@ def test_tests_have_docstrings() -> None:
     assert not silent
 
 
+def test_tests_fork_in_processes_of_their_own() -> None:
+    """No test forks the process of the tests: threads of others may hold locks then, for which the child would wait."""
+    forks = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: take tests/_forks.py"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.fork" and path.name != "_forks.py"
+    ]
+    assert not forks
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
