@@ -120,15 +120,15 @@ class Frame:
                 del self.trace[:surplus]
 
 
-async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, keeps_time: bool = False) -> Any:
+async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, spare: float = 0.0) -> Any:
     """One call of a pipeline: its flow under the scope's deadline, with its events; refusals that DSPy swallowed are
-    raised. `keeps_time`: the flow ends by itself when the deadline comes, with what it has.
+    raised. `spare`: seconds that the flow may take after the deadline; inf for one that ends by itself when it comes.
 
     Raises ScopeClosed, DeadlineExceeded, BudgetExceeded and whatever the flow raises.
     """
     frame = Frame()
     if not frame.root:
-        return await _bounded(flow, frame, keeps_time)
+        return await _bounded(flow, frame, spare)
     with contextlib.ExitStack() as stack:
         scope = frame.scope
         if scope is not None:  # of its own, so that what this call costs can be told from what others in the scope cost
@@ -141,25 +141,27 @@ async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, keeps_t
         stack.enter_context(dspy.context(**settings))
         frame.tell(events.RunStarted, "", pipeline=what)
         kinds = (events.RunFinished, events.RunFailed, events.RunCancelled)
-        return await _observed(lambda: _bounded(flow, frame, keeps_time), frame, "", frame.scope, kinds, spanning)
+        return await _observed(lambda: _bounded(flow, frame, spare), frame, "", frame.scope, kinds, spanning)
 
 
-async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, keeps_time: bool) -> Any:  # noqa: FBT001
+async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, spare: float) -> Any:
     scope = frame.scope
     if scope is None:
         return await flow(frame)
-    if keeps_time or scope.deadline == math.inf:
+    if math.inf in (spare, scope.deadline):
         result = await flow(frame)
     else:
-        result = await until_deadline(flow, frame, scope)
+        result = await until_deadline(flow, frame, scope, spare)
     scopes.raise_exhausted(scope)
     return result
 
 
-async def until_deadline(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, scope: Scope) -> Any:
-    """The flow, cancelled at the scope's deadline. Raises DeadlineExceeded."""
+async def until_deadline(
+    flow: Callable[[Frame], Awaitable[Any]], frame: Frame, scope: Scope, spare: float = 0.0
+) -> Any:
+    """The flow, cancelled at the scope's deadline, or `spare` seconds later. Raises DeadlineExceeded."""
     try:
-        async with asyncio.timeout(scope.time_left()) as guard:
+        async with asyncio.timeout(scope.time_left() + spare) as guard:
             return await flow(frame)
     except TimeoutError:
         if guard.expired():

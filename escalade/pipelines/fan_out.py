@@ -22,13 +22,10 @@ from escalade.pipelines._node import Prepared
 from escalade.pipelines._traffic import Traffic
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import ALL, Fold, check_fold, rule
-from escalade.pipelines.pipeline import Pipeline
+from escalade.pipelines.pipeline import GRACE, Pipeline
 
 JOIN = "join"
 """The path of the join."""
-
-GRACE = 0.03
-"""Seconds after the deadline in which the join of a partial fan-out may still end."""
 
 
 class FanOut(Pipeline):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,15 +27,21 @@ if TYPE_CHECKING:
     from escalade.pipelines.profile import Profile
 
 
+GRACE = 0.03
+"""Seconds after the deadline in which what a node has returned at the deadline may still be handed on."""
+
+
 class Plan(dict[str, Prepared]):
     """The nodes of a pipeline, prepared, and what follows from them. `inner`: the plans of those that are pipelines.
-    `needed`: the fields that a call has to give. `error`: the first finding that is one.
+    `needed`: the fields that a call has to give. `error`: the first finding that is one. `late`: one of the nodes, at
+    any depth, returns what it has when the deadline comes.
     """
 
-    __slots__ = ("error", "inner", "needed", "traffic")
+    __slots__ = ("error", "inner", "late", "needed", "traffic")
 
     error: Finding | None
     inner: tuple[tuple[Any, Any], ...]
+    late: bool
     needed: frozenset[str]
     traffic: Traffic
 
@@ -57,7 +64,7 @@ class Pipeline(Operators, dspy.Module):
     """The nodes that stand in for others, see `_fallbacks.py`."""
 
     _keeps_time = False
-    """Does it end by itself when the scope's deadline comes?"""
+    """Does it end by itself when the scope's deadline comes, with what it has?"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +80,13 @@ class Pipeline(Operators, dspy.Module):
 
     async def aforward(self, **inputs: Any) -> Any:
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
-        return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title(), keeps_time=self._keeps_time)
+        return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title(), spare=self._spare())
+
+    def _spare(self) -> float:
+        """Seconds that a call may take after the deadline of its scope."""
+        if self._keeps_time:
+            return math.inf
+        return GRACE if (self._prepared or self._look()).late else 0.0
 
     async def stream(
         self,
@@ -255,6 +268,7 @@ class Pipeline(Operators, dspy.Module):
         """What follows from the nodes."""
         inner = [(node.target, plan_of(node.target)) for node in plan.values() if node.module]
         plan.inner = tuple((target, known) for target, known in inner if known is not None)
+        plan.late = any(target._keeps_time or known.late for target, known in plan.inner)
         plan.traffic = self._traffic(plan)
         plan.needed = frozenset(plan.traffic.takes.required)
         plan.error = next((one for one in plan.traffic.findings if one.level == ERROR), None)
