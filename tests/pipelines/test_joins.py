@@ -530,3 +530,25 @@ async def test_traces_of_losers_are_left_out() -> None:
         result = await FanOut(a=ask("one", 0.03), b=ask("two", 0.0), c=ask("three", 9), quorum=2).acall(question="q")
         assert [list(step[2].keys()) for step in dspy.settings.trace] == [["one"], ["two"]]
     assert states(result)["c"] == "cancelled"
+
+
+async def test_what_is_around_a_partial_result_waits_for_it() -> None:
+    """At the deadline, the pipelines around it give it time to end its branches, though these swallow a cancellation;
+    those without any partial part end on time.
+    """
+
+    async def swallows() -> None:
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError:
+            await asyncio.sleep(9)
+
+    nested = Chain(x=FanOut(y=Map(FanOut(a=after(0, "a"), b=swallows, partial=True), over="xs", item="x")))
+    for pipeline in (nested, copy.deepcopy(nested)):
+        async with scope(deadline=0.3) as here:
+            result = await pipeline.acall(xs=[1, 2])
+            assert -0.05 < here.time_left() < 0.1
+        assert [(one.a, one.b) for one in result.y.results] == [("a", None)] * 2
+    with pytest.raises(DeadlineExceeded):
+        async with scope(deadline=0.05):
+            await Chain(x=FanOut(y=after(9))).acall()
