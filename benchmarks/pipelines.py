@@ -10,19 +10,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import io
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any
 
 import dspy
+from rich.console import Console
 
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
+from escalade.pipelines.jsonl import JsonlEvents
+from escalade.pipelines.live import Live
 from escalade.pipelines.map import Map
+from escalade.pipelines.profile import Profile
 from escalade.registry.opening import scope
 
 Work = Callable[[], Awaitable[Any]]
@@ -167,6 +173,32 @@ async def events_price(repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def watching_price(repeats: int) -> list[dict[str, Any]]:
+    """What a node costs more that a tree, a profile or a file of events is made of: its own two events included."""
+    pipeline, results = fan(1000), []
+    with tempfile.TemporaryDirectory() as folder:
+        log = JsonlEvents(f"{folder}/events.jsonl")
+        watching = {
+            "a live tree": Live(console=Console(file=io.StringIO(), force_terminal=True)),
+            "a profile": Profile(),
+            "lines of JSON": log,
+        }
+        for name, listener in watching.items():
+            times = []
+            for _ in range(repeats):
+                with scope(budget="1.00"):
+                    silent = await seconds(pipeline.acall, 1)
+                with scope(budget="1.00", listen=listener):
+                    heard = await seconds(pipeline.acall, 1)
+                times.append((heard - silent) / 1000 * 1e6)
+            results.append({
+                "name": f"{name}, per node", "value": statistics.median(times), "unit": "us", "limit": "", "ok": True,
+                "ratio": None, "note": "only while somebody watches; see events",
+            })  # fmt: skip
+        log.close()
+    return results
+
+
 async def starvation(repeats: int) -> dict[str, Any]:
     """How late a hop through asyncio's own executor is while 12 blocking nodes run: DSPy makes two per acall."""
     late = []
@@ -210,7 +242,8 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
     gc.freeze()
     try:
         results = asyncio.run(measure(repeats))
-        results += [asyncio.run(events_price(repeats)), asyncio.run(starvation(repeats))]
+        results += [asyncio.run(events_price(repeats)), *asyncio.run(watching_price(repeats))]
+        results += [asyncio.run(starvation(repeats))]
     finally:
         gc.unfreeze()
     return [*results, import_price(repeats)]

@@ -371,7 +371,6 @@ async def test_waiting_for_a_place_is_told_and_measured() -> None:
     waited = run.node("limited/b2")
     assert waited is not None
     assert (waited.waited, waited.queued) == (queued["limited/b2"], 0)
-    assert waited.seconds < 0.02 + waited.waited
     assert run.queued == pytest.approx(sum(queued.values()))
     spans = [dict(span.attributes or {}) for span in exporter.get_finished_spans()]
     on_spans = {one.get("escalade.node"): one.get("escalade.queue.seconds") for one in spans}
