@@ -69,7 +69,7 @@ def _open(kind: str, where: str, **options: Any) -> Any:
     if kind == "sqlite":
         return SqliteLimiter(where, **options)
     if kind == "postgres":
-        return PostgresLimiter(where, **{"timeout": 10.0, **options})
+        return PostgresLimiter(where, **{"timeout": 10.0, "connections": 8, **options})
     from escalade.registry.stores.redis_limits import RedisLimiter
 
     return RedisLimiter(where, **options)
