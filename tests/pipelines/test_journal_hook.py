@@ -10,11 +10,11 @@ import dspy
 import pytest
 
 import escalade
-from escalade import Chain, FanOut, Map, events, scopes
+from escalade import Chain, FanOut, Group, Map, NodeRetry, events, node, scopes
 
 
 class Kept:
-    """A journal in a dict."""
+    """A journal in a dict, for nodes alone."""
 
     def __init__(self) -> None:
         self.steps: dict[tuple[str | int, ...], Any] = {}
@@ -34,15 +34,6 @@ class Kept:
             self.steps[tuple(path)] = await work()
         return self.steps[tuple(path)]
 
-    def find(self, key: str) -> bytes | None:
-        raise NotImplementedError(key)
-
-    def keep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
-        raise NotImplementedError(key, kind, resource, value, cost)
-
-    async def akeep(self, key: str, kind: str, resource: str, value: bytes, cost: int) -> None:
-        raise NotImplementedError(key, kind, resource, value, cost)
-
 
 class Ran:
     """Counts its runs, and fails while it is told to."""
@@ -58,7 +49,7 @@ class Ran:
         return x + 1
 
 
-def run(pipeline: Any, journal: Kept, heard: list[events.Event] | None = None, **inputs: Any) -> Any:
+def run(pipeline: Any, journal: Any, heard: list[events.Event] | None = None, **inputs: Any) -> Any:
     listen = () if heard is None else (heard.append,)
     with escalade.scope(budget="1.00") as scope:
         durable = dataclasses.replace(scope, journal=journal, listeners=listen)
@@ -113,3 +104,16 @@ def test_a_function_that_calls_a_pipeline_twice_is_one_node() -> None:
 
     assert run(Chain(twice), journal, x=1).twice == [2, 11]
     assert set(journal.steps) == {("twice",)}
+
+
+def test_what_a_node_came_to_is_kept_and_not_how() -> None:
+    """After retries and with a fallback, the node's result is kept under its own path; it is reused without them."""
+    broken, journal = Ran(), Kept()
+    broken.broken = True
+    steady = Ran()
+    made = node(broken, retry=NodeRetry(1, base=0.001, on=ValueError), fallback=steady, cache=5.0, once=True)
+    pipeline = Chain(a=made, b=node(lambda a: a * 2, group=Group("journaled", 1)))
+    for _ in range(2):
+        assert run(pipeline, journal, x=1).b == 4
+    assert (broken.count, steady.count) == (2, 1)
+    assert set(journal.steps) == {("a",), ("b",)}

@@ -536,6 +536,34 @@ async def test_cancelled_hedges_leave_nothing() -> None:
         assert gauge.now == 0
 
 
+def test_the_loser_in_a_thread_cannot_spend() -> None:
+    """A thread can't be stopped: its scope closes with the attempt, and what it still tries is refused."""
+    refused: list[str] = []
+    go, over = threading.Event(), threading.Event()
+    lock = threading.Lock()
+    calls: list[int] = []
+
+    def work(x: int) -> int:
+        with lock:
+            calls.append(x)
+            mine = len(calls)
+        if mine == 1:
+            go.wait(5.0)
+            try:
+                escalade.scopes.require().check_open()
+            except ScopeClosed as error:
+                refused.append(type(error).__name__)
+            over.set()
+        return mine
+
+    with escalade.scope(budget="1.00") as scope:
+        assert Chain(a=node(work, hedge=0.03))(x=1).a == 2
+        go.set()
+        assert over.wait(5.0)
+        assert refused == ["ScopeClosed"]
+        assert not scope.closed
+
+
 def test_what_changes_the_world_is_not_hedged() -> None:
     """A node whose tools have side effects is refused where it is written, as far as it can be known."""
 
