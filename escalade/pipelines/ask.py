@@ -25,8 +25,9 @@ import dspy
 from escalade import events, scopes
 from escalade.errors import ApprovalRequired, BadInput, PermissionDenied
 from escalade.pipelines._node import Wants
+from escalade.registry.opening import OWNER
 from escalade.registry.privacy.names import alias
-from escalade.scopes import Principal
+from escalade.scopes import NOBODY, Principal
 
 __all__ = ["Answer", "Ask", "Question", "asking"]
 
@@ -176,7 +177,11 @@ class Ask(dspy.Module):
         asked = self.question
         plain = {name: _plain(value) for name, value in shown.items()}
         told = {"question": asked.question, "shown": plain, "options": asked.options, "text": asked.text}
-        told |= {"edit": asked.edit, "role": asked.role, "tenant": scope.principal.tenant if scope.principals else ""}
+        told |= {
+            "edit": asked.edit,
+            "role": asked.role,
+            "tenant": "" if scope.principal == OWNER else scope.principal.tenant,
+        }
 
         def opened(ticket: str) -> None:
             events.emit(scope, events.Paused, ticket=ticket, question=asked.question)

@@ -273,18 +273,18 @@ class Journal:
         ticket = _ticket(self.run_id, path, asked)
         now = time.time()
         until = [at for at in (None if seconds is None else now + seconds, self._deadline) if at is not None]
+        future = self.tickets.setdefault(ticket, asyncio.get_running_loop().create_future())
         row = await self._desk.open(TicketRow(ticket, self.run_id, path, asked, now, min(until, default=None)))
         if row.answer is None:
             opened(ticket)
-        while row.answer is None:
-            if row.expires is not None and row.expires <= time.time():
-                return None
-            row = await self._answered_by_then(row)
-        return ticket, row.answer, row.by
+        while row.answer is None and (row.expires is None or row.expires > time.time()):
+            row = await self._answered_by_then(row, future)
+        if not future.done():
+            future.set_result(None)
+        return None if row.answer is None else (ticket, row.answer, row.by)
 
-    async def _answered_by_then(self, row: TicketRow) -> TicketRow:
+    async def _answered_by_then(self, row: TicketRow, future: asyncio.Future[None]) -> TicketRow:
         """Wait for an answer, a while: the ticket as it is then."""
-        future = self.tickets.setdefault(row.ticket, asyncio.get_running_loop().create_future())
         self._more(-1)
         try:
             left = _GLANCE if row.expires is None else max(0.0, min(_GLANCE, row.expires - time.time()))

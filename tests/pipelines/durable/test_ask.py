@@ -1,0 +1,238 @@
+"""Ask: a run that needs a person waits without holding anything and goes on with the answer; a plain call asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from escalade import Answer, Ask, Chain, FanOut, Principal, Question, Runs, asking, events
+from escalade.errors import ApprovalRequired, BadInput, NodeError, PermissionDenied, RunError, UnknownName
+
+ANA = Principal("ana", "acme", frozenset({"editor"}))
+
+
+def write(topic: str) -> str:
+    return f"All about {topic}"
+
+
+def publish(draft: str, decision: str) -> str:
+    return f"{decision}: {draft}"
+
+
+def article(**options: Any) -> Chain:
+    said: dict[str, Any] = {"show": ["draft"], "options": ["yes", "later"], "edit": "draft", **options}
+    return Chain(draft=write, check=Ask("Publish this?", **said), publish=publish)
+
+
+@pytest.fixture(params=["memory", "file"])
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runs]:
+    url = None if request.param == "memory" else f"sqlite:///{tmp_path}/runs.sqlite"
+    with Runs(url, pipelines={"article": article()}) as made:
+        yield made
+
+
+def waiting(runs: Runs, run_id: str) -> Question:
+    """The one question of a run, when it waits for nothing else."""
+    end = time.monotonic() + 10
+    while runs.get(run_id).status() != "waiting":
+        assert time.monotonic() < end, runs.get(run_id).row()
+        time.sleep(0.005)
+    (question,) = runs.questions(run_id)
+    return question
+
+
+def test_a_run_waits_and_goes_on(runs: Runs) -> None:
+    """It holds nothing while it waits; what was shown, chosen and edited is what the next node sees."""
+    run = runs.start("article", run_id="one", events=True, topic="cells")
+    question = waiting(runs, "one")
+    assert (question.question, question.shown) == ("Publish this?", {"draft": "All about cells"})
+    assert (question.path, question.run_id, question.options) == ("check", "one", ("yes", "later"))
+    assert not runs.host.live
+    with pytest.raises(RunError, match=question.ticket) as told:
+        run.result(1)
+    assert told.value.status == "waiting"
+    runs.answer(question.ticket, "yes", by="ana", edited="Less about cells")
+    assert done(run).publish == "yes: Less about cells"
+    assert runs.questions() == []
+    (row,) = runs.host.store.tickets("one", waiting=False)
+    assert row.by == "ana"
+
+    async def followed() -> list[str]:
+        return [event["event"] async for event in run.events()]
+
+    told_events = asyncio.run(followed())
+    assert told_events.count("Paused") == told_events.count("Answered") == 1
+
+
+def done(run: Any) -> Any:
+    """Its result, once it has gone on."""
+    while run.status() in {"waiting", "queued"}:
+        time.sleep(0.005)
+    return run.result(10)
+
+
+def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """The question outlives the process, may be answered where nothing is executed, and is asked once."""
+    path = tmp_path / "runs.sqlite"
+    with Runs(path, pipelines={"article": article()}) as runs:
+        runs.start("article", run_id="one", topic="cells")
+        ticket = waiting(runs, "one").ticket
+    with Runs(path, pipelines={"article": article()}) as runs, Runs(path) as desk:
+        assert runs.recover() == 0
+        desk.answer(ticket, "later", by=ANA)
+        assert done(runs.get("one")).publish == "later: All about cells"
+
+
+def test_an_answer_is_one_and_fits(runs: Runs) -> None:
+    """What is no answer to the question is refused and changes nothing; the first that is counts."""
+    runs.start("article", run_id="one", topic="cells")
+    ticket = waiting(runs, "one").ticket
+    for decision in ("no", True, "", None):
+        with pytest.raises(BadInput, match="'yes', 'later'"):
+            runs.answer(ticket, decision, by="ana")
+    with pytest.raises(UnknownName):
+        runs.answer("nope", "yes", by="ana")
+    runs.answer(ticket, "yes", by="ana")
+    with pytest.raises(BadInput, match="before"):
+        runs.answer(ticket, "later", by="bob")
+    assert done(runs.get("one")).publish == "yes: All about cells"
+
+
+def test_who_may_answer(tmp_path: Path) -> None:
+    """Somebody of the run's tenant, with the role that it takes."""
+    from escalade import Roles
+
+    policy = Roles({"editor": ["*:call"]})
+    with Runs(tmp_path / "r.sqlite", pipelines={"article": article(role="editor")}, access=policy) as runs:
+        runs.start("article", run_id="one", principal=ANA, topic="cells")
+        ticket = waiting(runs, "one").ticket
+        for who in (Principal("bob", "acme"), Principal("eve", "other", frozenset({"editor"})), "ana"):
+            with pytest.raises(PermissionDenied, match="may not answer"):
+                runs.answer(ticket, "yes", by=who)
+        runs.answer(ticket, "yes", by=ANA)
+        assert done(runs.get("one")).publish.startswith("yes")
+
+
+def test_other_branches_go_on_meanwhile(runs: Runs) -> None:
+    """A run is put aside when nothing else is left to do; an answer that comes before is taken at once."""
+    at_work = []
+
+    async def slow(topic: str) -> str:
+        at_work.append(topic)
+        await asyncio.sleep(0.4)
+        return "slow"
+
+    runs.add("two", FanOut(check=Ask("Go?"), slow=slow))
+    run = runs.start("two", run_id="a", topic="t")
+    waiting(runs, "a")
+    runs.answer(runs.questions("a")[0].ticket, True, by="ana")
+    assert done(run).check.decision is True
+    assert at_work == ["t"]
+    run = runs.start("two", run_id="b", topic="t")
+    while not runs.questions("b"):
+        time.sleep(0.005)
+    runs.answer(runs.questions("b")[0].ticket, "reject", by="ana")
+    assert done(run).check.action == "reject"
+    assert run.row().attempts == 1
+
+
+def test_two_questions_of_one_run(runs: Runs) -> None:
+    """Each is answered by itself; with the first answer the run goes on to wait for the second."""
+    runs.add("two", FanOut(a=Ask("A?"), b=Ask("B?", text=True)))
+    run = runs.start("two", run_id="a")
+    while len(runs.questions("a")) < 2 or run.status() != "waiting":
+        time.sleep(0.005)
+    by_text = {question.question: question.ticket for question in runs.questions("a")}
+    runs.answer(by_text["B?"], "words", by="ana")
+    assert waiting(runs, "a").question == "A?"
+    runs.answer(by_text["A?"], False, by="ana")
+    result = done(run)
+    assert (result.a.decision, result.b.decision, result.b.action) == (False, "words", "answer")
+
+
+def test_nobody_answers(runs: Runs) -> None:
+    """After its timeout the run goes on with what holds otherwise, or fails; an answer is too late then."""
+    runs.add("otherwise", article(timeout=0.1, otherwise="later"))
+    runs.add("fails", article(timeout=0.1))
+    run = runs.start("otherwise", run_id="a", topic="t")
+    ticket = waiting(runs, "a").ticket
+    assert done(run).publish.startswith("later")
+    with pytest.raises(BadInput, match="expired"):
+        runs.answer(ticket, "yes", by="ana")
+    failing = runs.start("fails", run_id="b", topic="t")
+    with pytest.raises(RunError, match="nobody has answered"):
+        waiting(runs, "b")
+        done(failing)
+
+
+def test_cancelled_while_it_waits(runs: Runs) -> None:
+    """It ends at once, and its question with it."""
+    run = runs.start("article", run_id="one", topic="cells")
+    waiting(runs, "one")
+    assert run.cancel() == "cancelled"
+    assert runs.questions() == []
+
+
+def test_a_plain_call_asks_at_once() -> None:
+    """Whoever is there to be asked: by a function, a coroutine, or an Answer; without anybody it is refused."""
+    asked: list[Question] = []
+
+    async def slowly(question: Question) -> Answer:
+        await asyncio.sleep(0)
+        return Answer("yes", "choose", "shorter", by="bob")
+
+    def at_once(question: Question) -> str:
+        asked.append(question)
+        return "later"
+
+    heard: list[Any] = []
+    with asking(at_once):
+        assert article()(topic="x").publish == "later: All about x"
+    with asking(slowly):
+        assert article()(topic="x").publish == "yes: shorter"
+    assert asked[0].shown == {"draft": "All about x"}
+    with pytest.raises(ApprovalRequired, match="nobody can be asked"):
+        article()(topic="x")
+    with asking(lambda _: "maybe"), pytest.raises(NodeError, match="'maybe'"):
+        article()(topic="x")
+
+    async def never(question: Question) -> str:
+        await asyncio.sleep(30)
+        return "yes"
+
+    with asking(never):
+        assert article(timeout=0.05, otherwise="later")(topic="x").publish.startswith("later")
+        with pytest.raises(TimeoutError, match="nobody"):
+            article(timeout=0.05)(topic="x")
+
+    async def follow() -> None:
+        with asking(at_once):
+            heard.extend([event async for event in article().stream(topic="x")])
+
+    asyncio.run(follow())
+    paused, answered = (next(e for e in heard if isinstance(e, kind)) for kind in (events.Paused, events.Answered))
+    assert (paused.path, paused.question, answered.action) == ("check", "Publish this?", "choose")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"question": ""}, "question"),
+        ({"options": "yes"}, "lists"),
+        ({"options": ["a", "a"]}, "different"),
+        ({"options": ["a"], "text": True}, "not both"),
+        ({"timeout": 0}, "seconds"),
+        ({"otherwise": "a", "options": ["a"]}, "timeout="),
+        ({"otherwise": "b", "options": ["a"], "timeout": 1}, "'a'"),
+        ({"show": ["not a name"]}, "names"),
+    ],
+)
+def test_a_bad_question_is_refused_when_it_is_made(arguments: dict[str, Any], why: str) -> None:
+    """With what is wrong in the message."""
+    with pytest.raises(BadInput, match=why):
+        Ask(**{"question": "Go?", **arguments})
