@@ -37,6 +37,7 @@ from escalade.agents.climb import Attempt, Climb, Decision, Policy, Rung, Try, V
 from escalade.agents.confidence.said import Confidence
 from escalade.agents.confidence.source import Helper, Source, rung_signature
 from escalade.agents.gateway import Gateway, find_gateway
+from escalade.agents.models import Model
 from escalade.agents.streaming import Stream
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, UnknownName, UnknownPrice
 from escalade.money import Money
@@ -297,6 +298,14 @@ class Escalate(dspy.Module):
             )
 
         return look
+
+    def bills(self, inputs: Mapping[str, Any]) -> list[Bill]:
+        """(expected price, upper bound) of each rung for these inputs, nano-dollars, None where unknown."""
+        return [self._estimate(k, inputs) for k in range(len(self.rungs))]
+
+    def model_of(self, rung: int) -> Model:
+        """The model of a rung, by its number."""
+        return self._gateway.model(self.rungs[rung].model or "")
 
     def _estimate(self, k: int, inputs: Mapping[str, Any]) -> Bill:
         """The bill of a rung for this question: its answer, and all that its source of confidence may spend."""

@@ -131,6 +131,11 @@ class ToolAgent(dspy.Module):
         """Follow one call, by `async for` or by `for`; see `streaming.py`."""
         return Stream(self, inputs, provisional=provisional)
 
+    @property
+    def own_model(self) -> Model | None:
+        """The model that it was given, None for the one around it."""
+        return None if self._lm is None else self._lm._engine_spec.gateway.model(self._lm.model)
+
     def bill(self, model: Model, inputs: Mapping[str, Any]) -> Bill:
         """(expected price, upper bound) of one call in nano-dollars, None where unknown: steps times the bound of one.
 

@@ -24,6 +24,7 @@ from escalade.pipelines.shape import SEGMENTS, Shape, shape_of
 
 if TYPE_CHECKING:
     from escalade.pipelines.drawing.drawing import Drawing
+    from escalade.pipelines.estimate import Estimate
     from escalade.pipelines.profile import Profile
 
 
@@ -139,6 +140,26 @@ class Pipeline(Operators, dspy.Module):
         from escalade.pipelines.drawing.drawing import Drawing
 
         return Drawing(self, run)
+
+    def estimate(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        **named: Any,
+    ) -> Estimate:
+        """What a run may cost and how long it may take, before it is run; see `estimate.py`. `inputs`: those that are
+        known. `sizes`: how many items maps run over, by the name of their input or by their path. Raises BadInput.
+
+        >>> from escalade.pipelines.chain import Chain
+        >>> estimate = Chain(read=lambda text: text.split(), count=len).estimate(text="to be")
+        >>> estimate.most, estimate.notes[0]
+        (0, 'read: its own code: taken to cost nothing')
+        """
+        from escalade.pipelines.estimate import estimate
+
+        return estimate(self, {**(inputs or {}), **named}, sizes or {})
 
     # -- what a kind of pipeline says about itself
 
