@@ -245,7 +245,7 @@ def _finished(
 
         raise lm15.ProviderError(f"model {asked.model.name!r} gave {vectors.shape} for {texts} texts, or no numbers")
     if known is not None:
-        known.note(vectors, bill)
+        known.note(vectors, use.cost)
     return vectors, bill
 
 

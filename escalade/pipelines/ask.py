@@ -180,7 +180,7 @@ class Ask(dspy.Module):
         told |= {
             "edit": asked.edit,
             "role": asked.role,
-            "tenant": "" if scope.principal == OWNER else scope.principal.tenant,
+            "tenant": "" if scope.principal in {OWNER, NOBODY} else scope.principal.tenant,
         }
 
         def opened(ticket: str) -> None:
