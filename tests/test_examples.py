@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import escalade
 from tests._house import ROOT
 
 
@@ -52,6 +54,18 @@ def test_parallel_agents(run: Any) -> None:
     assert names["world"].calls["small"] == 3 + 8 * 3
     assert names["scope"].spent == names["world"].cost()
     assert "8 plans" in text
+
+
+def test_long_document(run: Any) -> None:
+    """Forty pages, eight at once: shown as they come, kept as a result, as events and as a picture."""
+    names, text = run("long_document.py")
+    assert len(names["early"]) == 40
+    assert "summaries: 40/40" in text
+    assert json.loads(Path("document.json").read_text("utf-8"))["verdict"] == "It went on trading salt."
+    assert Path("document.svg").read_text("utf-8").startswith("<svg")
+    told = list(escalade.read_events("document-events.jsonl"))
+    assert sum(type(event).__name__ == "Progress" for event in told) == 40
+    assert escalade.Profile.of(told).cost == names["profile"].cost == names["world"].cost() > 0
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WIDE = 12
 """Nodes beside one another that are shown one by one."""
 
-BAR = 16
+BAR = 12
 
 _SPIN = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ICONS = {"ok": ("✓", "green"), "failed": ("✗", "red"), "cancelled": ("-", "yellow"), "skipped": ("»", "dim")}
@@ -32,12 +32,15 @@ _SAID = {"ok": "done"}
 
 def tree(rows: Rows, height: int) -> Table:
     """The nodes, in at most `height` lines."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for _ in range(4):
-        grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis", style="dim")
     lines = [line for root in rows.roots.values() for line in _branch(root, "", "")]
-    for line in lines if len(lines) <= height else lines[: height - 1]:
+    shown = lines if len(lines) <= height else lines[: height - 1]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, overflow="ellipsis", min_width=12)
+    for column in (1, 2, 3):
+        cells = [line[column] for line in shown if len(line) > column]
+        grid.add_column(no_wrap=True, min_width=max(map(len, cells), default=0))
+    grid.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+    for line in shown:
         grid.add_row(*line)
     if len(lines) > height:
         grid.add_row(Text(f"… {len(lines) - height + 1} more lines", style="dim"))

@@ -13,7 +13,7 @@ from escalade.pipelines._timeline import above
 if TYPE_CHECKING:
     from escalade.pipelines.profile import NodeProfile, Profile
 
-BARS = 12
+BARS = 8
 """Characters of a full bar."""
 
 
@@ -37,11 +37,13 @@ def table(profile: Profile) -> Table:
     for name, foot, cells in columns:
         width = max(map(len, (name, foot, *cells)))
         shown.add_column(name, foot, justify="right", no_wrap=True, min_width=width)
-    shown.add_column("critical path", f"{profile.speed_up:.1f}x at once" if profile.seconds else "", no_wrap=True)
-    shown.add_column("", style="dim")
+    speed_up = f"{profile.speed_up:.1f}x at once" if profile.seconds else ""
+    shown.add_column("critical path", speed_up, no_wrap=True, min_width=BARS + 5)
+    if notes := [_notes(node) for node in nodes if _notes(node)]:
+        shown.add_column("", style="dim", no_wrap=True, overflow="ellipsis", max_width=max(map(len, notes)))
     for number, (name, node) in enumerate(zip(_names(nodes), nodes, strict=True)):
         cells = [column[2][number] for column in columns]
-        shown.add_row(escape(name), *cells, _bar(node.critical / whole), _notes(node))
+        shown.add_row(escape(name), *cells, _bar(node.critical / whole), *([escape(_notes(node))] if notes else []))
     return shown
 
 

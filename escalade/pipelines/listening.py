@@ -29,6 +29,12 @@ class Listening:
 
     def __init__(self) -> None:
         self._contexts: list[Any] = []
+        self._last: tuple[Any, ...] = ()
+
+    def _again(self, event: events.Event) -> bool:
+        """Was it told just now? Who listens by a block and to a scope in it hears everything twice."""
+        before, self._last = self._last, (event.seq, event.run_id, event.path, type(event))
+        return before == self._last
 
     def __call__(self, event: events.Event) -> None:
         raise NotImplementedError

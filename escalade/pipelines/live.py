@@ -56,6 +56,8 @@ class Live(Listening):
         self._screen: _Screen | None = None
 
     def __call__(self, event: Event) -> None:
+        if self._again(event):
+            return
         kind = type(event)
         with self._lock:
             row = self._rows.hear(event)

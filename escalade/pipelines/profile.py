@@ -121,7 +121,8 @@ class Profile(Listening):
         return made
 
     def __call__(self, event: Event) -> None:
-        self._timeline(event)
+        if not self._again(event):
+            self._timeline(event)
 
     @property
     def nodes(self) -> list[NodeProfile]:

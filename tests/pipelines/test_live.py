@@ -104,7 +104,7 @@ def test_a_map_is_one_line_with_a_count() -> None:
     assert re.search(r"^└─ . m\s+━+╌+ 7/20", seen[1])
     assert re.search(r"^   └─ . inner\s+7", seen[2])
     lines = looks(shown)
-    assert re.search(r"└─ ✓ m\s+━{16} 20/20", lines[1])
+    assert re.search(r"└─ ✓ m\s+━{12} 20/20", lines[1])
     assert re.search(r"✓ Map\(worker\)\s+5\s", lines[3])
 
 
@@ -118,7 +118,7 @@ def test_progress_of_a_node_is_a_bar() -> None:
 
     with live(console=terminal()) as shown:
         Chain(read=read)()
-    assert "━━━━╌╌╌╌╌╌╌╌╌╌╌╌ 3/12" in seen[1]
+    assert "━━━╌╌╌╌╌╌╌╌╌ 3/12" in seen[1]
     assert seen[1].endswith("page three")
 
 
@@ -223,6 +223,16 @@ async def test_it_watches_async_runs() -> None:
         await asyncio.gather(*[chain.acall() for _ in range(5)])
     assert re.search(r"✓ Chain\(a\)\s+5", looks(shown)[0])
     assert re.search(r"└─ ✓ a\s+5", looks(shown)[1])
+
+
+def test_who_listens_twice_hears_once() -> None:
+    """By a block and to the scope in it: nothing is counted twice."""
+    profile = escalade.profile()
+    with live(console=terminal()) as shown, profile, escalade.scope(budget="1", listen=[shown, profile]):
+        Chain(a=pay(5_000_000))()
+    assert "$0.0050" in looks(shown)[1]
+    assert profile.cost == 5_000_000
+    assert profile.calls == 1
 
 
 def test_a_second_one_on_the_same_terminal() -> None:
