@@ -6,6 +6,7 @@
 | a rate limit, an open breaker, an overload, a store that is down     | yes, after `retry_after` |
 | a lost connection; a status of 408, 425, 429 or 5xx                  | yes                      |
 | BadInput, wrong arguments, an unknown outcome, any other refusal     | no                       |
+| a quota that is used up                                              | no                       |
 | the scope's deadline or budget, a closed scope, cancellation         | never, whatever `on` says |
 | anything else                                                        | no                       |
 
@@ -56,6 +57,9 @@ _NAMES = frozenset(
     }
 )
 """Classes of clients that are not imported for it. A class with one of these among its bases counts, too."""
+
+_LASTING = frozenset({"LMBillingError", "BillingError"})
+"""A quota that is used up, which providers tell by 429, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,12 @@ def may_pass(error: BaseException) -> bool:
         return _ours_may_pass(error)
     if isinstance(error, TimeoutError | ConnectionError):
         return True
-    status = _status(error)
+    names, status = {kind.__name__ for kind in type(error).__mro__}, _status(error)
+    if names & _LASTING:
+        return False
     if status is not None:
         return status in _STATUSES or 500 <= status < 600
-    return any(kind.__name__ in _NAMES for kind in type(error).__mro__)
+    return bool(names & _NAMES)
 
 
 def _ours_may_pass(error: EscaladeError) -> bool:
