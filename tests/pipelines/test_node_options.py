@@ -216,6 +216,34 @@ async def test_attempts_are_of_one_step_and_each_has_the_timeout() -> None:
     assert paths == [["a"]] * 3
 
 
+async def test_what_is_used_once_is_used_once_by_all_attempts() -> None:
+    """A retry gets the result that the attempt before got; a hedge waits for the use that the first has begun."""
+    sent: list[str] = []
+
+    @escalade.tool(once=True)
+    async def send(text: str) -> int:
+        """Send."""
+        sent.append(text)
+        await asyncio.sleep(0.05)
+        return len(sent)
+
+    tool = escalade.Registry([send], name="outbox").get_tool("send")
+    calls: list[str] = []
+
+    async def notify(text: str) -> int:
+        calls.append(text)
+        number: int = await tool.acall(text=text)
+        if text == "retried" and calls.count(text) == 1:
+            raise ConnectionError("gone")
+        return number
+
+    with escalade.scope():
+        assert (await Chain(a=node(notify, retry=QUICK)).acall(text="retried")).a == 1
+        assert (await Chain(a=node(notify, hedge=0.01)).acall(text="hedged")).a == 2
+    assert calls == ["retried"] * 2 + ["hedged"] * 2
+    assert sent == ["retried", "hedged"]
+
+
 def test_attempts_in_threads_end_with_their_scope() -> None:
     """A thread that outlives its attempt's timeout can't spend any more, and the next attempt can."""
     scopes: list[Any] = []
