@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import escalade
-from escalade.errors import EscaladeError
+from escalade.errors import JoinFailed
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
@@ -162,7 +162,7 @@ class Forest:
             lambda: FanOut(p=self.bush(), q=self.bush()),
             lambda: FanOut(p=self.bush(), q=self.bush(), quorum=1),
             lambda: Race(p=self.bush(), q=self.bush()),
-            lambda: Map(self.bush(), over="xs", item="x"),
+            lambda: Map(self.bush(), over="ys", item="x"),
         ]
         branches = {
             f"b{i}": Chain(first=self.leaf(), middle=self.rng.choice(middle)(), last=lambda x: x) for i in range(width)
@@ -184,14 +184,14 @@ class Report:
         self.outcomes["cancelled" if run.cancelled() else "done" if error is None else "failed"] += 1
         if cancelled and not run.cancelled():
             self.left.append(f"{run_id}: cancelled, and it {'returned' if error is None else 'failed'}")
-        if error is not None and not isinstance(error, EscaladeError):
+        if error is not None and not isinstance(error, JoinFailed):
             self.left.append(f"{run_id}: {error!r}")
         if forest.begun != forest.ended:
             self.left.append(f"{run_id}: {forest.begun - forest.ended} leaves have not ended")
 
 
 async def storm(
-    times: int, width: int, *, seed: int = 0, seconds: float = 0.004, threads: float = 0.03, trouble: float = 0.1
+    times: int, width: int, *, seed: int = 0, seconds: float = 0.004, threads: float = 0.03, trouble: float = 0.2
 ) -> Report:
     """Cancel `times` pipelines of that width, each at a random moment of its life."""
     report, rng, tools = Report(), random.Random(seed), Tools()
@@ -227,7 +227,7 @@ async def storm(
 async def _cancelled(tree: FanOut, pause: float) -> tuple[asyncio.Task[Any], float, bool]:
     """A run that is cancelled after `pause` seconds; how long it lived; did the cancellation come in time?"""
     started = time.perf_counter()
-    run = asyncio.create_task(tree.acall(x=1, xs=[1, 2, 3]))
+    run = asyncio.create_task(tree.acall(x=1, xs=[1, 2, 3], ys=[1, 2]))
     if pause == math.inf:
         await asyncio.wait([run])
         return run, time.perf_counter() - started, False
