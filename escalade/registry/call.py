@@ -128,28 +128,29 @@ class Call:
             self._ended(admission, error)
             raise
         self._ended(admission, None)
+        if self._journal is not None and not self.source:
+            self._journal.saved()
 
     @asynccontextmanager
     async def arunning(self, admission: Admission) -> AsyncIterator[None]:
         """`running`, without blocking the event loop where a store is told how it ended."""
-        journaled = self._journal is not None and not self.source
-        if not (
-            self._claimed or journaled or (self._cached and not self.source and is_remote(self._manner.cache.cache))
-        ):
+        journal = None if self.source else self._journal
+        shared = self._claimed or (self._cached != "" and not self.source and is_remote(self._manner.cache.cache))
+        noted = journal is not None and not self._manner.spec.repeatable
+        if not shared and journal is None:
             with self.running(admission):
                 yield
             return
-        if journaled:
-            await elsewhere(partial(self._begun, admission))
-        else:
-            self._begun(admission)
+        await _told(partial(self._begun, admission), blocks=noted)
         try:
             with metered(self._tab), self._making():
                 yield
         except BaseException as error:
-            await elsewhere(partial(self._ended, admission, error))
+            await _told(partial(self._ended, admission, error), blocks=shared or noted)
             raise
-        await elsewhere(partial(self._ended, admission, None))
+        await _told(partial(self._ended, admission, None), blocks=shared)
+        if journal is not None:
+            await journal.asaved()
 
     def _making(self) -> AbstractContextManager[None]:
         return nullcontext() if self._lead is None else making(self._lead.key)
@@ -321,7 +322,6 @@ class Call:
         if error is None:
             cost = admission.held if admission.cost is None else admission.cost
             journal.note(self._journaled, "tool", label, self._dumped, cost)
-            journal.saved()
         elif not cut_off:
             journal.drop(self._journaled)
 
@@ -369,3 +369,10 @@ class Call:
             scope.cassette.record(label, self._args, self._given, answer)
         except OSError as failed:  # it was made, and whoever made it has its answer
             logger.warning("a call of %s could not be recorded: %s", label, failed.strerror)
+
+
+async def _told(tell: Callable[[], None], *, blocks: bool) -> None:
+    if blocks:
+        await elsewhere(tell)
+    else:
+        tell()
