@@ -135,7 +135,6 @@ class Pipeline(Operators, dspy.Module):
         Chain
         ├── read  function
         └── count  function len
-        <BLANKLINE>
         """
         from escalade.pipelines.drawing.drawing import Drawing
 

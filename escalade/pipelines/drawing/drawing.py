@@ -58,7 +58,7 @@ class Drawing:
         if form == ".svg":
             text = self.svg
         elif form == ".txt":
-            text = str(self)
+            text = f"{self}\n"
         else:
             text = f"```mermaid\n{self.mermaid}```\n" if form == ".md" else self.mermaid
         path.write_text(text, "utf-8")

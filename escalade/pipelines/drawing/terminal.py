@@ -23,7 +23,7 @@ def plain(whole: Figure) -> str:
     console = Console(file=io.StringIO(), width=200, color_system=None, force_terminal=False)
     console.print(tree(whole))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _grow(branch: Tree, figure: Figure) -> None:
