@@ -54,6 +54,7 @@ def test_prices_from_a_file(tmp_path, capsys) -> None:
     assert "gpt-4-1106: $1 in, $1 out (prices.toml)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_runs_print_the_same_bytes() -> None:
     """In two processes with other hash seeds the report is the same to the byte."""
     one, two = (python("-m", "escalade", "compare", PYTHONHASHSEED=seed) for seed in ("1", "2"))
@@ -70,6 +71,7 @@ def test_compare_needs_no_dspy() -> None:
     assert python("-c", run.format(["compare", "--help"], ("dspy", "litellm", "numpy"))).stderr.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_compare_is_quick() -> None:
     """The whole command, with the start of Python, takes less than 5 s; the better of two."""
 

@@ -141,6 +141,7 @@ def test_it_gains_within_the_budget_and_is_saved(make, optimise):
             assert (one.answer, one.cost, one.explain()) == (other.answer, other.cost, other.explain())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [escalating, with_tools], **by_name)
 @pytest.mark.parametrize("optimise", OPTIMISERS, **by_name)
 def test_a_budget_that_is_too_small_holds_and_is_told(make, optimise):

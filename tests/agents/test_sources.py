@@ -222,6 +222,7 @@ def test_only_the_answers_tokens_count(source, value):
     assert source._of(tokens_of(told.logprobs), source.fields or ("answer",)) == pytest.approx(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", [LM15, LiteLLM])
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_log_probabilities_over_http(adapter, transport):

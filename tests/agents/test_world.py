@@ -143,6 +143,7 @@ class TestQuestions:
 
 
 class TestSkill:
+    @pytest.mark.slow
     @pytest.mark.parametrize("program", [dspy.Predict, dspy.ChainOfThought])
     def test_is_right_as_often_as_the_formula_says(self, program):
         """The share of right answers is the mean of p, within four standard errors."""
@@ -170,6 +171,7 @@ class TestSkill:
             said = answers(world, dspy.ChainOfThought("question -> answer"), examples, model)
             assert {world.metric(e, a) for e, a in zip(examples, said, strict=True)} == {score}
 
+    @pytest.mark.slow
     def test_help_never_hurts(self):
         """A question that was right stays right with reasoning, with demonstrations and with a hint."""
         world = World(seed=4)
@@ -185,6 +187,7 @@ class TestSkill:
             assert all(h >= p for h, p in zip(helped, scores[0], strict=True))
             assert sum(helped) > sum(scores[0])
 
+    @pytest.mark.slow
     def test_a_dearer_model_is_better(self):
         """On the ladder that a world begins with, each rung is better and five times as dear."""
         world = World()
@@ -216,6 +219,7 @@ def _types(strategy: Any) -> dict[str, Any]:
 
 
 class TestConfidence:
+    @pytest.mark.slow
     def test_calibrated(self):
         """Of an honest model's answers at confidence c, about a share c is right: ECE of at most 4 points."""
         assert _ece(_stated("calibrated")) < 0.04

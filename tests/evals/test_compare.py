@@ -82,6 +82,7 @@ def test_baseline_is_itself(ladder) -> None:
     assert (base.diff, base.diff_low, base.diff_high, base.verdict, base.cost_ratio) == (0, 0, 0, "baseline", 1)
 
 
+@pytest.mark.slow
 def test_second_run_is_the_same(ladder) -> None:
     """The same seed gives the same bytes, another seed another order of spending."""
     assert json.dumps(compare().to_json()) == json.dumps(ladder.to_json())
@@ -99,6 +100,7 @@ def test_figures_of_the_ladder(ladder) -> None:
     assert ladder.cheapest_as_good is ladder.row("agreement-2")
 
 
+@pytest.mark.slow
 def test_says_when_the_labels_decide(ladder) -> None:
     """Re-graded, what was as good as GPT-4 is worse: the comparison by recorded labels says so itself."""
     assert ladder.other_labels == "regraded"

@@ -129,6 +129,7 @@ def test_the_form_of_answers_is_kept(tmp_path) -> None:
 # -------------------------------------------------------------------------------------------------- on real recordings
 
 
+@pytest.mark.slow
 @needs_texts
 @pytest.mark.parametrize("labels", ["recorded", "regraded"])
 def test_question_alone(labels: str) -> None:
@@ -148,6 +149,7 @@ def test_nearest_questions() -> None:
     assert near >= 0.58
 
 
+@pytest.mark.slow
 @needs_texts
 @pytest.mark.parametrize("seen", ["one peer", "four peers"])
 @pytest.mark.parametrize("labels", ["recorded", "regraded"])

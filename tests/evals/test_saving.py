@@ -55,6 +55,7 @@ def test_what_is_saved_is_loaded(found: Outcomes) -> None:
         assert load_outcomes(path).digest == found.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["recorded", "regraded"])
 def test_ladder_that_ships(tmp_path, labels) -> None:
     """Gradings, categories and the prices of the bundled data survive, and so does every figure of the comparison."""

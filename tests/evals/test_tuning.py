@@ -78,6 +78,7 @@ def test_the_report_is_what_happens_live(world):
             assert again(**example.inputs()).explain() == tuned.program(**example.inputs()).explain()
 
 
+@pytest.mark.slow
 def test_an_overconfident_ladder_gets_better(world):
     """Where the small model overstates, tuning finds it out: better on unseen questions, as its report says."""
     with escalade.scope(budget="5.00"):
@@ -121,6 +122,7 @@ def test_what_others_answered_changes_nothing_that_was_fitted(world):
     assert other.report.quality_after != tuned.report.quality_after
 
 
+@pytest.mark.slow
 def test_the_same_again(world):
     """Recorded and tuned again, everything is the same; another seed deals the questions out in another way."""
     train = world.task(120, 1)
@@ -156,6 +158,7 @@ def test_a_calibrated_program_is_judged_as_it_was(world):
     assert again.report.cost_before.mean == was.cost.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["0.15", "0.20", "0.25"])
 def test_the_budget_is_never_passed(world, budget):
     """A budget that pays for some of the questions: those are used, and the scope outside is not exhausted."""
@@ -167,6 +170,7 @@ def test_the_budget_is_never_passed(world, budget):
     assert not any(math.isnan(c) for c in tuned.outcomes.confidence.flat)
 
 
+@pytest.mark.slow
 def test_the_budget_of_the_scope_holds_too(world):
     """What the scope has left counts, whatever the budget of the tuning."""
     with escalade.scope(budget="0.20") as run:
@@ -174,6 +178,7 @@ def test_the_budget_of_the_scope_holds_too(world):
     assert run.spent <= Money.of("0.20")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "needed"),
     [
@@ -216,6 +221,7 @@ def test_repeated_questions_are_no_more_questions(world):
         tune(make(world), world.task(10, 1) * 10, world.metric)
 
 
+@pytest.mark.slow
 def test_a_point_that_is_worth_more_buys_more_quality(world):
     """From nearly nothing to a dollar per right answer: the choice gets better and dearer, never worse."""
     with escalade.scope(budget="5.00"):
@@ -232,6 +238,7 @@ def replay_cut(policy):
     return getattr(policy, "threshold", 2.0)
 
 
+@pytest.mark.slow
 def test_a_guarantee_is_the_guaranteed_threshold(world):
     """The policy is a `Guaranteed` that was calibrated on the choosing questions alone; it is saved too."""
     with escalade.scope(budget="5.00"):

@@ -149,6 +149,7 @@ def test_the_newest_version_before_is_what_counts() -> None:
 # ------------------------------------------------------------------------------------------ one schema within another
 
 
+@pytest.mark.slow
 def test_what_passes_breaks_nobody() -> None:
     """Over random pairs of schemas: when nothing is found, every value that fits the one fits the other. And where a
     value is lost, something is found, of course.

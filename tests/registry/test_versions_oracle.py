@@ -17,6 +17,7 @@ from tests.registry import npm_rules
 PAIRS = 12_000
 
 
+@pytest.mark.slow
 def test_twelve_thousand_pairs() -> None:
     """Generated ranges and versions, half of them at an edge of the range and half of them pre-releases: the resolver
     says what the oracle says, on every pair.

@@ -242,6 +242,7 @@ def test_processes_make_one_call(tmp_path: Path) -> None:
     assert sorted(calls for _, calls in told) == ["0", "0", "0", "1"]
 
 
+@pytest.mark.slow
 def test_dead_process_holds_up_nobody(tmp_path: Path) -> None:
     """The process that makes the call is killed: another makes it at once, though the claim had a minute to go."""
     (tmp_path / "go").touch()

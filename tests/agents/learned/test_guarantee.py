@@ -147,6 +147,7 @@ def test_candidates_by_confidence() -> None:
         cuts_of(Constant(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [0.0, 0.3])
 def test_losses_are_those_of_every_candidate(fails: float) -> None:
     """Thresholds in order are searched for where they change the answer; each alone gives the same losses."""

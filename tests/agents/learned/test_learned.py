@@ -65,6 +65,7 @@ def test_fitting_is_deterministic(name: str) -> None:
     assert fits[name]() == FITTED[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gain", "nearest", "answers", "cascade"])
 def test_learned_policies_beat_a_random_mix_of_the_same_cost(name: str) -> None:
     """On questions that they haven't seen."""
@@ -256,6 +257,7 @@ def test_expected_maximum() -> None:
     assert expected_maximum([(0.5, 0.0), (0.7, 0.0)]) == 0.7
 
 
+@pytest.mark.slow
 def test_cascade_routing_spends_more_where_answers_are_worth_more() -> None:
     """The dearer a wrong answer, the more it pays for right ones."""
     cheap, dear = (replace(FITTED["cascade"], worth=worth) for worth in (0.001, 1.0))
@@ -301,6 +303,7 @@ def test_a_bandit_learns() -> None:
     assert to_high[hard].mean() > to_high[~hard].mean() + 0.3
 
 
+@pytest.mark.slow
 def test_propensities_are_those_of_the_draws() -> None:
     """Over many seeds, a rung is tried as often as its propensity says."""
     bandit, _ = trained(60)

@@ -54,6 +54,7 @@ def test_size() -> None:
     assert len({item.text for item in items}) > 0.9 * len(items)
 
 
+@pytest.mark.slow
 def test_hard_negatives_stay() -> None:
     """At least 99 % of what only looks like personal data is left as it is."""
     redactor = Redactor()

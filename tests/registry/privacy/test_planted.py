@@ -263,6 +263,7 @@ def test_metrics_usage_and_reprs(flight: Flight) -> None:
     assert set(leaks(repr(flight.events))) <= named
 
 
+@pytest.mark.slow
 def test_log(flight: Flight, log: Handed) -> None:
     """Whatever any logger of ours says at any level, in a message, its arguments, fields, exceptions: no canary comes
     out. So for loggers that were made after the last scope was opened.

@@ -36,6 +36,7 @@ for _ in range(10):
 """
 
 
+@pytest.mark.slow
 def test_a_child_inherits_no_lock_that_is_held(tmp_path: Path) -> None:
     """While other threads read and write, a fork waits for a moment in which none does."""
     _forks.run(BUSY, tmp_path)

@@ -210,6 +210,7 @@ async def test_cancelled_while_it_settles(stores: Stores) -> None:
     assert stores.counted() == (PRICE, 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.blocking(3000)
 async def test_refused_by_a_store_that_hangs(server: RedisServer | PostgresServer | None, tmp_path: Path) -> None:
     """A store that does not answer in time refuses 16 calls at once, and no one of them holds up the loop."""
