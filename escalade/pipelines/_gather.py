@@ -154,7 +154,6 @@ class Gathering:
     async def _branch(self, key: Any, item: Any) -> None:
         began, purse = self._clock(), None
         frame = copy.copy(self._frame)  # of its own: in this one, a failure keeps nobody else from beginning
-        frame.failed = False
         trace = frame.branch_trace()
         if trace is not None:
             self._traces[key] = trace

@@ -280,10 +280,16 @@ async def test_folding_results_as_they_arrive() -> None:
         reduce=lambda all_, name, x: [*all_, (name, x)],
         initial=[],
     )
-    for _ in range(2):
-        result = await fan.acall()
-        assert result.reduced == [("b", 2), ("c", 3), ("a", 1)]
+    result = await fan.acall()
+    assert result.reduced == [("b", 2), ("c", 3), ("a", 1)]
     assert states(result) == dict.fromkeys("abc", "ok")
+
+    def appended(found: list[int], name: str, x: int) -> list[int]:
+        found.append(x)
+        return found
+
+    into = FanOut(a=after(0, 1), reduce=appended, initial=[])
+    assert [(await into.acall()).reduced for _ in range(2)] == [[1], [1]]
 
 
 async def test_a_fold_may_be_async_and_is_never_run_twice_at_once() -> None:
