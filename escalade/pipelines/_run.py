@@ -134,14 +134,33 @@ async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, spare: 
         if scope is not None:  # of its own, so that what this call costs can be told from what others in the scope cost
             frame.scope = stack.enter_context(scopes.Entered(lambda: scope.narrow(name="pipeline"), check=False))
         settings: dict[str, Any] = {events.PLACE: frame.place}
+        work: Callable[[], Awaitable[Any]] = functools.partial(_bounded, flow, frame, spare)
         spanning = None
         if frame.traced:
             facts = {names.OPERATION: "invoke_workflow", names.WORKFLOW_NAME: what}
             settings[telemetry.SPAN] = spanning = telemetry.begin(f"invoke_workflow {what}", facts, frame.scope)
+            work = _profiled(work, spanning, frame, settings)
         stack.enter_context(dspy.context(**settings))
         frame.tell(events.RunStarted, "", pipeline=what)
         kinds = (events.RunFinished, events.RunFailed, events.RunCancelled)
-        return await _observed(lambda: _bounded(flow, frame, spare), frame, "", frame.scope, kinds, spanning)
+        return await _observed(work, frame, "", frame.scope, kinds, spanning)
+
+
+def _profiled(
+    work: Callable[[], Awaitable[Any]], spanning: Spanning, frame: Frame, settings: dict[str, Any]
+) -> Callable[[], Awaitable[Any]]:
+    """The same work; what it was spent on is told by its span."""
+    from escalade.pipelines import _traced
+
+    profile = _traced.watched(frame, settings)
+
+    async def profiled() -> Any:
+        try:
+            return await work()
+        finally:
+            spanning.add(_traced.facts(profile))
+
+    return profiled
 
 
 async def _bounded(flow: Callable[[Frame], Awaitable[Any]], frame: Frame, spare: float) -> Any:

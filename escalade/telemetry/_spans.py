@@ -7,6 +7,7 @@ innermost span of ours also travels in `dspy.context` and, that of the run, in `
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 SPAN = "escalade_span"
 """The key of `dspy.context` that carries the innermost span of a node, a climb or a rung."""
+
+
+_counting = threading.Lock()
 
 
 class Spanning:
@@ -68,6 +72,11 @@ class Spanning:
     def add(self, facts: dict[str, Any]) -> None:
         """More attributes."""
         self._late.update(facts)
+
+    def count(self, name: str, more: float) -> None:
+        """Add to a number, from any thread."""
+        with _counting:
+            self._late[name] = self._late.get(name, 0.0) + more
 
     def has(self, name: str) -> bool:
         """Was this attribute added?"""
@@ -117,21 +126,25 @@ def parent(scope: Scope | None) -> Any:
 
 def innermost(scope: Scope | None) -> Spanning | None:
     """The innermost span of ours that is known in this thread: of a node, a climb, a rung, or of the run."""
+    inner = here()
+    run: Spanning | None = None if scope is None else scope.span
+    if inner is None or run is None:
+        return inner or run
+    return inner if inner.began >= run.began else run
+
+
+def here() -> Spanning | None:
+    """The span of the innermost node, climb, rung or pipeline that this is in."""
     import dspy
 
-    here: Spanning | None = dspy.settings.get(SPAN)
-    run: Spanning | None = None if scope is None else scope.span
-    if here is None or run is None:
-        return here or run
-    return here if here.began >= run.began else run
+    span: Spanning | None = dspy.settings.get(SPAN)
+    return span
 
 
 def path_here() -> str:
     """The path of the node that this is in, "" outside of any."""
-    import dspy
-
-    here: Spanning | None = dspy.settings.get(SPAN)
-    return "" if here is None else here.path
+    span = here()
+    return "" if span is None else span.path
 
 
 def begin(name: str, facts: dict[str, Any], scope: Scope | None, *, path: str | None = None) -> Spanning:

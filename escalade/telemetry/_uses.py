@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from escalade.telemetry._spans import Spanning, parent, path_here
+from escalade.telemetry._spans import Spanning, here, parent, path_here
 from escalade.telemetry._switch import switch
 from escalade.telemetry.names import (
     CALL_ID,
     COST,
     MODEL,
+    MODELS,
     NODE,
     OPERATION,
     OUTCOME,
@@ -22,6 +23,7 @@ from escalade.telemetry.names import (
     TOOL_NAME,
     TOOL_TYPE,
     TOOL_VERSION,
+    TOOLS,
     UNCHECKED,
 )
 
@@ -52,6 +54,9 @@ def ended(spanning: Spanning, entry: Entry) -> None:
     if entry.unchecked:
         facts[UNCHECKED] = entry.unchecked
     spanning.end(facts, entry.error)
+    around = here()
+    if around is not None and not entry.source:
+        around.count(TOOLS if entry.kind == "tool" else MODELS, entry.seconds)
     meters = switch.meters
     if meters is not None:
         meters.used(entry, spanning.facts)

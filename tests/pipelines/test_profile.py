@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import io
 import json
@@ -375,3 +376,40 @@ async def test_waiting_for_a_place_is_told_and_measured() -> None:
     spans = [dict(span.attributes or {}) for span in exporter.get_finished_spans()]
     on_spans = {one.get("escalade.node"): one.get("escalade.queue.seconds") for one in spans}
     assert {path: seconds for path, seconds in on_spans.items() if seconds} == pytest.approx(queued, abs=0.005)
+    (whole,) = (one for one in spans if one.get("gen_ai.operation.name") == "invoke_workflow")
+    assert whole["escalade.queue.seconds"] == pytest.approx(sum(queued.values()))
+    assert whole["escalade.work.seconds"] >= 0.1
+    stops = [stop.split()[0] for stop in str(whole["escalade.critical_path"]).split(" > ")]
+    assert [stop for stop in stops if stop.startswith("limited/b")] == ["limited/b0", "limited/b1", "limited/b2"]
+
+
+@pytest.mark.parametrize("scoped", [True, False])
+def test_spans_say_where_the_time_went(scoped: bool) -> None:
+    """The span of a node has the time in its models, that of the pipeline the sum, for any depth; nobody else hears."""
+    exporter, heard = InMemorySpanExporter(), list[Event]()
+    tracing = TracerProvider()
+    tracing.add_span_processor(SimpleSpanProcessor(exporter))
+    gateway = Gateway(World({"small": SimModel(skill=1.0, latency=0.02, price_in="1", price_out="1")}).as_models())
+    asks = dspy.Predict("question -> answer")
+    inner = Chain(think=asks) if scoped else Chain(think=nap(0.02))
+    escalade.telemetry.enable(tracing)
+    try:
+        with contextlib.ExitStack() as stack:
+            if scoped:
+                stack.enter_context(escalade.scope(listen=heard.append))
+            with dspy.context(lm=gateway.lm("small")):
+                FanOut(a=Chain(b=inner), c=lambda question: 1)(question="1 + 1")
+    finally:
+        escalade.telemetry.disable()
+    finished = [span for span in exporter.get_finished_spans() if not span.name.startswith("chat")]
+    spans = {
+        dict(span.attributes or {}).get("escalade.node", span.name): dict(span.attributes or {}) for span in finished
+    }
+    whole = spans["invoke_workflow FanOut(a, c)"]
+    assert str(whole["escalade.critical_path"]).split()[-3] == "a/b/think"
+    if scoped:
+        assert spans["a/b/think"]["escalade.models.seconds"] >= 0.02
+        assert whole["escalade.models.seconds"] == pytest.approx(spans["a/b/think"]["escalade.models.seconds"])
+        assert [type(e) for e in heard].count(RunFinished) == 1
+    else:
+        assert "escalade.models.seconds" not in whole
