@@ -84,6 +84,11 @@ def run_account(run_id: str) -> str:
     return f"run:{run_id}"
 
 
+def is_run(account: str) -> bool:
+    """Is it that of a durable run?"""
+    return account.startswith("run:")
+
+
 def patterns_of(account: str) -> Iterator[str]:
     """The patterns that stand for this account too, the most specific first."""
     kind, _, name = account.partition(":")

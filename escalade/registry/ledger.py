@@ -33,7 +33,7 @@ from typing import Literal
 from escalade import events
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
-from escalade.registry.budgets import REQUEST, Budget, Period, each_once, patterns_of, period_end, user_account
+from escalade.registry.budgets import REQUEST, Budget, Period, each_once, is_run, patterns_of, period_end, user_account
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Principal, current
 
@@ -291,11 +291,14 @@ class Ledger:
             return account
 
     def accounts(self) -> list[Account]:
-        """A list of all named accounts as of now, sorted by name."""
+        """A list of all named accounts as of now, sorted by name; those of durable runs are not listed."""
         with self._lock:
-            for account in self._named.values():
-                self._roll(account)
-            return [self._named[name] for name in sorted(self._named)]
+            return [self._named[name] for name in sorted(self._named) if self.account(name) and not is_run(name)]
+
+    def forget(self, name: str) -> None:
+        """Forget a named account, unless something is held on it."""
+        if name in self._named and not self._named[name].held:
+            del self._named[name]
 
     # -- the three transactions; everything else is reading
 

@@ -164,7 +164,7 @@ def run_scope(
     )
     if limit is not None:
         name = run_account(run_id)
-        kept.set_budget(Budget(name, Money(limit)))
+        kept.set_budget(Budget(name, Money(limit), warn=1.0, brake=1.0))  # the scope's own account warns and brakes
         purse = LedgerPurse(kept, (purse.account, *kept._budgeted(name), *purse.path[1:]), run_id)
         account = kept.account(name)
         spent = spent if account is None else max(spent, account.settled + account.overrun)

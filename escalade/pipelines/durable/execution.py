@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from escalade import scopes
 from escalade.errors import (
@@ -32,8 +32,9 @@ from escalade.pipelines.durable.shapes import changes, digest_of
 from escalade.pipelines.durable.store import RunRow, Status, Store, Superseded, TicketRow
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.values import Codec
+from escalade.registry.budgets import run_account
 from escalade.registry.elsewhere import elsewhere
-from escalade.registry.ledger import Ledger
+from escalade.registry.ledger import Ledger, LedgerPurse
 from escalade.registry.opening import run_scope
 from escalade.scopes import Access, Desk, Principal, Recorder, Scope
 
@@ -258,7 +259,17 @@ async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[S
         ended = _done(host, ended, task.result())
     if not await host.ask(partial(host.store.finish, ended)):
         return await _status(host, run.run_id)
+    if run.budget is not None and opened:
+        await _closed(cast("LedgerPurse", opened[0].purse).ledger, run.run_id)
     return ended.status
+
+
+async def _closed(ledger: Ledger, run_id: str) -> None:
+    """The run has no account any more: what it spent is kept with the run."""
+    try:
+        await elsewhere(partial(ledger.forget, run_account(run_id)))
+    except StoreUnavailable as error:
+        logger.warning("the account of run %s is left in the ledger: %s", run_id, error)
 
 
 def _done(host: Host, ended: RunRow, result: Any) -> RunRow:

@@ -37,6 +37,7 @@ from escalade.pipelines.durable.writer import Direct, Writer
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.shape import shape_of
 from escalade.pipelines.values import Codec, NotPlain, declared
+from escalade.registry.budgets import run_account
 from escalade.registry.elsewhere import elsewhere
 from escalade.registry.ledger import Ledger
 from escalade.registry.stores.sqlite_ledger import SqliteLedger
@@ -302,6 +303,11 @@ class Runs:
         old = self.host.store.select(status=status, before=time.time() - older_than)
         for at in range(0, len(old), 100):
             self.host.store.delete([row.run_id for row in old[at : at + 100]])
+        ledger = self.host.ledger or self.host.book
+        if ledger is not None:  # that of a run which was cancelled while it waited is there still
+            for row in old:
+                if row.budget is not None and row.status == "cancelled":
+                    ledger.forget(run_account(row.run_id))
         return len(old)
 
     # -- the process

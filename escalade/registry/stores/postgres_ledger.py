@@ -19,6 +19,10 @@ _MOST = 2**62
 """Nano-dollars: sums of them still fit into a bigint, beyond four billion dollars."""
 
 _ACCOUNT = 'SELECT name, "limit", period, warn, brake, ends, settled, held, overrun FROM accounts'
+_FORGET = (
+    "WITH gone AS (DELETE FROM accounts WHERE name = $1 AND held = 0 RETURNING name) "
+    "DELETE FROM crossings WHERE account IN (SELECT name FROM gone)"
+)
 _HOLD = "SELECT key, owner, run, what, amount, to_json(accounts)::text, at FROM holds"
 _LEFT = """
 UPDATE crossings c SET owner = $1 FROM (
@@ -98,6 +102,9 @@ class PostgresStore:
 
     def settle(self, key: str, actual: int, now: float) -> list[Row] | None:
         return self._ended(key, self._owner.id, actual, now)
+
+    def forget(self, name: str) -> None:
+        self.server.ask(_FORGET, name)
 
     def beat(self) -> None:
         self.server.call("beat", *astuple(self._owner)[:4])

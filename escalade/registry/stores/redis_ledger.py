@@ -224,6 +224,11 @@ class RedisStore:
     def settle(self, key: str, actual: int, now: float) -> list[Row] | None:
         return self._ended(self._hold(key), self._owner.id, actual, now)
 
+    def forget(self, name: str) -> None:
+        if all(row.held == 0 for row in self.read([name], self.now())):
+            self.server.command("SREM", self._key("names"), name)
+            self.server.command("DEL", self._account(name), self._crossings(name))
+
     def beat(self) -> None:
         self.server.command("HSET", self._key("owners"), self._owner.id, self._about())
 

@@ -31,7 +31,7 @@ from typing import Any, Literal, Protocol
 
 from escalade.errors import BudgetExceeded, StoreUnavailable
 from escalade.money import Money
-from escalade.registry.budgets import REQUEST, Budget, Period, is_pattern, patterns_of
+from escalade.registry.budgets import REQUEST, Budget, Period, is_pattern, is_run, patterns_of
 from escalade.registry.ledger import Account, Crossing, Ledger, Level, Reservation, _withdraw
 from escalade.registry.privacy.names import alias
 from escalade.registry.stores.crossings import Claims, Teller
@@ -116,6 +116,10 @@ class Store(Claims, Protocol):
         """End what is held under that key: the accounts as they were before; None when nothing is (any more)."""
         ...
 
+    def forget(self, name: str) -> None:
+        """Forget an account, unless something is held on it."""
+        ...
+
     def beat(self) -> None:
         """Say that this process is alive."""
         ...
@@ -174,7 +178,7 @@ class SharedLedger(Ledger):
         the change, and `by` whom; a durable run sets its own once, which is no change.
         """
         with self._lock, self._talk():
-            noted = bool(by) or not budget.account.startswith("run:")
+            noted = bool(by) or not is_run(budget.account)
             self.store.set_budget(budget, self._now(), replace=noted, by=by)
             self._known.add(budget.account)
             if not budget.is_pattern:
@@ -186,12 +190,19 @@ class SharedLedger(Ledger):
             return next(iter(self._budgeted(name)), None)
 
     def accounts(self) -> list[Account]:
-        """All named accounts as of now, by name."""
+        """All named accounts as of now, by name; those of durable runs are not listed."""
         with self._lock:
             with self._talk():
                 rows = self.store.read(None, self._now())
-            own = [row for row in rows if not is_pattern(row.name)]
+            own = [row for row in rows if not is_pattern(row.name) and not is_run(row.name)]
             return sorted(self._mirrored(own), key=lambda account: account.name)
+
+    def forget(self, name: str) -> None:
+        """Forget a named account, unless something is held on it. Raises StoreUnavailable."""
+        with self._lock, self._talk():
+            self.store.forget(name)
+            self._known.discard(name)
+            self._named.pop(name, None)
 
     def per_request(self) -> Budget | None:
         """The budget of each run, if there is one."""

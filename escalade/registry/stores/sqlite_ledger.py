@@ -151,6 +151,13 @@ class SqliteStore:
             amount, names = found[0]
             return _book(connection, json.loads(names), amount, actual, now)
 
+    def forget(self, name: str) -> None:
+        with self.database.transaction() as connection:
+            connection.execute("DELETE FROM accounts WHERE name=? AND held=0", (name,))
+            connection.execute(
+                "DELETE FROM crossings WHERE account=? AND account NOT IN (SELECT name FROM accounts)", (name,)
+            )
+
     def beat(self) -> None:
         with self.database.transaction() as connection:
             self._register(connection)
