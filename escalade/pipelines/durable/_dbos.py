@@ -189,7 +189,7 @@ class Executor:
                 }
             )
         )
-        self._registry = instance._registry
+        self._instance, self._registry = instance, instance._registry
         self._queues = [
             self._registry._register_internal_queue(name, worker_concurrency=most, polling_interval_sec=poll)
             for name, most in queues.items()
@@ -198,9 +198,14 @@ class Executor:
         dbos.DBOS.launch()
 
     def stop_taking(self) -> None:
-        """Take nothing more; what was taken goes on."""
+        """Take nothing more; what was taken goes on. Returns when it is so."""
         for queue in self._queues:
             queue._worker_concurrency = 0
+        for event in self._instance.background_thread_stop_events:
+            event.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("queue-worker-") and thread is not threading.current_thread():
+                thread.join(timeout=10)
 
     def close(self) -> None:
         """End, whatever it is doing: what it had taken stays taken by its name, to be put back."""

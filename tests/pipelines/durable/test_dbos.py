@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import pickle
 import signal
@@ -37,52 +38,40 @@ def runs(url, tmp_path, monkeypatch):
     opened.close()
 
 
+@contextlib.contextmanager
+def executing(url, **options):
+    """Runs that this process executes."""
+    with Runs(url, engine=DbosEngine(url, poll=0.05, **options), pipelines={"nap": app.nap}) as opened:
+        opened.recover()
+        yield opened
+
+
 def naps(runs, count, seconds=0.5, **options):
     return [runs.start("nap", run_id=f"nap-{number}", seconds=seconds, **options) for number in range(count)]
 
 
-def test_a_second_worker_beside_a_live_one_executes_nothing_again(url, tmp_path, runs):
-    """It takes what nobody has taken. By DBOS's own default both would have one name, and it would take all."""
-    with WorkerProcess(url, tmp_path).ready() as first:
-        live = naps(runs, 8, 5.0)
+def test_a_second_worker_executes_nothing_again_until_the_first_one_dies(url, tmp_path, runs):
+    """It takes what nobody has taken. By DBOS's own default both would have one name, and it would take all at once.
+
+    The name of a live worker is refused. When it is killed, its runs go on in the other one, within seconds.
+    """
+    with contextlib.ExitStack() as workers:
+        first = workers.enter_context(WorkerProcess(url, tmp_path, "--name", "blue")).ready()
+        live = naps(runs, 8, 60.0)
         until(lambda: len(runs.list(status="running")) == 8)
-        with WorkerProcess(url, tmp_path).ready() as second:
-            more = [runs.start("nap", seconds=0.5) for _ in range(8)]
-            assert [one.result(timeout=60) for one in (*live, *more)]
-            for worker in (first, second):
-                worker.signal()
-                assert worker.ended() == 0
-    assert {one.row().attempts for one in (*live, *more)} == {1}
-    assert len({one.row().owner for one in live}) == 1
-    assert {one.row().owner for one in more} > {one.row().owner for one in live}
-
-
-def test_a_name_that_a_live_worker_has_is_refused(url, tmp_path):
-    """Two by one name would take each other's runs for lost."""
-    with (
-        WorkerProcess(url, tmp_path, "--name", "blue").ready(),
-        WorkerProcess(url, tmp_path, "--name", "blue") as second,
-    ):
-        assert second.ended() == 2
-        assert second.lines == [
-            "error: worker 'blue' is alive: another process has that name; choose another one, or none"
-        ]
-
-
-def test_the_runs_of_a_killed_worker_go_on_in_another_one(url, tmp_path, runs):
-    """Within seconds; what they had finished isn't done again."""
-    with WorkerProcess(url, tmp_path) as first:
-        first.ready()
-        started = naps(runs, 4, 3.0)
-        until(lambda: len(runs.list(status="running")) == 4)
-        with WorkerProcess(url, tmp_path).ready() as second:
-            first.kill()
-            killed = time.monotonic()
-            until(lambda: all(one.row().attempts == 2 for one in started))
-            assert time.monotonic() - killed < 10  # about one, on a machine that has nothing else to do
-            assert [one.result(timeout=60) for one in started]
-            second.signal()
-            assert second.ended() == 0
+        with pytest.raises(BadInput, match="worker 'blue' is alive: another process has that name"):
+            Runs(url, engine=DbosEngine(url, name="blue"), pipelines={"nap": app.nap}).recover()
+        workers.enter_context(WorkerProcess(url, tmp_path)).ready()
+        more = [runs.start("nap", seconds=0.3) for _ in range(8)]
+        assert [one.result(timeout=60) for one in more]
+        assert {one.row().attempts for one in (*live, *more)} == {1}
+        assert {one.row().owner for one in live} == {"blue"}
+        assert "blue" not in {one.row().owner for one in more}
+        first.kill()
+        killed = time.monotonic()
+        until(lambda: all(one.row().attempts == 2 for one in live))
+        assert time.monotonic() - killed < 10  # about one, on a machine that has nothing else to do
+        assert "blue" not in {one.row().owner for one in live}
 
 
 def test_told_to_stop_a_worker_finishes_what_it_can_and_hands_back_the_rest(url, tmp_path, runs):
@@ -97,12 +86,11 @@ def test_told_to_stop_a_worker_finishes_what_it_can_and_hands_back_the_rest(url,
         assert worker.said("takes nothing more; 2 runs have 2 s to end")
         assert worker.said("ended; 1 runs were handed back"), worker.lines
     assert (short.status(), long.status(), later.status()) == ("done", "queued", "queued")
-    with WorkerProcess(url, tmp_path).ready() as worker:
+    with executing(url):
         later.result(timeout=30)
         until(lambda: long.status() == "running")
         long.cancel()
-        worker.signal()
-        assert worker.ended() == 0
+        until(lambda: long.status() == "cancelled")
 
 
 def test_told_twice_a_worker_ends_at_once(url, tmp_path, runs):
@@ -137,7 +125,7 @@ def test_the_same_run_id_twice_is_one_run(url, tmp_path, runs):
     """However often it is started, before, while and after it is executed."""
     first = runs.start("nap", run_id="once", seconds=0.3)
     again = runs.start("nap", run_id="once", seconds=0.3)
-    with WorkerProcess(url, tmp_path).ready():
+    with executing(url):
         until(lambda: first.status() == "running")
         runs.start("nap", run_id="once", seconds=0.3)
         assert first.result(timeout=30) == again.result(timeout=30)
@@ -153,9 +141,9 @@ def test_a_run_whose_starter_died_before_it_was_queued_is_executed_all_the_same(
     with sqlite3.connect(f"{tmp_path}/runs.sqlite") as connection:
         connection.execute("UPDATE runs SET created = created - 60")
     connection.close()
-    with WorkerProcess(url, tmp_path).ready() as worker:
-        assert worker.said("1 runs taken up")
+    with executing(url) as others:
         run.result(timeout=30)
+        assert others.recover() == 0
 
 
 def test_nothing_that_says_it_is_a_pickle_is_read(url, tmp_path, runs):
@@ -174,7 +162,7 @@ def test_nothing_that_says_it_is_a_pickle_is_read(url, tmp_path, runs):
     connection.commit()
     connection.close()
     assert kinds == [("portable_json",)]
-    with WorkerProcess(url, tmp_path).ready():
+    with executing(url):
         runs.start("nap", seconds=0.1).result(timeout=30)
     assert not planted.exists()
 
@@ -235,8 +223,9 @@ def test_one_store_per_process_and_one_clear_error_for_two(url, tmp_path):
         until(lambda: not runs.recover() and not runs.list(status=("queued", "running")))
 
 
-def test_work_that_is_ours_and_nowhere_is_queued_again(url):
+def test_work_that_is_ours_and_nowhere_is_queued_again(url, monkeypatch):
     """Its end could not be written to the queue; executed again, it is found to have ended."""
+    monkeypatch.setattr(keeper, "_LOST", 0.5)
     with Runs(url, engine=DbosEngine(url, poll=0.05), pipelines={"nap": app.nap}) as runs:
         run = runs.start("nap", seconds=0.01)
         run.result(timeout=30)

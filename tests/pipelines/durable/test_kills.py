@@ -6,7 +6,6 @@ In full (50 kills of 200 runs): `python -m benchmarks durable`.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from tests.pipelines.durable.workers import ROOT, Timed, WorkerProcess, storm, u
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-RUNS = 16
+RUNS = 12
 
 
 def check(found, kills, concurrency=8, runs=RUNS):
@@ -48,12 +47,15 @@ def check(found, kills, concurrency=8, runs=RUNS):
 
 def test_one_worker_is_killed_again_and_again(tmp_path):
     """Every run ends; two branches of several steps race in each, and each step has its own answer."""
-    check(storm(f"sqlite:///{tmp_path}/runs.sqlite", tmp_path, runs=RUNS, kills=2, workers=1, seed=1), 2)
+    check(
+        storm(f"sqlite:///{tmp_path}/runs.sqlite", tmp_path, runs=RUNS, kills=2, workers=1, seed=1, within=(0.1, 0.6)),
+        2,
+    )
 
 
 def test_workers_over_postgres_are_killed_and_take_over_from_each_other(tmp_path, postgres_url):
     """The same over a server, with another worker alive."""
-    check(storm(postgres_url, tmp_path, runs=RUNS, kills=2, workers=2, seed=2), 2)
+    check(storm(postgres_url, tmp_path, runs=RUNS, kills=2, workers=2, seed=2, within=(0.1, 0.6)), 2)
 
 
 def test_a_server_that_stops_at_once_is_waited_for(tmp_path, postgres, monkeypatch):
@@ -113,11 +115,11 @@ print(" | ".join(sorted(refused)))
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder with room for three megabytes."""
+    """A folder with room for two megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("no small disk: mounting one takes the system's administrator")
@@ -135,11 +137,7 @@ def test_a_full_disk_refuses_new_runs_and_loses_none(tmp_path, small_disk):
     assert "Traceback" not in done.stderr
     assert 20 < len(accepted.split()) < 2_000
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    with WorkerProcess(url, tmp_path, concurrency=50) as worker:
-        worker.ready()
-        runs = app.opened(url, workers=0)
+    with app.opened(url, concurrency=50) as runs:
+        runs.recover()
         for run_id in accepted.split():
             assert runs.get(run_id).result(timeout=60)
-        worker.signal(signal.SIGTERM)
-        assert worker.ended() == 0, worker.lines
-        runs.close()

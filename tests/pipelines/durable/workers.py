@@ -155,9 +155,9 @@ def _question(body):
     return text.split("[[ ## question ## ]]\n")[1].split("\n")[0]
 
 
-def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency=8):
+def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency=8, within=(0.02, 0.9)):
     """Execute `runs` runs by `workers` processes, one of which is killed, and started anew, `kills` times, at random
-    points of the whole.
+    points of the whole, `within` these shares of it.
     """
     luck, begun = random.Random(seed), time.monotonic()
     os.environ["ESCALADE_USES"] = f"{folder}/uses.jsonl"
@@ -170,11 +170,13 @@ def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency
         alive = [WorkerProcess(url, folder, **options) for _ in range(workers)]
         try:
             calls = len(keys) * len(app.STEPS)
-            for point in sorted(luck.uniform(0.02, 0.9) * calls for _ in range(kills)):
+            for point in sorted(luck.uniform(*within) * calls for _ in range(kills)):
                 until(lambda point=point: len(server.answers) >= point, 120)
                 time.sleep(luck.uniform(0, seconds))
-                victim = alive.pop(luck.randrange(len(alive)))
+                able = until(lambda: [one for one in alive if one.said("executes")])
+                victim = luck.choice(able)
                 victim.kill()
+                alive.remove(victim)
                 alive.append(WorkerProcess(url, folder, **options))
             until(lambda: len(started.list(status=ENDED, limit=None)) == runs, 300)
             for one in alive:
