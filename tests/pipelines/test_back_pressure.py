@@ -69,6 +69,7 @@ print(json.dumps({"taken": taken, "ahead": most_ahead, "grown": (max(sizes) - si
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "items"), [("read", 100_000), ("failures", 20_000), ("fold", 30_000)])
 def test_items_of_any_number_take_flat_memory(how: str, items: int) -> None:
     """Read as they finish by a slow reader, failures among them, or folded: no more than a few hundred items are ahead

@@ -44,6 +44,7 @@ async def cancel(pipeline: Any, pause: float = 0.03, **inputs: Any) -> asyncio.T
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.blocking(500)
 async def test_cancelled_at_random_times_nothing_is_left() -> None:
     """80 pipelines of depth 4 and width 10, with all kinds of joins over leaves that pay, block, fail and resist, each

@@ -191,6 +191,7 @@ def check(told: Expected, call: Call, found: Any, raised: str) -> None:
         assert set(found.causes) == {name for name, status in found.statuses.items() if status.error is not None}
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(calls())
 def test_a_fan_out_does_what_its_rule_says(call: tuple[dict[str, Branch], dict[str, Any], int | None]) -> None:
