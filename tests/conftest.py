@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("blocking")
             item.obj = _loop_watch.watched(item.obj, mark.args[0] if mark else _loop_watch.LIMIT_MS)
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: its id is another one in each process, which xdist refuses")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: -slow[item.path])

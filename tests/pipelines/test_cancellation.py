@@ -56,7 +56,7 @@ async def test_cancelled_at_random_times_nothing_is_left() -> None:
     assert report.outcomes["cancelled"] > 20, report.outcomes
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RULES, ids="-".join)
 async def test_who_cancels_the_caller_gets_a_cancelled_task(rule: dict[str, Any]) -> None:
     """Under any rule, with branches that swallow their first cancellation and branches that fail in their cleanup."""
 
@@ -80,7 +80,7 @@ async def test_who_cancels_the_caller_gets_a_cancelled_task(rule: dict[str, Any]
     assert asyncio.current_task().cancelling() == 0
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RULES, ids="-".join)
 async def test_an_outer_timeout_is_a_timeout(rule: dict[str, Any]) -> None:
     """`asyncio.timeout` around any join ends all of it, and raises TimeoutError."""
     with no_task_left(), pytest.raises(TimeoutError):
@@ -151,7 +151,7 @@ async def test_a_cancelled_child_does_not_cancel_the_caller() -> None:
     assert asyncio.current_task().cancelling() == 0
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RULES, ids="-".join)
 def test_ctrl_c_in_a_branch(rule: dict[str, Any]) -> None:
     """It ends the call by identity, whatever the rule; the siblings end with it, not within the next call."""
     ended: list[str] = []
