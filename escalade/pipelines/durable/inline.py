@@ -24,6 +24,7 @@ from typing import Any
 
 from escalade.errors import BadInput, StoreUnavailable
 from escalade.pipelines.durable.execution import Host, Interrupted, execute
+from escalade.pipelines.durable.slots import ServerLock
 from escalade.pipelines.durable.store import RunRow
 from escalade.registry.stores.owners import after_fork
 
@@ -53,7 +54,7 @@ class Inline:
         self._waiting: list[tuple[int, float, str, int]] = []
         self._known: dict[str, int] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._slot: Slot | None = None
+        self._slot: Slot | ServerLock | None = None
         self._closing = False
         after_fork(self)
 
@@ -75,8 +76,11 @@ class Inline:
             raise BadInput("an engine belongs to one Runs; make another one")
         self._host = host
         host.owner = host.owner or f"inline-{os.getpid()}"
-        path = getattr(host.store, "path", None)
-        self._slot = None if path is None else Slot(Path(f"{path}.lock"))
+        path, url = getattr(host.store, "path", None), getattr(host.store, "url", None)
+        if path is not None:
+            self._slot = Slot(Path(f"{path}.lock"))
+        elif url is not None:
+            self._slot = ServerLock(url, "inline")
 
     def submit(self, run: RunRow) -> None:
         """Execute it, unless another process executes: that one takes it from the store."""

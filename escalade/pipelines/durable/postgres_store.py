@@ -25,6 +25,7 @@ class PostgresRuns(SqlStore):
 
     def __init__(self, url: str, *, timeout: float = 5.0, connections: int = 4) -> None:
         super().__init__(PostgresDatabase(url, timeout=timeout, connections=connections), share=" FOR SHARE")
+        self.url = url
 
 
 class PostgresDatabase:

@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -248,6 +249,39 @@ class PostgresSlot:
 
     def release(self) -> None:
         self._session.close()
+
+
+class ServerLock:
+    """A lock of that name in PostgreSQL, which this process takes when it is free, and has until it ends."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._slots, self._name = PostgresSlots(url), name
+        self._slot: PostgresSlot | None = None
+        self._lock = threading.Lock()
+        after_fork(self)
+
+    def _forked(self) -> None:
+        """The parent's lock is not the child's; its connection is left alone."""
+        self._slot, self._lock = None, threading.Lock()
+
+    def take(self) -> bool:
+        """Take it, or have it already; False while another process has it. Raises StoreUnavailable."""
+        with self._lock:
+            if self._slot is None:
+                self._slot = self._slots.hold(self._name)
+                return self._slot is not None
+            try:
+                self._slot.check()
+            except SlotLost:
+                self._slot = None
+            return self._slot is not None
+
+    def give(self) -> None:
+        """Let go of it."""
+        with self._lock:
+            slot, self._slot = self._slot, None
+            if slot is not None:
+                slot.release()
 
 
 _HELD = """

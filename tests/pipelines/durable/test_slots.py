@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from escalade import Chain, Runs
 from escalade.errors import BadInput, StoreUnavailable
 from escalade.pipelines.durable.slots import PostgresSlots, SlotLost, claim, open_slots
 
@@ -174,3 +175,20 @@ def test_a_slot_that_somebody_else_took_meanwhile_is_lost(postgres, postgres_url
         slot.check()
     taken[-1].release()
     slot.release()
+
+
+def test_one_process_alone_executes_inline_over_postgres(postgres_url):
+    """Two would execute every run twice; what the other one starts, the first one executes."""
+
+    async def double(x: int) -> dict[str, int]:
+        return {"y": 2 * x}
+
+    pipelines = {"double": Chain(double=double)}
+    with Runs(postgres_url, pipelines=pipelines) as first, Runs(postgres_url, pipelines=pipelines) as second:
+        assert first.start("double", x=1).result(timeout=20).y == 2
+        run = second.start("double", x=4)
+        assert not second.engine.mine()
+        assert run.result(timeout=20).y == 8
+        assert run.row().attempts == 1
+    with Runs(postgres_url, pipelines=pipelines) as third:
+        assert third.start("double", x=2).result(timeout=20).y == 4
