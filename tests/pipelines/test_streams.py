@@ -182,6 +182,31 @@ async def test_leaving_in_the_middle_of_a_text(module: Any) -> None:
     assert asyncio.current_task().cancelling() == 0
 
 
+@pytest.mark.parametrize("after", [1, 5, 23, 60])
+async def test_leaving_after_any_token(after: int) -> None:
+    """Wherever it is left, in threads, maps and branches at once: all of it ends, and is settled."""
+
+    pipeline = FanOut(
+        thread=Blocking(),
+        branch=dspy.ChainOfThought("question -> answer"),
+        items=Map(dspy.ChainOfThought("question -> answer"), over="questions", item="question"),
+    )
+    inputs = {"question": QUESTION, "questions": [QUESTION] * 3}
+    with no_task_left(), dspy.context(lm=gateway(per_token=0.005).lm("large")):
+        async with escalade.scope(budget="1.00") as scope:
+            tokens = 0
+            async with aclosing(pipeline.stream(inputs, on=Token)) as stream:
+                async for _ in stream:
+                    tokens += 1
+                    if tokens == after:
+                        break
+            for _ in range(200):  # a thread ends its call at the next piece
+                if scope.purse.held:
+                    await asyncio.sleep(0.01)
+            assert not scope.purse.held
+            assert scope.purse.spent > 0
+
+
 async def test_results_as_they_arrive() -> None:
     """A long analysis shows what it has: each node's result right before the event that it finished."""
 
