@@ -185,7 +185,6 @@ async def test_leaving_in_the_middle_of_a_text(module: Any) -> None:
 @pytest.mark.parametrize("after", [1, 5, 23, 60])
 async def test_leaving_after_any_token(after: int) -> None:
     """Wherever it is left, in threads, maps and branches at once: all of it ends, and is settled."""
-
     pipeline = FanOut(
         thread=Blocking(),
         branch=dspy.ChainOfThought("question -> answer"),
