@@ -60,6 +60,11 @@ class NodeCache:
         given: Any = self.seconds
         if not isinstance(given, int | float) or isinstance(given, bool) or not given > 0 or given == math.inf:
             raise BadInput(f"cache: expected more than 0 seconds, got {given!r}")
+        store: Any = self.store
+        if store is not None and not (hasattr(store, "get") and hasattr(store, "set")):
+            raise BadInput(f"cache: expected a store such as DiskCache, got {store!r}")
+        if not isinstance(self.types, tuple) or not all(isinstance(one, type) for one in self.types):
+            raise BadInput(f"cache: expected types= as a tuple of classes, got {self.types!r}")
         if self.per not in ("tenant", "user"):
             raise BadInput(f"cache: results are kept per 'tenant' or per 'user', got {self.per!r}")
 
@@ -73,7 +78,7 @@ class Kept:
     def __init__(self, prepared: Prepared, cache: NodeCache, codec: Codec) -> None:
         self._name, self._codec, self._seconds = prepared.name, codec, cache.seconds
         self._store = _memory if cache.store is None else cache.store
-        self._forgiving = Forgiving(self._store, lambda: None)
+        self._forgiving = Forgiving(self._store, lambda: None, what=f"results of the node {prepared.name!r}")
         self._told = False
 
     async def find(self, key: str) -> tuple[Any] | None:

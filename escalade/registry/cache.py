@@ -45,10 +45,12 @@ class Cache(Protocol):
 
 
 class Forgiving:
-    """A cache whose failures are misses. `failed`: told of each; one line of log in `quiet` seconds."""
+    """A cache whose failures are misses. `failed`: told of each; a line of log in `quiet` seconds. `what` it keeps."""
 
-    def __init__(self, cache: Cache, failed: Callable[[], None], quiet: float = 10.0) -> None:
-        self.cache, self._failed, self._quiet = cache, failed, quiet
+    def __init__(
+        self, cache: Cache, failed: Callable[[], None], quiet: float = 10.0, what: str = "tool results"
+    ) -> None:
+        self.cache, self._failed, self._quiet, self._what = cache, failed, quiet, what
         self._loud = -quiet
 
     def get(self, key: str) -> bytes | None:
@@ -72,7 +74,7 @@ class Forgiving:
         now = time.monotonic()
         if now - self._loud >= self._quiet:
             self._loud = now
-            logger.warning("the cache of tool results failed, which counts as a miss: %s", error_line(error))
+            logger.warning("the cache of %s failed, which counts as a miss: %s", self._what, error_line(error))
 
 
 class MemoryCache:

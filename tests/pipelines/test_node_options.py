@@ -21,6 +21,7 @@ from escalade import (
     DeadlineExceeded,
     FanOut,
     Map,
+    NodeCache,
     NodeError,
     NodeTimeout,
     Principal,
@@ -713,7 +714,7 @@ async def test_optional_steps_are_not_begun_when_time_or_money_is_too_short() ->
     assert len(calls) == 5
     late, dear = told(heard, events.NodeSkipped)
     assert "not begun: it takes 0.06" in late.why
-    assert "not begun: it usually costs $0.05, and $0.04 is left" in dear.why
+    assert "not begun: it takes $0.05, and $0.04 is left" in dear.why
 
 
 def test_what_needs_an_optional_step_is_refused() -> None:
@@ -780,6 +781,10 @@ def test_wrong_options_are_refused_where_they_are_written(told: dict[str, Any], 
         (lambda: NodeRetry(1, on=3), "on= classes of exceptions or a function"),  # type: ignore[arg-type]
         (lambda: NodeRetry(1, on=BaseException), "on= classes of exceptions"),  # type: ignore[arg-type]
         (lambda: Hedge(1.0, share=0), "a share of the runs"),
+        (lambda: NodeCache(3), "a store such as DiskCache"),  # type: ignore[arg-type]
+        (lambda: NodeCache(types=[int]), "a tuple of classes"),  # type: ignore[arg-type]
+        (lambda: NodeCache(per="planet"), "per 'tenant' or per 'user'"),  # type: ignore[arg-type]
+        (lambda: NodeCache(seconds=float("inf")), "more than 0 seconds"),
         (lambda: Chain(a=node(lambda x: x, fallback=lambda y: y)), "the fallback 'fallback1' of node 'a' needs 'y'"),
         (lambda: Chain(a=node(lambda x: x, fallback=3)), "fallback of node 'a': expected a dspy.Module or a function"),
     ],
