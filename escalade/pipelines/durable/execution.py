@@ -192,7 +192,7 @@ async def _followed(task: asyncio.Task[Any], journal: Journal) -> None:
 async def _course(host: Host, run: RunRow, journal: Journal, opened: list[Scope]) -> Any:
     """The pipeline's result."""
     pipeline = host.pipeline(run.pipeline)
-    _check_shape(host, run, begun=run.attempts > 1 or run.forked_from is not None)
+    await _check_shape(host, run, begun=run.attempts > 1 or run.forked_from is not None)
     inputs = host.codec.loads(run.inputs)
     scope = await host.ask(partial(_scope, host, run, journal))
     opened.append(scope)
@@ -201,11 +201,11 @@ async def _course(host: Host, run: RunRow, journal: Journal, opened: list[Scope]
         return await pipeline.acall(**inputs)
 
 
-def _check_shape(host: Host, run: RunRow, *, begun: bool) -> None:
+async def _check_shape(host: Host, run: RunRow, *, begun: bool) -> None:
     """Raises PipelineChanged for a run that began with another arrangement."""
     now = host.shapes[run.pipeline]
     if begun and digest_of(now) != run.shape:
-        was = host.store.shape(run.shape) or ""
+        was = await host.ask(partial(host.store.shape, run.shape)) or ""
         raise PipelineChanged(
             f"run {run.run_id} began when pipeline {run.pipeline!r} was another one: {changes(was, now)}; resume it "
             f"with force=True to go on with what it is now, or fork it"

@@ -77,7 +77,7 @@ class Run:
                 changed = self._runs.changes.aticket(self.run_id)
                 row = await self._ask(self.row)
                 if row.status in ENDED or row.status == "waiting":
-                    return self._outcome(row)
+                    return await self._ask(partial(self._outcome, row))
                 await asyncio.wait([changed], timeout=POLL if row.status == "queued" or not self._here() else 1.0)
 
     def _here(self) -> bool:

@@ -260,6 +260,7 @@ class Runs:
         self.host.pipeline(old.pipeline)
         kept = self.host.store.kept(run_id)
         kept = kept if step is None else before(kept, step, run_id)
+        kept = Kept(kept.steps, tuple(replace(call, cost=0) for call in kept.calls))  # paid by the other run
         given = {**self.host.codec.loads(old.inputs), **(inputs or {})}
         asked = self._row(old.pipeline, new_id, None, None, None, old.priority, old.tenant, given, keep_events=False)
         row = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 import escalade
 from escalade import Chain, FanOut, Inline, Map, Money, Principal, Roles, Runs, scopes
-from escalade.errors import BadInput, NoPolicy, PipelineChanged, RunConflict, RunError, UnknownName
+from escalade.errors import BadInput, NoPolicy, PipelineChanged, RunConflict, RunError, StoreUnavailable, UnknownName
 from escalade.pipelines.durable.sqlite_store import SqliteRuns
 from escalade.pipelines.durable.store import Superseded
 from tests.pipelines.durable.world import World
@@ -353,3 +354,38 @@ def test_every_kind_of_pipeline_is_kept_by_path(runs: Runs) -> None:
     run = runs.start("p", xs=[1, 2])
     assert run.result(10).c == {"size": 2}
     assert {step.path for step in run.steps()} == {"m", "m[0]", "m[0]/a", "m[1]", "m[1]/a", "c"}
+
+
+def test_a_fork_has_not_paid_for_what_it_was_given(runs: Runs) -> None:
+    """Calls that the first run paid for are given to the fork, and are not on its account."""
+    world = World()
+    runs.add("p", Chain(a=world.agent(2, "a"), b=world.agent(1, "b")))
+    run = runs.start("p", x="in", budget="1")
+    run.result(10)
+    served = world.served.total()
+    fork = run.fork("b")
+    fork.result(10)
+    assert 0 < fork.spent < run.spent
+    assert world.served.total() - served == 2
+    assert sum(call.cost for call in fork.calls()) == fork.spent
+
+
+def test_a_store_that_is_away_for_a_while(tmp_path: Path, counted: Counted) -> None:
+    """Nothing can be written for a moment: the attempt ends, another one goes on, and the run with it."""
+    path = tmp_path / "r.sqlite"
+    counted.hold.clear()
+    store = SqliteRuns(path, patience=0.05)
+    with Runs(store=store, pipelines={"sum": counted.chain}, patience=0.1) as runs:
+        run = runs.start("sum", run_id="one", x=1)
+        until(lambda: counted.calls == ["first"])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        counted.hold.set()
+        until(lambda: not runs.host.live)
+        with pytest.raises(StoreUnavailable, match="r.sqlite"):
+            runs.start("sum", run_id="two", x=1)
+        other.execute("ROLLBACK")
+        other.close()
+        assert run.result(20).third == 25
+        assert run.row().attempts == 2
+    assert len(counted.calls) == 6  # of the first attempt, nothing could be kept
