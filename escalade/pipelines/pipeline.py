@@ -17,6 +17,7 @@ from escalade.pipelines import _fallbacks, _run, _streams
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._errors import failed, join
 from escalade.pipelines._fields import plan_of
+from escalade.pipelines._home import homeward
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
 from escalade.pipelines._operators import Operators
 from escalade.pipelines._traffic import ERROR, Fields, Finding, Traffic, close
@@ -77,7 +78,8 @@ class Pipeline(Operators, dspy.Module):
         """Run it for a sync caller: on an event loop of the calling thread, or in a thread if a loop is running
         there.
         """
-        return run_sync(lambda: self.aforward(**inputs))
+        with homeward():
+            return run_sync(lambda: self.aforward(**inputs))
 
     async def aforward(self, **inputs: Any) -> Any:
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
