@@ -13,6 +13,9 @@ import math
 
 _LAST = 128
 
+FEW = 5
+"""Runs after which it is known what something usually takes that one can do without."""
+
 
 class Last:
     """A number of each of the last 128 runs of one node of one pipeline object, whichever thread they ran in."""

@@ -25,7 +25,7 @@ from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, ScopeErr
 from escalade.money import Money
 from escalade.pipelines import _errors
 from escalade.pipelines._identity import code_of, key_of
-from escalade.pipelines._last import Last
+from escalade.pipelines._last import FEW, Last
 from escalade.pipelines.groups import HELD, Group, rank
 from escalade.pipelines.hedge import KNOWN, Hedge, Hedges, hedged
 from escalade.pipelines.retry import NodeRetry, retried
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from escalade.pipelines._run import Frame
 
 logger = logging.getLogger(__name__)
-
-FEW = 5
-"""Runs after which it is known what something usually takes that one can do without."""
 
 _making = threading.Lock()
 
@@ -196,23 +193,38 @@ class Layers:
 
     def _check_time(self) -> None:
         """Nothing is begun that can't end in time: not even the fastest of the last runs would have. What one can do
-        without isn't begun when it would usually be late.
+        without, or has a fallback for that may be faster, isn't begun when it would usually be late.
         """
-        durations, left = self._memory.durations, self._time_left()
-        if left == math.inf or len(durations) < (FEW if self._options.optional else KNOWN):
+        durations, left, fallback = self._memory.durations, self._time_left(), self._prepared.fallback
+        spared = self._options.optional or fallback is not None
+        if left == math.inf or len(durations) < (FEW if spared else KNOWN):
             return
-        needed = durations.quantile(0.5 if self._options.optional else 0.0)
-        if needed > left:
-            raise DeadlineExceeded(f"not begun: it takes {needed:.3g} s or more, and {max(0.0, left):.3g} s are left")
+        needed = durations.quantile(0.5 if spared else 0.0)
+        if needed <= left:
+            return
+        if fallback is not None and durations.quantile(0.0) <= left < _usual_seconds(fallback):
+            return
+        raise DeadlineExceeded(f"not begun: it takes {needed:.3g} s or more, and {max(0.0, left):.3g} s are left")
 
     def _check_money(self) -> None:
-        """What one can do without is not begun when it usually costs more than there is."""
-        costs, scope = self._memory.costs, self._scope
-        if not self._options.optional or scope is None or len(costs) < FEW:
+        """What one can do without, or has a fallback for that there is money for, isn't begun when there is too little
+        for what it usually costs.
+        """
+        costs, outer, fallback = self._memory.costs, self._scope, self._prepared.fallback
+        scope = scopes.current()  # of the node alone, where it has a fallback
+        if outer is None or scope is None or not (self._options.optional or fallback is not None):
             return
-        left, usual = scope.left, costs.quantile(0.5)
-        if left is not None and usual > int(left):
-            raise BudgetExceeded(f"not begun: it usually costs {Money(int(usual))}, and {left} is left")
+        left = scope.left
+        if left is None or (fallback is None and len(costs) < FEW):
+            return
+        usual = int(costs.quantile(0.5)) if len(costs) >= FEW else _needed(self._prepared, self._fields)
+        if usual is None or usual <= int(left):
+            return
+        if fallback is not None:
+            other, rest = _needed(fallback, self._fields), outer.left
+            if other is None or (rest is not None and other > int(rest)):
+                return
+        raise BudgetExceeded(f"not begun: it usually costs {Money(usual)}, and {left} is left")
 
     def _pause(self, retry: NodeRetry, began: float, error: Exception, tries: int) -> float | None:
         if self._scope is not None and self._scope.purse.exhausted is not None:
@@ -308,6 +320,19 @@ class Layers:
 
     def _tell(self, kind: type[events.Event], **values: Any) -> None:
         self._frame.tell(kind, self._path, **values)
+
+
+def _needed(prepared: Prepared, fields: dict[str, Any]) -> int | None:
+    """Nano-dollars that it must find."""
+    from escalade.pipelines._takes import takes
+
+    return takes(prepared, fields)[0]
+
+
+def _usual_seconds(prepared: Prepared) -> float:
+    from escalade.pipelines._takes import usual_seconds
+
+    return usual_seconds(prepared)
 
 
 def _fields_of(fallback: Prepared, fields: dict[str, Any]) -> dict[str, Any]:

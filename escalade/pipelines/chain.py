@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import dspy
@@ -24,7 +25,8 @@ class Chain(Pipeline):
     bare value becomes a field with the step's name, and, unless it is None, what a next step gets for its one missing
     field.
     Of a dataclass or a pydantic model that a step returned, the fields are visible besides. Returns the last step's
-    result, as a Prediction. An `optional` step that fails is left out, where no later one needs what it gives.
+    result, as a Prediction. An `optional` step is left out when it fails, and when it would leave too little
+    money or time to those after it (`pressure.py`); no later one may need what it gives.
 
     `steps`: modules or functions, in order; those given by keyword have that name. `timeout`: seconds for each step
     that has none of its own. `inputs`: the names of the fields that the call gives, or a dict of their types; without
@@ -62,6 +64,7 @@ class Chain(Pipeline):
             self._add(_node.unwrap(step), name, timeout)
         if not self.steps:
             raise BadInput("a Chain needs at least one step")
+        self._lenient = any(own.optional for own in self._options.values())
         self._plan()  # what is no node is refused here and not at the first call
 
     def _add(self, found: _node.Node, name: str, timeout: float | None) -> None:
@@ -79,10 +82,12 @@ class Chain(Pipeline):
 
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
         visible, before, bare, result = dict(inputs), "", False, None
-        for name, step in self._ready(inputs).items():
+        plan = self._ready(inputs)
+        node = _run.node if frame.scope is None or not self._lenient else self._under_pressure(plan, visible)
+        for name, step in plan.items():
             try:
                 fields = _fields(step, visible, before, bare=bare)
-                result = await _run.node(step, fields, frame)
+                result = await node(step, fields, frame)
             except BaseException as error:
                 if step.options.optional and _left_out(name, error, frame):
                     continue
@@ -98,6 +103,27 @@ class Chain(Pipeline):
         if isinstance(result, dspy.Prediction):
             return result
         return dspy.Prediction(**(_node.named_fields(before, result) if before else {}))
+
+    def _under_pressure(
+        self, plan: Mapping[str, _node.Prepared], visible: dict[str, Any]
+    ) -> Callable[..., Awaitable[Any]]:
+        """Runs the steps, and notes how long they take; optional ones unless they would cost the others too much."""
+        from escalade.pipelines import pressure
+
+        names, nodes = list(plan), list(plan.values())
+
+        async def run(step: _node.Prepared, fields: dict[str, Any], frame: _run.Frame) -> Any:
+            if step.options.optional:
+                later = nodes[names.index(step.name) + 1 :]
+                refused = pressure.left_out([(step, fields)], later, visible, frame.scope)
+                if refused:
+                    return await pressure.without(step, fields, frame, None, refused[step.name])
+            began = time.perf_counter()
+            result = await _run.node(step, fields, frame)
+            pressure.note(step, time.perf_counter() - began)
+            return result
+
+        return run
 
 
 def _left_out(name: str, error: BaseException, frame: _run.Frame) -> bool:

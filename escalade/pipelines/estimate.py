@@ -163,6 +163,17 @@ def estimate(pipeline: Pipeline, inputs: Mapping[str, Any], sizes: Mapping[str, 
     return Estimate(whole.usual, whole.most, whole.seconds, needed, tuple(walk.nodes))
 
 
+def ahead(node: Prepared, known: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
+    """Of one call of a node, without its fallback: what its dearest use holds at the least, what it usually costs, and
+    the most; None where unknown. `known`: the values of fields that are known.
+    """
+    walk, here = _Walk({}), _Here(node.name, dict(known), 1, required=True)
+    cost = walk._leaf(node, here) if plan_of(node.target) is None else walk.pipeline(node.target, here)
+    needed = max((leaf.needed for leaf in walk.nodes if leaf.required), default=0)
+    budget = None if node.options.budget is None else int(node.options.budget)
+    return _least(needed, budget), _least(cost.usual, budget), _least(cost.most, budget)
+
+
 @dataclass(frozen=True, slots=True)
 class _Here:
     """Where a pipeline stands. `known`: inputs whose values are known. `calls`: of it in one run, None for unknown."""
@@ -223,7 +234,7 @@ class _Walk:
         costs, known = [], dict(here.known)
         for node in chain._plan().values():
             costs.append(self._node(chain, node, replace(here, known=known)))
-            known = _without(known, node)
+            known = hidden_by(known, node)
         return _in_turn(costs)
 
     def _fan_out(self, fan: Any, here: _Here) -> _Cost:
@@ -287,7 +298,7 @@ class _Walk:
         facts, nodes, known = loop._facts(), list(loop._plan().values()), dict(here.known)
         most = facts["most"]
         for node in nodes:  # what it gave in the round before hides the inputs
-            known = _without(known, node)
+            known = hidden_by(known, node)
         hidden = {*facts["carry"], *facts["carry"].values()}
         known = {name: value for name, value in known.items() if name not in hidden}
         inside = _Here(here.path, known, _product(here.calls, most), here.required)
@@ -301,8 +312,8 @@ def _limit(concurrency: int | None, branches: list[Prepared]) -> int | None:
     return concurrency
 
 
-def _without(known: dict[str, Any], node: Prepared) -> dict[str, Any]:
-    """The fields that the node doesn't hide; none where nobody knows what it gives."""
+def hidden_by(known: Mapping[str, Any], node: Prepared) -> dict[str, Any]:
+    """The known fields that what the node gives doesn't hide; none where nobody knows what it gives."""
     gives = gives_of(node)
     if gives.open:
         return {}

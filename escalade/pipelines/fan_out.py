@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import dspy
 
-from escalade.errors import BadInput, DeadlineExceeded
+from escalade.errors import BadInput, DeadlineExceeded, Refused
 from escalade.pipelines import _node, _run, checks
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._errors import failed
@@ -166,16 +166,26 @@ class FanOut(Pipeline):
         fields = [fields_of(branch, inputs) for branch in branches]  # what is missing is missing before anything runs
         fold = None if self.reduce is None else Fold(self.reduce, self.initial)
         optional = frozenset(branch.name for branch in branches if branch.options.optional)
+        gone: dict[str, Refused] = {}
+        if optional and frame.scope is not None:
+            from escalade.pipelines import pressure
+
+            later = [] if join is None else [join]
+            gone = pressure.left_out(list(zip(branches, fields, strict=True)), later, inputs, frame.scope)
         gathering = Gathering(
             frame, self._rule, _start, path=str, names=names, limit=self.concurrency or 0, optional=optional, fold=fold
         )
-        await gathering.gather(zip(branches, fields, _gates(branches), strict=True))
+        whys = [gone.get(name) for name in names]
+        await gathering.gather(zip(branches, fields, _gates(branches), whys, strict=True))
         if fold is not None:
             return joined(fold.prediction(), gathering.statuses)
         named = {name: gathering.results.get(name) for name in names}
         if join is None:
             return joined(dspy.Prediction(**named), gathering.statuses)
+        began = time.perf_counter()
         result = await self._late_join(join, inputs, named, gathering, frame)
+        if optional and frame.scope is not None:
+            pressure.note(join, time.perf_counter() - began)
         return joined(result, gathering.statuses)
 
     async def _late_join(
@@ -255,7 +265,11 @@ def _gates(branches: list[Prepared]) -> list[asyncio.Semaphore | None]:
 
 
 def _start(_: str, item: Any, frame: _run.Frame, trace: list[Any] | None) -> Coroutine[Any, Any, Any]:
-    branch, fields, gate = item
+    branch, fields, gate, refused = item
+    if refused is not None:
+        from escalade.pipelines.pressure import without
+
+        return without(branch, fields, frame, trace, refused)
     start = functools.partial(_run.node, branch, fields, frame, trace)
     return start() if gate is None else _gated(gate, start)
 
