@@ -91,6 +91,11 @@ class Client:
         """Those that were queued, be it that they have ended."""
         return {row.workflow_id for row in self._list(workflow_ids=list(work_ids))} if work_ids else set()
 
+    def unfinished(self, work_ids: Sequence[str]) -> set[str]:
+        """Those that wait for an executor, or have one."""
+        found = self._list(workflow_ids=list(work_ids), status=["ENQUEUED", _UNFINISHED]) if work_ids else []
+        return {row.workflow_id for row in found}
+
     def put_back(self, taken: Sequence[Taken]) -> None:
         """Queue work again that nobody works at any more."""
         for queue in sorted({one.queue for one in taken}):

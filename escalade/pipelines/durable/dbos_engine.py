@@ -213,10 +213,13 @@ class DbosEngine:
         self.active[work_id] = task
         try:
             await self._turn(work_id, run_id, number)
-            self.ended += 1
         except asyncio.CancelledError:
-            if not await self._handed_back(run_id):
+            if self.lost or not await self._handed_back(run_id):
                 raise  # it stays ours in the queue, for whoever takes over what we had
+        else:
+            if self.lost:  # what has our name now has our work, too
+                raise asyncio.CancelledError
+            self.ended += 1
         finally:
             del self.active[work_id]
 
@@ -256,11 +259,12 @@ class DbosEngine:
                 task.get_loop().call_soon_threadsafe(task.cancel)
         with contextlib.suppress(StoreUnavailable):
             # An end that is written to the queue need not be taken over from us.
-            _until(lambda: not self.active and not post.keeper.mine(), 5.0)
+            _until(lambda: not self.active and (self.lost or not post.keeper.mine()), 5.0)
         post.keeper.stop()
         post.executor.close()
         with contextlib.suppress(StoreUnavailable):
-            post.keeper.put_back(post.slot.name)
+            if not self.lost:
+                post.keeper.put_back(post.slot.name)
         post.slot.release()
         if post.beside is not None:
             post.beside.release()

@@ -50,6 +50,7 @@ class Keeper:
         self._engine, self._slots, self._slot = engine, slots, slot
         self._stop = threading.Event()
         self._lost: dict[str, float] = {}
+        self._stranded: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="escalade-keeper", daemon=True)
 
     def start(self) -> None:
@@ -92,6 +93,7 @@ class Keeper:
         self._put_back_lost()
         if beats % _HOUSEKEEPING == 0:
             self.queue_missing()
+            self._queue_stranded()
             engine.client.forget_finished(self._slot.name)
 
     def _leave_what_was_taken_over(self) -> None:
@@ -132,7 +134,7 @@ class Keeper:
         """A run that ends every process that executes it would end them all, one after the other, for ever."""
         store = self._engine.host.store
         run = store.get(taken.work_id.partition(".")[2])
-        if run is None or run.status != "running" or run.attempts - run.turn < DEATHS:
+        if run is None or run.status != "running" or max(run.attempts - run.turn, run.attempts // 10) < DEATHS:
             return
         told = {"kind": "WorkerDied", "message": f"its process died {run.attempts - run.turn + 1} times", "path": ""}
         logger.error("run %s has failed: %s", run.run_id, told["message"])
@@ -153,6 +155,18 @@ class Keeper:
         for work_id in missing:
             engine.submit(waiting[work_id])
         return len(missing)
+
+    def _queue_stranded(self) -> None:
+        """Queue runs again that nobody executes, though the store says so: their execution broke."""
+        engine, store = self._engine, self._engine.host.store
+        running = {work_id_of(run): run for run in store.select(status=("running",), limit=_MANY)}
+        stranded = running.keys() - engine.client.unfinished([*running])
+        for work_id in stranded & self._stranded:
+            run = running[work_id]
+            queued = store.queue(run.run_id, ("running",), attempt=run.attempts)
+            if queued is not None:
+                engine.submit(queued)
+        self._stranded = stranded
 
     def _abandon(self) -> None:
         """Another process has our name: what we had is its own now."""

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -18,6 +19,8 @@ from escalade import Chain, DbosEngine, RunQueue
 from escalade.errors import BadInput, StoreUnavailable, UnknownName
 from escalade.pipelines.durable import _dbos, keeper
 from escalade.pipelines.durable.runs import Runs
+from escalade.pipelines.durable.slots import PostgresSlots
+from escalade.pipelines.durable.worker import Worker
 from tests.pipelines.durable import app
 from tests.pipelines.durable.workers import ROOT, WorkerProcess, until
 
@@ -332,3 +335,41 @@ def test_a_run_that_ends_every_process_fails_in_the_end(url, tmp_path, runs, mon
         assert executing.engine._post.keeper.put_back(executing.host.owner) == 1
         assert deadly.status() == "failed"
         assert "its process died 3 times" in deadly.row().error
+
+
+def test_a_worker_whose_name_another_one_has_executes_nothing_more(postgres, postgres_url, monkeypatch):
+    """The server let go of its lock, and somebody was faster: what it had is his. It says so, and ends with 1."""
+    monkeypatch.setattr(keeper, "BEAT", 1.0)
+    lines, codes = [], []
+    engine = DbosEngine(postgres_url, name="blue", poll=0.05)
+    with Runs(postgres_url, engine=engine, pipelines={"nap": app.nap}) as runs:
+        monkeypatch.setattr(Worker, "_signals", contextlib.nullcontext)  # they are for the main thread
+        worker = Worker(runs, health=0, say=lines.append)
+        thread = threading.Thread(target=lambda: codes.append(worker.run()))
+        thread.start()
+        nap = runs.start("nap", seconds=60.0)
+        until(lambda: nap.status() == "running")
+        session = "application_name = 'escalade slot blue'"
+        postgres.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {session}")  # noqa: S608
+        thief = until(lambda: PostgresSlots(postgres_url).hold("blue"))
+        thread.join(60)
+        assert codes == [1]
+        assert "worker blue ended; 0 runs were handed back" in lines
+        assert nap.status() == "running"
+        thief.release()
+    client = _dbos.Client(postgres_url)
+    assert [one.executor for one in client.taken()] == ["blue"]
+    client.close()
+
+
+def test_a_run_whose_execution_broke_is_queued_again(url, tmp_path, monkeypatch):
+    """The queue says that it has ended, the store that it runs: nobody would ever look at it again."""
+    monkeypatch.setattr(keeper, "BEAT", 0.05)
+    with executing(url) as runs:
+        run = runs.start("nap", run_id="broken", seconds=0.01)
+        run.result(timeout=30)
+        with sqlite3.connect(tmp_path / "runs.sqlite") as connection:
+            connection.execute("UPDATE runs SET status = 'running', ended = 0")
+        connection.close()
+        until(lambda: run.status() == "done", 30)
+        assert (run.row().turn, run.row().attempts) == (2, 2)
