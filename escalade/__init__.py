@@ -108,8 +108,9 @@ if TYPE_CHECKING:
     from escalade.evals.tuning import tune
     from escalade.money import Money
     from escalade.pipelines.ask import Answer, Ask, Question, asking
-    from escalade.pipelines.branch import Branch
+    from escalade.pipelines.branch import Branch, Branched
     from escalade.pipelines.chain import Chain
+    from escalade.pipelines.checks import Fields, Finding
     from escalade.pipelines.drawing.drawing import Drawing
     from escalade.pipelines.durable.config import load_config
     from escalade.pipelines.durable.dbos_engine import DbosEngine
@@ -124,7 +125,7 @@ if TYPE_CHECKING:
     from escalade.pipelines.joins import BranchStatus
     from escalade.pipelines.jsonl import JsonlEvents, read_events
     from escalade.pipelines.live import live
-    from escalade.pipelines.loop import Loop
+    from escalade.pipelines.loop import Loop, Looped
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
     from escalade.pipelines.profile import Profile, profile
@@ -200,6 +201,7 @@ __all__ = [
     "Braked",
     "Branch",
     "BranchStatus",
+    "Branched",
     "Breaker",
     "Budget",
     "BudgetExceeded",
@@ -224,7 +226,9 @@ __all__ = [
     "EscaladeError",
     "Escalate",
     "FanOut",
+    "Fields",
     "FileAnchor",
+    "Finding",
     "ForeignModel",
     "Gain",
     "Gateway",
@@ -249,6 +253,7 @@ __all__ = [
     "LockDrift",
     "Logprob",
     "Loop",
+    "Looped",
     "Map",
     "Metered",
     "ModeForbids",

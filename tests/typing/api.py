@@ -17,6 +17,7 @@ from escalade import (
     Attempt,
     AuditLog,
     Branch,
+    Branched,
     BranchStatus,
     Budget,
     Budgeted,
@@ -31,7 +32,9 @@ from escalade import (
     EscaladeError,
     Escalate,
     FanOut,
+    Fields,
     FileAnchor,
+    Finding,
     Gateway,
     GovernedTool,
     Guardrails,
@@ -46,6 +49,7 @@ from escalade import (
     Lock,
     Logprob,
     Loop,
+    Looped,
     Map,
     Metered,
     Model,
@@ -346,7 +350,15 @@ def composition() -> None:
     """One of several, again and again, and by operators."""
     choose = Branch(lambda n: n > 3, true=lambda n: {"n": n - 1}, otherwise=lambda: {"n": 0}, timeout=2)
     loop = Loop(choose, until=lambda n: n < 3, most=5, on_most="raise", carry={"n": "n"})
-    assert_type(loop >> node(lambda n: {"n": n}), Chain)
+    chain = loop >> node(lambda n: {"n": n})
+    assert_type(chain, Chain)
+    assert_type(chain.check(), list[Finding])
+    assert_type(Chain(choose, inputs={"n": int}).inputs, Fields)
+    result = loop(n=9)
+    if isinstance(result, Looped):
+        assert_type(result.rounds, int)
+    if isinstance(result, Branched):
+        assert_type(result.taken, str)
     assert_type(node(lambda n: n, name="a") | loop, FanOut)
 
 
