@@ -154,6 +154,7 @@ class Map(Pipeline):
         """Run the worker over the items by a rule, or where one can do without an item. `done`: takes what comes."""
         worker = self._plan()["worker"]
         items, shared = self._split(inputs)
+        self._ready(inputs)
         frame.of = len(items) if isinstance(items, Sized) else None
         fields = _Fields(worker, self.item, shared)
 
@@ -175,6 +176,7 @@ class Map(Pipeline):
         """Run the worker over the items; their number."""
         worker = self._plan()["worker"]
         items, shared = self._split(inputs)
+        self._ready(inputs)
         frame.of = len(items) if isinstance(items, Sized) else None
         fields = _Fields(worker, self.item, shared)
         direct = frame.direct(worker)
