@@ -16,17 +16,18 @@ from typing import Any
 class Pipe:
     """From any thread to one reader, in order: a listener for events. `put` waits while `ahead` items aren't taken
     yet. `on`: takes only items of these classes, () for all. `results`: as a listener, it is told what nodes return.
+    `left`: the reader takes no more.
     """
 
     def __init__(self, ahead: int = 0, *, on: tuple[type, ...] = (), results: bool = False) -> None:
         self._items: collections.deque[Any] = collections.deque()
-        self._ahead, self._on, self._left, self.results = ahead, on, False, results
+        self._ahead, self._on, self.left, self.results = ahead, on, False, results
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._ready, self._room = asyncio.Event(), asyncio.Event()
 
     def __call__(self, item: Any) -> None:
-        if self._left or (self._on and not isinstance(item, self._on)):
+        if self.left or (self._on and not isinstance(item, self._on)):
             return
         self._items.append(item)
         if threading.get_ident() == self._thread:
@@ -40,7 +41,7 @@ class Pipe:
 
     async def room(self) -> None:
         """Wait, on any loop, while as many items as may be ahead aren't taken yet."""
-        if len(self._items) < self._ahead or self._left:
+        if len(self._items) < self._ahead or self.left:
             return
         if asyncio.get_running_loop() is self._loop:
             await self._until_room()
@@ -48,13 +49,13 @@ class Pipe:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._until_room(), self._loop))
 
     async def _until_room(self) -> None:
-        while len(self._items) >= self._ahead and not self._left:
+        while len(self._items) >= self._ahead and not self.left:
             self._room.clear()
             await self._room.wait()
 
     def leave(self) -> None:
         """The reader takes no more: nobody waits for him, and nothing is kept for him."""
-        self._left = True
+        self.left = True
         self._items.clear()
         self._room.set()
 

@@ -58,7 +58,11 @@ class Sink:
         return next(self._drafts)
 
     async def show(self, field: str, text: str, draft: int, rung: str, *, whole: str) -> None:
-        """Tell a piece; waits while the reader is behind. `whole`: all of the field so far."""
+        """Tell a piece; waits while the reader is behind. `whole`: all of the field so far. Cancelled once he has left,
+        which ends a thread that can't be cancelled otherwise: what it asked for is not written to its end.
+        """
+        if self.pipe.left:
+            raise asyncio.CancelledError
         if draft >= self._shown.get(field, (0, ""))[0]:
             self._shown[field] = draft, whole
         self._tell(Token, text=text, field=field, draft=draft, rung=rung, provisional=bool(rung))

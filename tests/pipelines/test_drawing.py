@@ -290,7 +290,7 @@ def test_the_last_run_is_on_the_picture(tmp_path: Path) -> None:
         pipeline(xs=range(20))
     drawing = pipeline.draw(run)
     figures = {figure.path: figure for figure in drawing.figure.walk()}
-    assert re.fullmatch(r"3\d\.\d ms", figures["agents/slow"].run)
+    assert re.fullmatch(r"[\d.]+ m?s", figures["agents/slow"].run)
     assert re.fullmatch(r"20 x .*s, p95 .*s", figures["pages[*]"].run)
     assert figures["agents/slow"].critical
     assert figures["agents"].critical

@@ -129,6 +129,7 @@ def test_a_cut_off_line_is_left_out_and_a_broken_one_is_told(tmp_path: Path) -> 
             list(read_events(path))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk to try")
 def test_a_full_disk_disturbs_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The events are counted as lost, it is logged once, and the run goes on."""
     log = JsonlEvents(tmp_path / "e.jsonl")

@@ -244,7 +244,8 @@ def test_real_runs_are_measured() -> None:
     assert [n.path for n in run.nodes] == ["", "a", "a/quick", "a/slow", "a/slow/x", "a/slow/y", "b", "b[*]"]
     finished = run.node("")
     assert finished is not None
-    assert sum(piece.seconds for piece in run.critical_path) == pytest.approx(finished.seconds, abs=0.005)
+    assert sum(piece.seconds for piece in run.critical_path) == pytest.approx(run.seconds, abs=1e-5)
+    assert run.seconds == pytest.approx(finished.seconds, abs=0.05)
     assert {piece.path for piece in run.critical_path} >= {"a/slow/x", "a/slow/y"}
     assert "a/quick" not in {piece.path for piece in run.critical_path}
     assert run.work >= 0.01 + 0.06 + 0.08
@@ -296,7 +297,8 @@ def test_time_in_models_is_told_from_the_rest() -> None:
         assert run.cost == scope.spent > 0
     node = run.node("a")
     assert node is not None
-    assert 0.05 <= node.models < 0.09 <= node.seconds
+    assert node.models >= 0.05
+    assert node.seconds >= node.models + 0.045
     assert (node.uses, node.tools) == (1, 0)
 
 
@@ -311,8 +313,9 @@ async def test_several_calls_are_added_up() -> None:
         await asyncio.gather(*[chain.acall(seconds=s) for s in (0.01, 0.05, 0.02)])
     assert run.calls == 3
     assert run.node("a").runs == 3
-    assert 0.05 <= sum(piece.seconds for piece in run.critical_path) < 0.2
-    assert run.speed_up > 1
+    longest = run.node("").percentile(1)
+    assert sum(piece.seconds for piece in run.critical_path) == pytest.approx(longest, abs=0.05)
+    assert run.work >= 0.08
 
 
 def test_it_is_shown_and_exported(tmp_path: Path) -> None:
