@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anyio.from_thread
 import dspy
-from anyio.streams.memory import MemoryObjectSendStream
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectSendStream
 
 
 class Homeward:
@@ -32,9 +33,11 @@ class Homeward:
 def homeward() -> Iterator[None]:
     """In here, in a thread that `streamify` made, streams lead home."""
     stream = dspy.settings.get("send_stream")
-    if not isinstance(stream, MemoryObjectSendStream):
+    if stream is None or type(stream).__module__ != "anyio.streams.memory":  # none, or one of ours
         yield
         return
+    import anyio.from_thread
+
     try:
         loop = anyio.from_thread.run_sync(asyncio.get_running_loop)
     except RuntimeError:  # called on that very loop, or from a thread that it doesn't know
