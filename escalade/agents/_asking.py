@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import fields
 from functools import partial
@@ -109,18 +109,18 @@ def _sent(request: Request, model: Model) -> Request:
     return _changed(request, model=model.id, config=config)
 
 
-def answered(model: Model, scope: Scope, sent: Request) -> Response:
+def within(model: Model, scope: Scope, ask: Callable[[], T]) -> T:
     """`in_time` for a thread. Where there is a deadline, another thread asks (60 us) and is left when time is up: its
     connection ends with the transport's own timeout, and the use is settled now. Without one, that timeout is enough.
     """
     if scope.deadline == math.inf:
-        return model.transport.complete(sent)
-    job = _askers.submit(partial(model.transport.complete, sent))
+        return ask()
+    job = _askers.submit(ask)
     try:
-        return cast("Response", job.result(max(0.0, min(model.timeout, scope.time_left()))))
+        return cast("T", job.result(max(0.0, min(model.timeout, scope.time_left()))))
     except TimeoutError as error:
-        if job.done():  # it is the transport's
-            raise
+        if job.done():  # with an error of the transport's, or just now
+            return cast("T", job.result())
         raise timed_out(scope, model, error) from error
     finally:
         if not job.done():

@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from escalade.agents._asking import (
     Asked,
-    answered,
     asked_of,
     booked,
     events_answered,
@@ -19,6 +19,7 @@ from escalade.agents._asking import (
     in_time,
     metered,
     terms,
+    within,
 )
 from escalade.agents._gateways import find_gateway
 from escalade.agents._kept import Noted, kept
@@ -94,7 +95,8 @@ class Engine(_Engine):
                     admit(model.resource, **terms(asked, place)) as use,
                     booked(use, asked, place),
                 ):
-                    answer = finished(asked, use, place, answered(model, scope, asked.sent))
+                    ask = partial(model.transport.complete, asked.sent)
+                    answer = finished(asked, use, place, within(model, scope, ask))
                     if noted is not None:
                         noted(answer)
                     return answer

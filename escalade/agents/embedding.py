@@ -23,7 +23,7 @@ import numpy as np
 
 from escalade.agents import _spans
 from escalade.agents._allowed import check_allowed
-from escalade.agents._asking import Asked, asked_of, booked
+from escalade.agents._asking import Asked, asked_of, booked, within
 from escalade.agents._gateways import find_gateway
 from escalade.agents._kept import KeptVectors
 from escalade.agents._places import Nowhere, aplaced, count, placed
@@ -142,7 +142,7 @@ class GovernedEmbedder(dspy.Embedder):
                     admit(model.resource, **_terms(asked, place)) as use,
                     booked(use, asked, place),
                 ):
-                    answer = _transport(model).embed(model.id, texts)
+                    answer = within(model, job.scope, partial(_transport(model).embed, model.id, texts))
                     return _finished(asked, use, place, answer, len(texts), known)
             except BaseException as error:  # noqa: BLE001 - `failed` raises what no other attempt can help
                 wait = route.failed(error)

@@ -7,6 +7,7 @@ import copy
 import json
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,15 @@ from escalade.agents.cache import ResponseCache
 from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.agents.transports import Embedded, LiteLLM
-from escalade.errors import BadInput, BudgetExceeded, ForeignModel, NoScope, PermissionDenied, UnknownPrice
+from escalade.errors import (
+    BadInput,
+    BudgetExceeded,
+    DeadlineExceeded,
+    ForeignModel,
+    NoScope,
+    PermissionDenied,
+    UnknownPrice,
+)
 from escalade.registry.access import Roles
 from escalade.registry.journal import Journal
 from escalade.registry.opening import configure, scope
@@ -92,6 +101,30 @@ def test_costs_what_the_provider_counted(mode: str) -> None:
         assert run.spent > price.cost(20, 0)
         assert run.purse.held == 0
     assert [(entry.resource, entry.outcome) for entry in journal.entries()] == [("vectors", "ok")] * 2
+
+
+class Slow(Counting):
+    """Takes 5 s."""
+
+    def embed(self, model: str, texts: list[str]) -> Embedded:
+        time.sleep(5.0)
+        return super().embed(model, texts)
+
+    async def aembed(self, model: str, texts: list[str]) -> Embedded:
+        await asyncio.sleep(5.0)
+        return super().embed(model, texts)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ends_with_the_deadline(mode: str) -> None:
+    """The scope's deadline ends a slow provider, in threads too, and nothing stays held."""
+    began = time.perf_counter()
+    with pytest.raises(DeadlineExceeded), scope(budget="1.00", deadline=0.2) as run:
+        try:
+            vectors(embedder(Slow()), ["a"], mode)
+        finally:
+            assert run.purse.held == 0
+    assert time.perf_counter() - began < 2.0
 
 
 @pytest.mark.parametrize("mode", MODES)
