@@ -97,8 +97,11 @@ def test_told_to_stop_a_worker_finishes_what_it_can_and_hands_back_the_rest(url,
 
 
 def test_told_twice_a_worker_ends_at_once(url, tmp_path, runs):
-    """As if it had been killed: its runs go on elsewhere."""
-    with WorkerProcess(url, tmp_path) as worker:
+    """As if it had been killed: its runs go on elsewhere. What it executes stands in a file."""
+    (tmp_path / "escalade.yaml").write_text(
+        "engine: dbos\nurl: sqlite:///runs.sqlite\npipelines: {nap: tests.pipelines.durable.app:nap}\n"
+    )
+    with WorkerProcess(url, tmp_path, target="escalade.yaml") as worker:
         worker.ready()
         nap = runs.start("nap", seconds=60.0)
         until(lambda: nap.status() == "running")

@@ -26,6 +26,7 @@ def check(found, kills, concurrency=8, runs=RUNS):
     calls = runs * len(app.STEPS)
     assert found.statuses == {"done": runs}
     assert found.results == {key: {"final": f"{key}/final: answer value"} for key in found.results}
+    assert found.right == calls
     # Each call was kept once; none was made again after that, and no answer went to another step.
     assert len(found.kept) == calls
     assert all(len(moments) == 1 for moments in found.kept.values())

@@ -110,6 +110,8 @@ class Storm:
     cost: int = 0
     reserved: int = 0
     seconds: float = 0.0
+    right: int = 0
+    """Steps that have their own result."""
 
     @property
     def repeated(self):
@@ -203,6 +205,9 @@ def _left(started, server, keys, folder):
         found.statuses[row.status] = found.statuses.get(row.status, 0) + 1
         found.attempts += row.attempts
         found.results[key] = dict(started.get(f"run-{key}").result(timeout=1)) if row.status == "done" else {}
+        for step in started.get(f"run-{key}").steps():
+            name = step.path.split("/")[-1]
+            found.right += step.result == {name: f"{key}/{name}: answer value"}
         for call in started.get(f"run-{key}").calls():
             name = f"{key}/{json.loads(call.path)[-1]}"
             found.kept.setdefault(name, []).append(call.at)
