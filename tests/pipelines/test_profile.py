@@ -341,7 +341,7 @@ def test_it_keeps_no_results() -> None:
     class Thing:
         pass
 
-    def make(x: int) -> Thing:
+    async def make(x: int) -> Thing:
         thing = Thing()
         kept.add(thing)
         return thing
