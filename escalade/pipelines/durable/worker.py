@@ -47,8 +47,8 @@ class Worker:
             running = len(self.runs.host.live)
             self._say(f"{self._name()} takes nothing more; {running} runs have {self._drain:g} s to end")
             self.runs.close(self._drain)
-        back = getattr(self.runs.engine, "handed_back", 0)
-        self._say(f"{self._name()} ended; {back} runs were handed back")
+        back = getattr(self.runs.engine, "handed_back", None)
+        self._say(f"{self._name()} ended" + ("" if back is None else f"; {back} runs were handed back"))
         return code
 
     def stop(self) -> None:

@@ -376,3 +376,24 @@ def test_a_run_whose_execution_broke_is_queued_again(url, tmp_path, monkeypatch)
         connection.close()
         until(lambda: run.status() == "done", 30)
         assert (run.row().turn, run.row().attempts) == (2, 2)
+
+
+def test_a_worker_says_how_it_is(tmp_path, monkeypatch):
+    """What it executes, one line every now and then, and how it ended; also with the engine of one process."""
+    monkeypatch.setattr(Worker, "_signals", contextlib.nullcontext)  # they are for the main thread
+    lines, codes = [], []
+    with Runs(tmp_path / "runs.sqlite", pipelines={"nap": app.nap}) as runs:
+        worker = Worker(runs, drain=0.0, health=0.1, say=lines.append)
+        thread = threading.Thread(target=lambda: codes.append(worker.run()))
+        thread.start()
+        until(lambda: lines)
+        nap = runs.start("nap", seconds=60.0)
+        until(lambda: any(": 1 runs at work, the oldest began 0 s ago" in line for line in list(lines)))
+        worker.stop()
+        thread.join(30)
+    assert codes == [0]
+    assert lines[0].endswith("executes nap; 0 runs taken up; SIGTERM ends it")
+    assert "takes nothing more; 1 runs have 0 s to end" in lines[-2]
+    assert lines[-1].endswith(" ended")
+    with Runs(tmp_path / "runs.sqlite", pipelines={"nap": app.nap}) as runs:
+        assert runs.get(nap.run_id).status() == "queued"
