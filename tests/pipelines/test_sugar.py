@@ -103,6 +103,20 @@ def test_options_travel() -> None:
     assert (node(words, timeout=2.0) | count | double)._options["words"].timeout == 2.0
 
 
+def test_fallbacks_travel() -> None:
+    """They stay with their node when a chain or a fan-out is continued, at any depth, and DSPy finds them."""
+
+    async def fails(text: str) -> dict[str, Any]:
+        raise ValueError("no")
+
+    deep = node(fails, name="words", fallback=node(fails, fallback=node(words)))
+    chain = deep >> count >> double
+    assert chain(text="a b").count == 4
+    assert (deep | count | double)(text="a", words=[], count=1).words == {"words": ["a"]}
+    ask = node(dspy.Predict("q -> a"), fallback=dspy.Predict("q -> a")) >> (lambda a: a) >> (lambda q: q)
+    assert [name for name, _ in ask.named_predictors()] == ["steps['predict']", "fallbacks['predict']"]
+
+
 def test_modules_and_every_pipeline_take_part() -> None:
     """A dspy.Module has no operators, but the pipeline beside it has."""
     chain = dspy.Predict("question -> text") >> node(words) >> Map(lambda words: words.upper(), over="words")
