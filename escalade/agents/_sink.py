@@ -22,7 +22,6 @@ from dspy.adapters.decision import resolve_adapter
 from escalade import events
 from escalade.agents._fields import Fields, text_fields
 from escalade.agents._pipe import Pipe
-from escalade.events import RungStarted, Token
 
 SINK = "escalade_sink"
 """The key of `dspy.context` that carries the sink."""
@@ -45,7 +44,7 @@ class Sink:
         here = events.here()
         if rung != self._rungs.get(here):
             self._rungs[here] = rung
-            self._tell(RungStarted, rung=rung)
+            self._tell(events.RungStarted, rung=rung)
 
     def receiver(self, program: Any) -> Receiver:
         """For the calls of one attempt."""
@@ -65,7 +64,7 @@ class Sink:
             raise asyncio.CancelledError
         if draft >= self._shown.get(field, (0, ""))[0]:
             self._shown[field] = draft, whole
-        self._tell(Token, text=text, field=field, draft=draft, rung=rung, provisional=bool(rung))
+        self._tell(events.Token, text=text, field=field, draft=draft, rung=rung, provisional=bool(rung))
         await self.pipe.room()
 
     def finish(self, answer: Mapping[str, Any], names: tuple[str, ...], rung: str) -> None:
@@ -74,7 +73,7 @@ class Sink:
         unseen = [name for name in names if isinstance(answer.get(name), str) and shown.get(name) != answer[name]]
         draft = self.draft() if unseen else 0
         for name in unseen:
-            self._tell(Token, text=answer[name], field=name, draft=draft, rung=rung)
+            self._tell(events.Token, text=answer[name], field=name, draft=draft, rung=rung)
 
     def _tell(self, kind: type[events.Event], **values: Any) -> None:
         events.send((self.pipe,), kind, self.run_id, events.here(), **values)

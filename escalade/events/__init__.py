@@ -27,6 +27,7 @@ threads of `dspy.Parallel`, `batch` and `Evaluate`; it is set only while somebod
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import os
@@ -34,12 +35,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from escalade.events.kinds import *  # noqa: F403 - its `__all__` is all of them
-from escalade.events.kinds import Event
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from escalade.events.kinds import *  # noqa: F403 - its `__all__` is all of them
+    from escalade.events.kinds import Event
     from escalade.scopes import Scope
 
     Listener = Callable[["Event"], None]
@@ -53,6 +53,16 @@ LISTEN = "escalade_listen"
 NOWHERE = (0, "")
 
 logger = logging.getLogger(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    """The kinds of events, when the first is asked for: 36 classes take 10 ms to make, and most runs tell nothing."""
+    kinds = importlib.import_module("escalade.events.kinds")  # `from escalade.events import kinds` would ask here again
+    if name not in kinds.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals().update({kind: getattr(kinds, kind) for kind in kinds.__all__})
+    return globals()[name]
+
 
 _seq = itertools.count(1)  # next() of a C iterator is atomic: no lock for the number itself
 _calls = itertools.count(1)
