@@ -70,7 +70,7 @@ def calls(draw: Any) -> tuple[dict[str, Branch], dict[str, Any], int | None]:
         rule["least"] = draw(st.integers(0, number))
         if draw(st.booleans()):
             rule["within"] = draw(st.integers(1, 20)) + 0.001
-    # Where all have to end well, a branch that cancels itself cancels nobody; the caller hears of it at the end.
+    # Where all have to end well, behind a limit or in a map, the caller hears at the end of a node that cancels itself.
     outcomes = ["ok", "ok", "ok", "failed", "stubborn", *(["cancelled"] if rule else [])]
     branches = {}
     for i in range(number):
