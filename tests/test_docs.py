@@ -34,13 +34,15 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 SHELLS = {"console", "sh", "bash", "shell"}
+PRINTED = {"text", "mermaid"}
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+\.svg)\)")
 BLOCKED = "import runpy, sys; sys.path.insert(0, {root!r}); from tests import _network; _network.block(); {run}"
 
 
 @dataclass(frozen=True)
 class Block:
     """A fenced block. `skip`: the reason to leave it out, None to run it. `line`: of its first line of text. `shows`:
-    the block of `text` that follows it at once, which is what it prints; None for none.
+    the block of `text` or `mermaid` that follows it at once, which is what it prints; None for none.
     """
 
     kind: str
@@ -61,8 +63,9 @@ def blocks(page: Path) -> list[Block]:
 
 
 def _shown(text: str, block: re.Match[str], follower: re.Match[str] | None) -> str | None:
-    at_once = follower is not None and follower["kind"] == "text" and not text[block.end() : follower.start()].strip()
-    return follower["text"] if at_once else None
+    if follower is None or follower["kind"] not in PRINTED or text[block.end() : follower.start()].strip():
+        return None
+    return follower["text"]
 
 
 def commands(page: Path) -> dict[str, str | None]:
@@ -104,9 +107,12 @@ def execute(block: Block, page: Path, names: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block of the page runs, top to bottom, in an empty directory, and prints what the page shows."""
+    """Every Python block of the page runs, top to bottom, in an empty directory, and prints what the page shows; the
+    pictures that the page shows are those that it saved.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the programs that a page starts
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.kind == "python" and block.skip is None:
@@ -114,6 +120,9 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 execute(block, page, names)
             if block.shows is not None:
                 assert printed.getvalue() == block.shows, f"{page}:{block.line} prints something else"
+    for picture in PICTURE.findall(page.read_text("utf-8")):
+        shown = (page.parent / picture).read_text("utf-8")
+        assert Path(Path(picture).name).read_text("utf-8") == shown, f"{picture}: save it again"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
