@@ -248,6 +248,7 @@ def of_branch(
 ) -> Traffic:
     """A Branch. `keys`: what the chooser says -> case. `field`: that it goes by. `chooser`, `otherwise`: names."""
     ledger = Ledger()
+    _refuse_optional(ledger, plan, "a Branch")
     cases = {name: node for name, node in plan.items() if name in keys.values() or name == otherwise}
     deciders = [node for name, node in plan.items() if name not in cases]
     if field is not None:
@@ -260,6 +261,12 @@ def of_branch(
     if chooser in plan:
         _reachable(ledger, gives_of(plan[chooser]), keys, complete=otherwise in plan)
     return ledger.traffic(one_of(as_prediction(RESULT, gives_of(node)) for node in cases.values()))
+
+
+def _refuse_optional(ledger: Ledger, plan: Mapping[str, Prepared], what: str) -> None:
+    for name, node in plan.items():
+        if node.options.optional:
+            ledger.error(name, f"node {name!r} can't be optional: {what} has nothing to go on with but its result")
 
 
 def _choices(keys: Mapping[Any, str]) -> Any:
@@ -314,6 +321,7 @@ def _choice_type(gives: Gives) -> Any:
 def of_loop(body: Prepared, until: Prepared | None, *, most: int, carry: Mapping[str, str]) -> Traffic:
     """A Loop."""
     ledger, takes = Ledger(), takes_of(body)
+    _refuse_optional(ledger, {node.name: node for node in (body, until) if node is not None}, "a Loop")
     ledger.ask_all("body", takes, ledger.take("body", takes), required=True)
     gives = _of_round(ledger, body, takes)
     later = {**gives.fields}

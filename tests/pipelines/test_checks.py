@@ -362,6 +362,17 @@ def test_what_all_cases_need_is_needed() -> None:
     assert (list(both.outputs), both.outputs.optional) == (["a", "b"], {"b"})
 
 
+def test_branches_and_loops_can_not_do_without_a_node() -> None:
+    """An optional node is refused where its result is all that there is."""
+    for make in (
+        lambda: Branch(sure, true=node(words, optional=True), false=words),
+        lambda: Branch(node(sure, optional=True), true=words, false=words),
+        lambda: Loop(node(number_to_text, optional=True), most=1),
+        lambda: Loop(number_to_text, until=node(sure, optional=True), most=1),
+    ):
+        assert "can't be optional: a " in refused(make)
+
+
 def test_a_loop_hands_over_what_fits() -> None:
     """A field that comes back as another type would fail in the second round."""
     assert "takes 'x' as int, but hands it over to the next round as str" in refused(
