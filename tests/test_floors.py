@@ -6,7 +6,7 @@ import graphlib
 
 from tests._house import imports, trees
 
-BASE = {"errors", "money", "protocols", "scopes", "events", "telemetry"}
+BASE = {"clock", "errors", "money", "protocols", "scopes", "events", "telemetry"}
 FLOORS = ("registry", "agents", "pipelines", "evals")
 
 
@@ -38,3 +38,10 @@ def test_no_cycles() -> None:
 def test_every_room_is_there() -> None:
     """The four rooms keep their names."""
     assert set(FLOORS) <= {module.split(".")[1] for module in trees() if "." in module}
+
+
+def test_nobody_needs_the_testing_kit() -> None:
+    """It may import everything; what runs in production imports nothing of it."""
+    found = [module for module in trees() for name in imports(module) if f"{name}.".startswith("escalade.testing.")]
+    assert all(module.startswith("escalade.testing") for module in found), found
+    assert found

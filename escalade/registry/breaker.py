@@ -9,11 +9,11 @@ the guard decides which is which.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from escalade.clock import monotonic
 from escalade.errors import BadInput
 
 State = Literal["closed", "open", "half-open"]
@@ -37,7 +37,7 @@ class Breaker:
         failures: int = 5,
         window: int = 20,
         cooldown: float = 30.0,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         if failures < 1 or window < 1 or not cooldown > 0:
             raise BadInput(

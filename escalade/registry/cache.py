@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from escalade.clock import monotonic
 from escalade.registry.canonical import digest
 from escalade.registry.privacy.outlets import error_line
 from escalade.scopes import Scope
@@ -80,7 +81,7 @@ class Forgiving:
 class MemoryCache:
     """In this process, the `size` results that were used last. `now`: monotonic seconds."""
 
-    def __init__(self, size: int = 4096, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, size: int = 4096, now: Callable[[], float] = monotonic) -> None:
         self._size, self._now = size, now
         self._lock = threading.RLock()  # re-entrant: finalizers may call tools
         self._kept: OrderedDict[str, tuple[float, bytes, str]] = OrderedDict()

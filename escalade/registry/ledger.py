@@ -25,12 +25,12 @@ import logging
 import math
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from escalade import events
+from escalade.clock import now as wall_clock
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
 from escalade.registry.budgets import REQUEST, Budget, Period, each_once, is_run, patterns_of, period_end, user_account
@@ -230,7 +230,7 @@ class Ledger:
         budgets: list[Budget] | tuple[Budget, ...] = (),
         *,
         listen: Callable[[Crossing], object] | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_clock,
     ) -> None:
         # Re-entrant, since a generator that is collected while this thread is in a transaction settles from within it.
         self._lock = threading.RLock()

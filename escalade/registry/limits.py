@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from escalade.clock import monotonic
 from escalade.errors import BadInput
 
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0}
@@ -112,7 +112,7 @@ class Limiter:
 
     _SWEEP = 4096  # windows that make a sweep worth while: keys of users who left must not pile up
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
         self._lock = threading.RLock()  # re-entrant: a finalizer may give a use back while its thread is in here
         self._uses: dict[Window, deque[float]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from escalade.agents.cache._variants import family_of
 from escalade.agents.cache.kinds import Classifier, Kinds, is_off, kind_of, question_of
 from escalade.agents.cache.parsing import Outputs, watch
 from escalade.agents.cache.usage import CacheStats, Counters
+from escalade.clock import now as wall_clock
 from escalade.errors import BadInput
 from escalade.registry.idempotency import Flights
 from escalade.registry.stores.disk_cache import DiskCache
@@ -90,7 +90,7 @@ class ResponseCache:
         memory: int = 64 * MEBIBYTE,
         joins: Joins = "deterministic",
         similar: SimilarityCache | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_clock,
     ) -> None:
         _check(path, store, per, memory, joins)
         self.kinds, self.per, self.joins, self.now = Kinds(ttl, classify), per, joins, now

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from escalade.clock import now as wall_clock
 from escalade.errors import ApprovalDenied, ApprovalRequired, BadInput, NoPolicy, PermissionDenied, UnknownName
 from escalade.registry.approvals.memory import MemoryRequests
 from escalade.registry.approvals.requests import Asked, Request, Requests, State, new_request
@@ -81,7 +82,7 @@ class Approvals:
         self_approval: bool = False,
         on_request: Callable[[Request], object] | None = None,
         poll: float = 0.2,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = wall_clock,
     ) -> None:
         if not expires > 0 or not poll > 0:
             raise BadInput(f"expires and poll: expected seconds > 0, got {expires!r} and {poll!r}")

@@ -1,0 +1,262 @@
+"""Virtual time: pipelines that take hours run in milliseconds, in the order in which they really would.
+
+    with virtual_time() as clock:
+        pipeline(question="?")              # or clock.run(pipeline.acall(question="?"))
+        assert clock.elapsed == 36_000
+
+Inside, `time.monotonic`, `time.time`, `time.perf_counter` and `time.sleep` are the clock's, for the whole process, and
+new event loops go by it: when nothing is left to do but to wait, the time jumps to the next timer. So deadlines of
+scopes, timeouts, pauses of retries, hedges, rate limits, lanes and the latencies of fake models all go by it, and every
+run is the same. Afterwards all is as it was.
+
+The clock stands still while a thread works for a pipeline or a tool, however long that really takes; one that sleeps by
+`time.sleep` sleeps in virtual time. What it can't: an event loop that was running before (write such tests as plain
+functions, and use `clock.run`), more than one event loop at once, real sockets, other processes, and modules that have
+imported `sleep` or `monotonic` from `time` by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import math
+import selectors
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+from unittest import mock
+
+from escalade.agents.lanes._clock import RealClock
+from escalade.pipelines import _bridge
+from escalade.registry import workers
+
+T = TypeVar("T")
+
+GLANCE = 0.005
+"""Real seconds between two looks at threads that are at work."""
+
+
+class VirtualClock:
+    """The time. `start`: seconds since 1970 when it begins (None: as it is now)."""
+
+    def __init__(self, start: float | None = None) -> None:
+        self._began = self._now = time.monotonic()
+        self._ahead = (time.time() if start is None else start) - self._now
+        self._lock = threading.RLock()
+        self._busy = 0
+        self._here = threading.local()
+        self._numbers = itertools.count()
+        self._alarms: list[tuple[float, int, Callable[[], object]]] = []
+
+    @property
+    def elapsed(self) -> float:
+        """Virtual seconds since it began."""
+        return self._now - self._began
+
+    def monotonic(self) -> float:
+        """What `time.monotonic` says."""
+        return self._now
+
+    def time(self) -> float:
+        """What `time.time` says."""
+        return self._now + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, as if by hand: between two calls, to have a window of a limit or a cache go by."""
+        with self._lock:
+            self._move(self._now + seconds)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine, on an event loop of its own that goes by this clock."""
+        with asyncio.Runner(loop_factory=lambda: _Loop(self)) as runner:
+            return runner.run(work)
+
+    def call_at(self, when: float, do: Callable[[], object]) -> None:
+        """Call it at that moment, in `time.monotonic()` seconds. It must neither block nor raise."""
+        with self._lock:
+            heapq.heappush(self._alarms, (when, next(self._numbers), do))
+
+    def sleep(self, seconds: float) -> None:
+        """What `time.sleep` does. Where nobody else could move the time, it moves it."""
+        if not getattr(self._here, "counted", False):
+            self.advance(max(0.0, seconds))
+            return
+        woken = threading.Event()
+
+        def wake() -> None:
+            self._busy += 1
+            woken.set()
+
+        with self._lock:
+            self.call_at(self._now + max(0.0, seconds), wake)
+            self._busy -= 1
+        woken.wait()
+
+    # -- threads at work
+
+    def begin(self) -> None:
+        """A thread is about to work."""
+        with self._lock:
+            self._busy += 1
+
+    def end(self, *_: object) -> None:
+        """It has ended, and whoever waits for it knows."""
+        with self._lock:
+            self._busy -= 1
+
+    def counted(self, work: Callable[..., T]) -> Callable[..., T]:
+        """The same, in a thread that was counted."""
+
+        def run(*args: Any) -> T:
+            self._here.counted = True
+            try:
+                return work(*args)
+            finally:
+                self._here.counted = False
+
+        return run
+
+    # -- moving
+
+    def jump(self, until: float, ready: Callable[[], Any]) -> tuple[bool, Any]:
+        """On to the next moment at which something happens, `until` at the latest, unless something is `ready` or a
+        thread is at work: is it `until`, and what was ready?
+        """
+        with self._lock:
+            if self._busy > getattr(self._here, "counted", False):
+                return False, None
+            # Looked at once more: a thread that has just ended has left its word before.
+            found = ready()
+            if found:
+                return False, found
+            when = min(until, self._alarms[0][0] if self._alarms else math.inf)
+            if when == math.inf:
+                return False, None
+            self._move(when)
+            return when >= until, None
+
+    def _move(self, when: float) -> None:
+        while self._alarms and self._alarms[0][0] <= when:
+            at, _, do = heapq.heappop(self._alarms)
+            self._now = max(self._now, at)
+            do()
+        self._now = max(self._now, when)
+
+
+class _Selector(selectors.DefaultSelector):
+    """Waits in virtual time."""
+
+    clock: VirtualClock
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        def look() -> list[Any]:
+            return super(_Selector, self).select(0)
+
+        found = look()
+        if found or (timeout is not None and timeout <= 0):
+            return found
+        until = math.inf if timeout is None else self.clock.monotonic() + timeout
+        while True:
+            there, found = self.clock.jump(until, look)
+            found = found or super().select(0 if there else GLANCE if self.clock.monotonic() < until else 0)
+            if there or found or self.clock.monotonic() >= until:
+                return found
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that goes by the clock."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        selector = _Selector()
+        selector.clock = self._clock = clock
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self._clock.monotonic()
+
+    def run_in_executor(  # type: ignore[override]  # as typeshed has it, it takes TypeVarTuples
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """A thread's work counts until this loop has its result."""
+        self._clock.begin()
+        future = super().run_in_executor(executor, self._clock.counted(func), *args)
+        future.add_done_callback(self._clock.end)
+        return future
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """It gives its threads some time to end, which is not to jump by."""
+        self._clock.begin()
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self._clock.end()
+
+
+@contextlib.contextmanager
+def virtual_time(start: float | None = None) -> Iterator[VirtualClock]:
+    """Everything in the block goes by a virtual clock. `start`: what `time.time()` says at first (None: what it says
+    now). Raises RuntimeError inside of a running event loop, and inside of another such block.
+
+    >>> import asyncio
+    >>> with virtual_time() as clock:
+    ...     clock.run(asyncio.sleep(36_000))
+    ...     round(clock.elapsed)
+    36000
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("virtual_time() in a running event loop: write the test as a plain function, with clock.run")
+    if hasattr(time.monotonic, "__self__") and isinstance(time.monotonic.__self__, VirtualClock):
+        raise RuntimeError("virtual_time() within virtual_time(): there is one time")
+    clock = VirtualClock(start)
+    with contextlib.ExitStack() as stack:
+        for owner, name, new in _patches(clock):
+            stack.enter_context(mock.patch.object(owner, name, new))
+        stack.enter_context(_own_loop())
+        yield clock
+
+
+def _patches(clock: VirtualClock) -> list[tuple[Any, str, Any]]:
+    """What is another in virtual time."""
+    submit, run = workers.Workers.submit, workers.Job.run
+
+    def submitted(pool: workers.Workers, call: Callable[[], Any]) -> workers.Job:
+        clock.begin()
+        return submit(pool, clock.counted(call))
+
+    def ran(job: workers.Job) -> None:
+        run(job)
+        clock.end()
+
+    return [
+        (time, "monotonic", clock.monotonic),
+        (time, "perf_counter", clock.monotonic),
+        (time, "time", clock.time),
+        (time, "monotonic_ns", lambda: int(clock.monotonic() * 1e9)),
+        (time, "perf_counter_ns", lambda: int(clock.monotonic() * 1e9)),
+        (time, "time_ns", lambda: int(clock.time() * 1e9)),
+        (time, "sleep", clock.sleep),
+        (asyncio, "new_event_loop", lambda: _Loop(clock)),
+        (asyncio.events, "new_event_loop", lambda: _Loop(clock)),
+        (RealClock, "now", staticmethod(clock.monotonic)),
+        (RealClock, "call_at", lambda _, when, do: clock.call_at(when, do)),
+        (workers.Workers, "submit", submitted),
+        (workers.Job, "run", ran),
+    ]
+
+
+@contextlib.contextmanager
+def _own_loop() -> Iterator[None]:
+    """Another event loop for sync calls of pipelines in this thread: the one that they have keeps real time."""
+    kept = _bridge._local.__dict__.pop("loop", None)
+    try:
+        yield
+    finally:
+        mine = _bridge._local.__dict__.pop("loop", None)
+        if mine is not None:
+            mine.runner.close()
+        if kept is not None:
+            _bridge._local.loop = kept

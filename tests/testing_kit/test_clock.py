@@ -1,0 +1,185 @@
+"""Virtual time: hours in milliseconds, in the order in which they would really pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import escalade
+from escalade import Chain, DeadlineExceeded, FanOut, NodeRetry, NodeTimeout, events, node
+from escalade.testing import virtual_time
+
+
+async def hour(x: int) -> int:
+    """A node that takes an hour."""
+    await asyncio.sleep(3600)
+    return x
+
+
+def test_ten_hours_take_no_time() -> None:
+    """Chains add up, branches take as long as the longest, sync and async; afterwards the time is the real one."""
+    began, real = time.perf_counter(), time.monotonic
+    with virtual_time() as clock:
+        chain = Chain(**{f"s{k}": hour for k in range(8)})
+        fan = FanOut(a=hour, b=Chain(one=hour, two=hour))
+        assert chain(x=1).s7 == 1
+        assert clock.elapsed == pytest.approx(8 * 3600)
+        clock.run(fan.acall(x=1))
+        assert clock.elapsed == pytest.approx(10 * 3600)
+    assert time.monotonic is real
+    assert time.perf_counter() - began < 5
+    assert FanOut(a=lambda x: x)(x=1).a == 1
+
+
+def test_deadlines_timeouts_and_pauses_go_by_it() -> None:
+    """What is set in seconds is over after so many virtual ones."""
+    tries: list[float] = []
+
+    async def broken(x: int) -> int:
+        tries.append(clock.elapsed)
+        raise ConnectionError("no")
+
+    with virtual_time() as clock:
+        with escalade.scope(deadline=600), pytest.raises(DeadlineExceeded):
+            Chain(a=hour)(x=1)
+        assert clock.elapsed == pytest.approx(600)
+        with pytest.raises(NodeTimeout):
+            Chain(a=node(hour, timeout=60.0))(x=1)
+        assert clock.elapsed == pytest.approx(660)
+        with pytest.raises(ConnectionError):
+            Chain(a=node(broken, retry=NodeRetry(2, base=100.0, cap=1000.0, patience=1000.0)))(x=1)
+    assert len(tries) == 3
+    assert tries[2] - tries[0] >= 150  # half of each pause is chance
+
+
+def test_threads_hold_it_still_unless_they_sleep() -> None:
+    """What blocks a thread is waited for, and a sleep in it is no real one."""
+
+    def works(x: int) -> int:
+        return sum(i * i for i in range(200_000)) * 0 + x
+
+    def sleeps(x: int) -> int:
+        time.sleep(3600)
+        return x
+
+    async def late(x: int) -> float:
+        await asyncio.sleep(1800)
+        return clock.elapsed
+
+    with virtual_time() as clock:
+        assert FanOut(works=node(works, timeout=0.001), late=late)(x=1).late == pytest.approx(1800)
+        began = time.monotonic()
+        result = FanOut(a=sleeps, b=sleeps, late=late)(x=1)
+        assert (result.a, result.late) == (1, pytest.approx(3600))
+        assert time.monotonic() - began == pytest.approx(3600)
+
+
+@escalade.tool(name="kit.slow", side_effects="read")
+def slow_tool(x: int) -> int:
+    """Takes half an hour.
+
+    x: anything.
+    """
+    time.sleep(1800)
+    return x
+
+
+def test_tools_in_threads_go_by_it() -> None:
+    """Of a registry, too."""
+    registry = escalade.Registry([slow_tool])
+    with virtual_time() as clock:
+        with escalade.scope():
+            assert Chain(a=registry.get_tool("kit.slow"))(x=2).a == 2
+        assert clock.elapsed == pytest.approx(1800)
+
+
+@escalade.tool(name="kit.rare", side_effects="read", limits="1/min")
+async def rare_tool(x: int) -> int:
+    """May be used once a minute.
+
+    x: anything.
+    """
+    return x
+
+
+def test_windows_of_limits_go_by_it() -> None:
+    """A window that is full is free again when it is over."""
+    registry = escalade.Registry([rare_tool])
+    tool = registry.get_tool("kit.rare")
+    with virtual_time() as clock, escalade.scope():
+        assert tool(x=1) == 1
+        with pytest.raises(escalade.RateLimited):
+            tool(x=1)
+        clock.advance(61)
+        assert tool(x=1) == 1
+
+
+def test_it_says_when_it_is() -> None:
+    """`start` is what `time.time` says at first."""
+    with virtual_time(start=0.0) as clock:
+        assert time.time() == pytest.approx(0.0, abs=1e-6)
+        clock.advance(5)
+        assert time.time() == pytest.approx(5.0)
+
+
+async def test_not_inside_of_a_running_loop() -> None:
+    """That one keeps real time."""
+    with pytest.raises(RuntimeError, match="write the test as a plain function"), virtual_time():
+        pass
+
+
+def test_there_is_one_time() -> None:
+    """It doesn't nest."""
+    with virtual_time(), pytest.raises(RuntimeError, match="there is one time"), virtual_time():
+        pass
+
+
+STEP = 0.02
+"""Real seconds between two things that happen: apart enough for a loaded machine."""
+
+
+@st.composite
+def plans(draw: Any) -> list[list[int]]:
+    """Branches of steps: each ends at another multiple of `STEP`."""
+    moments = draw(st.permutations(range(1, 9)))
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    rest = iter(moments)
+    return [sorted(next(rest) for _ in range(size)) for size in sizes if size]
+
+
+def built(plan: list[list[int]]) -> FanOut:
+    def step(seconds: float) -> Any:
+        async def work(x: int) -> dict[str, int]:
+            await asyncio.sleep(seconds)
+            return {}
+
+        return work
+
+    def chain(ends: list[int]) -> Chain:
+        pairs = zip([0, *ends], ends, strict=False)
+        return Chain(**{f"s{k}": step((end - before) * STEP) for k, (before, end) in enumerate(pairs)})
+
+    return FanOut({f"b{k}": chain(ends) for k, ends in enumerate(plan)})
+
+
+def told(plan: list[list[int]]) -> list[tuple[str, str]]:
+    heard: list[events.Event] = []
+    with escalade.scope(listen=heard.append):
+        built(plan)(x=1)
+    return [(type(event).__name__, event.path) for event in heard]
+
+
+@settings(max_examples=12, deadline=None)
+@given(plan=plans())
+def test_the_order_is_the_real_one(plan: list[list[int]]) -> None:
+    """The events of a run in virtual time are those of a real one, in the same order, every time."""
+    with virtual_time():
+        virtual = told(plan)
+    with virtual_time():
+        assert told(plan) == virtual
+    assert told(plan) == virtual
