@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from escalade import Chain, FanOut, Map, Money, Runs, scopes
 from escalade.errors import OutcomeUnknown, RunError
+from tests.pipelines.durable.killing import RUNS
 from tests.pipelines.durable.world import Crash, World
 
 LEAF = st.tuples(st.just("leaf"), st.integers(1, 3))
@@ -74,7 +78,7 @@ def uninterrupted(tree: Any) -> tuple[str, Counter[str], int]:
 
 
 @given(TREES, st.lists(st.integers(1, 25), min_size=1, max_size=3), st.integers(0, 1000), st.booleans())
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_ends_as_if_it_had_not_been_interrupted(
     tmp_path_factory: pytest.TempPathFactory, tree: Any, fuses: list[int], seed: int, budget: bool
 ) -> None:
@@ -208,3 +212,17 @@ def test_the_budget_holds_over_all_attempts(tmp_path: Path) -> None:
     assert BudgetExceeded.__name__ in str(row.error)
     assert 0 < row.spent <= budget
     assert row.spent == world.paid
+
+
+def test_a_process_that_is_killed_again_and_again(tmp_path: Path) -> None:
+    """`kill -9` at random moments: every run ends with the result that it would have had. What was served again was in
+    flight at a kill; each call of a run was kept once, and what was spent beyond is what was in flight, booked in full.
+    """
+    command = [sys.executable, "-m", "tests.pipelines.durable.killing", str(tmp_path), "5"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert (found["done"], found["wrong"], found["missing"]) == (RUNS, 0, 0)
+    assert (found["calls"], found["twice"]) == (0, 0)
+    assert found["again"] <= found["kills"] * RUNS * 3  # branches that were at work
+    assert found["spent"] >= found["kept"] > 0
