@@ -27,8 +27,8 @@ def run(code: str, *args: Any) -> None:
     assert done.returncode == 0, f"ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
-def in_child(work: Callable[[], object]) -> None:
-    """For the code of `run`: fork, do this in the child, and wait for it. AssertionError unless it ends well."""
+def begun(work: Callable[[], object]) -> int:
+    """For a process of its own: fork, and do this in the child. The id of the child, which somebody has to wait for."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -41,6 +41,11 @@ def in_child(work: Callable[[], object]) -> None:
         finally:
             sys.stderr.flush()
             os._exit(code)
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """For the code of `run`: fork, do this in the child, and wait for it. AssertionError unless it ends well."""
+    ended = os.waitstatus_to_exitcode(os.waitpid(begun(work), 0)[1])
     assert ended != -signal.SIGALRM, "the child hung"
     assert ended == 0, f"the child ended with {ended}"

@@ -15,10 +15,12 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from escalade import FanOut, Runs
+from tests import _forks
 from tests.pipelines.durable.world import World
 
 RUNS, KILLS = 12, 8
@@ -57,12 +59,7 @@ def storm(folder: Path, seed: int) -> int:
     """Children that execute until they are killed; the last one may end. The number that were killed."""
     moments, kills = random.Random(seed), 0
     while True:
-        child = os.fork()
-        if child == 0:
-            try:
-                execute(folder)
-            finally:
-                os._exit(0)
+        child = _forks.begun(partial(execute, folder))
         until = time.monotonic() + 0.05 + moments.random() * 0.15
         while kills >= KILLS or time.monotonic() < until:
             if os.waitpid(child, os.WNOHANG)[0]:
