@@ -175,8 +175,7 @@ def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency
             for point in sorted(luck.uniform(*within) * calls for _ in range(kills)):
                 until(lambda point=point: len(server.answers) >= point, 120)
                 time.sleep(luck.uniform(0, seconds))
-                able = until(lambda: [one for one in alive if one.said("executes")])
-                victim = luck.choice(able)
+                victim = luck.choice(until(lambda: _busy(started, alive), 120))
                 victim.kill()
                 alive.remove(victim)
                 alive.append(WorkerProcess(url, folder, **options))
@@ -192,6 +191,14 @@ def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency
         found.seconds = time.monotonic() - begun
         started.close()
     return found
+
+
+def _busy(started, alive):
+    """The workers that execute something; the last run may have ended."""
+    rows = started.list(status=("queued", "running"), limit=None)
+    owners = {row.owner for row in rows if row.status == "running"}
+    ready = [(one, one.said("executes")) for one in alive]
+    return [one for one, line in ready if line and (line.split()[1] in owners or not rows)]
 
 
 def _left(started, server, keys, folder):
