@@ -309,7 +309,7 @@ from escalade import DbosEngine, Runs
 from tests.pipelines.durable import app
 url = {url!r}
 with Runs(url, engine=DbosEngine(url), pipelines={{"nap": app.nap}}) as runs:
-    run = runs.start("nap", seconds=2.0)
+    run = runs.start("nap", seconds=1.0)
     while run.status() != "running":
         time.sleep(0.02)
     child = os.fork()
