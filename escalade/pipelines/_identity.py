@@ -1,11 +1,11 @@
 """What a call of a node is known by: which node, with which code and prompts, on which inputs, with whose rights.
 
 A function is known by its name, its code and what it closes over; a module by the code of its classes, its state as
-DSPy saves it (instructions, demos, fields) and its settings; both by the model that answers. What changes while the
-pipeline lives, prompts and models, is looked at in each call; code, and what it closes over, only once, and not the
-functions that it calls by name. An object that nobody can look into, such
-as a client that a function closes over, makes the node known by this very pipeline object: other processes, and other
-pipelines, then find none of its results.
+DSPy saves it (instructions, demos, fields), its settings and the principals of its nodes; both by the model that
+answers. What changes while the pipeline lives, prompts and models, is looked at in each call; code, and what it closes
+over, only once, and not the functions that it calls by name. An object that nobody can look into, such as a client that
+a function closes over, makes the node known by this very pipeline object: other processes, and other pipelines, then
+find none of its results.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Found:
     def __init__(self) -> None:
         self.hash = hashlib.sha256()
         self.opaque = False
-        self._seen: set[int] = set()
+        self._seen: dict[int, tuple[int, Any]] = {}  # the objects, too: one that is gone leaves its id to another
 
     def add(self, value: Any, depth: int) -> None:
         """A function, a module, a class, or what they hold."""
@@ -109,9 +109,9 @@ class _Found:
         elif depth > _DEPTH:
             self.opaque = True
         elif id(value) in self._seen:
-            self._note("again", "")
+            self._note("again", str(self._seen[id(value)][0]))
         else:
-            self._seen.add(id(value))
+            self._seen[id(value)] = len(self._seen), value
             self._look(value, depth + 1)
 
     def _note(self, *words: str) -> None:
@@ -160,10 +160,11 @@ class _Found:
         """A module: its class, and what it holds. Its predictors' state is looked at in each call."""
         cls = type(module)
         self._note("module", cls.__module__, cls.__qualname__)
-        for name in ("forward", "aforward"):
-            method = getattr(cls, name, None)
-            if isinstance(method, types.FunctionType):
-                self.add(method.__code__, depth)
+        for method in _methods(cls):
+            self.add(method.__code__, depth)
+        for name, options in vars(module).get("_options", {}).items():
+            self._note(str(name))
+            self.add(options.principal, depth)  # what it may do decides what it finds
         if isinstance(module, dspy.Predict):
             self._note("config", repr(sorted(module.config.items(), key=repr)))
             return
@@ -183,6 +184,16 @@ def _held(module: Any) -> Iterator[tuple[str, Any]]:
     for name, value in sorted(vars(module).items()):
         if name not in _OWN:
             yield name, value
+
+
+def _methods(cls: type) -> Iterator[types.FunctionType]:
+    """What a module's class and its bases define, as far as they aren't DSPy's."""
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] not in ("dspy", "builtins"):
+            for _, value in sorted(vars(base).items()):
+                found = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                if isinstance(found, types.FunctionType):
+                    yield found
 
 
 def _filled(cell: Any) -> bool:

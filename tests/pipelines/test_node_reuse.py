@@ -330,6 +330,43 @@ def test_code_is_known_by_what_it_is() -> None:
     assert code_of(asks) != code_of(asks), "nobody can look into the client"
 
 
+def same(x: int) -> int:
+    return x
+
+
+class Held(dspy.Module):  # type: ignore[misc]
+    """A module with settings."""
+
+    def __init__(self, settings: dict[str, int]) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, x: int) -> int:
+        return x
+
+
+def test_all_that_a_node_holds_counts() -> None:
+    """Each entry of a dict, place in a tuple, branch of a pipeline, method of a class, principal of a node."""
+    settings = dict(zip("abcdef", range(6), strict=True))
+    others = [code_of(Held({**settings, name: 99})) for name in settings]
+    assert len({code_of(Held(settings)), *others}) == 7
+
+    def calling(*inner: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x: [one(x) for one in inner]
+
+    assert code_of(calling(len, same, len)) == code_of(calling(len, same, len))
+    assert code_of(calling(same, measure, same)) != code_of(calling(same, measure, measure))
+    last = [Chain(a=same, b=same, c=same, d=one) for one in (same, measure)]
+    assert code_of(last[0]) != code_of(last[1])
+    methods = [type("Held", (Held,), {"helper": one, "__module__": __name__}) for one in (same, measure)]
+    assert code_of(methods[0]({})) != code_of(methods[1]({}))
+    whose = [
+        Chain(a=node(same, principal=Principal("ana", "acme", frozenset({role})))) for role in ("reader", "writer")
+    ]
+    assert code_of(whose[0]) != code_of(whose[1])
+    assert code_of(whose[0]) == code_of(Chain(a=node(same, principal=Principal("ana", "acme", frozenset({"reader"})))))
+
+
 async def test_optimisers_see_what_is_done() -> None:
     """While somebody records a trace, nodes are run."""
     asked: list[Any] = []
