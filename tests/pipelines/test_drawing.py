@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import re
@@ -26,8 +25,6 @@ from escalade.pipelines.drawing.layout import Block, Box, layout, width
 from escalade.pipelines.drawing.mermaid import mermaid, quoted
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.shape import shape_of
-from tests._house import ROOT
-from tests.test_docs import blocks, execute
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -362,18 +359,6 @@ def test_a_chain_of_a_thousand_is_drawn_by_its_ends() -> None:
     assert titles[-2:] == ["… 971 more", "s999"]
     assert sum(part.left_out or 1 for part in figure.inside) == 1000
     assert len(mermaid(figure)) < 5000
-
-
-def test_the_picture_on_the_page_is_the_one_that_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`docs/watching.md` shows what its code draws today."""
-    monkeypatch.chdir(tmp_path)
-    page, names = ROOT / "docs" / "watching.md", {"__name__": "__main__"}
-    for block in blocks(page):
-        if block.kind == "python":
-            with contextlib.redirect_stdout(io.StringIO()):
-                execute(block, page, names)
-    shown = ROOT / "docs" / "pictures" / "pipeline.svg"
-    assert Path("pipeline.svg").read_text("utf-8") == shown.read_text("utf-8"), "save it again"
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here to look at a picture with")
