@@ -47,7 +47,7 @@ class VirtualClock:
         self._began = self._now = time.monotonic()
         self._ahead = (time.time() if start is None else start) - self._now
         self._lock = threading.RLock()
-        self._busy = 0
+        self._busy = self._loops = 0
         self._here = threading.local()
         self._numbers = itertools.count()
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
@@ -94,6 +94,7 @@ class VirtualClock:
         with self._lock:
             self.call_at(self._now + max(0.0, seconds), wake)
             self._busy -= 1
+            self._settle()
         woken.wait()
 
     # -- threads at work
@@ -120,7 +121,46 @@ class VirtualClock:
 
         return run
 
+    @contextlib.contextmanager
+    def looping(self, by: int) -> Iterator[None]:
+        """While an event loop runs (`by` 1), it moves the time; while its thread is held up (-1), it can't."""
+        with self._lock:
+            self._loops += by
+            self._settle()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loops -= by
+
+    def awaited(self, job: workers.Job, wait: Callable[[], T]) -> T:
+        """`wait()` for a job: meanwhile this thread works no more."""
+        if not getattr(self._here, "counted", False):
+            with self.looping(-1 if asyncio._get_running_loop() is not None else 0):
+                return wait()
+        back = False
+
+        def again(*_: object) -> None:  # in the job's thread, before that one ends
+            nonlocal back
+            with self._lock:
+                self._busy += not back
+                back = True
+
+        job.add_done_callback(again)
+        with self._lock:
+            self._busy -= 1
+            self._settle()
+        try:
+            return wait()
+        finally:
+            again()
+
     # -- moving
+
+    def _settle(self) -> None:
+        """Where all sleep and no event loop runs, those who sleep move the time themselves."""
+        if self._busy == 0 and self._loops <= 0 and self._alarms:
+            self._move(self._alarms[0][0])
 
     def jump(self, until: float, ready: Callable[[], Any]) -> tuple[bool, Any]:
         """On to the next moment at which something happens, `until` at the latest, unless something is `ready` or a
@@ -178,6 +218,10 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.monotonic()
 
+    def run_forever(self) -> None:
+        with self._clock.looping(1):
+            super().run_forever()
+
     def run_in_executor(  # type: ignore[override]  # as typeshed has it, it takes TypeVarTuples
         self, executor: Executor | None, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
@@ -221,7 +265,7 @@ def virtual_time(start: float | None = None) -> Iterator[VirtualClock]:
 
 def _patches(clock: VirtualClock) -> list[tuple[Any, str, Any]]:
     """What is another in virtual time."""
-    submit, run = workers.Workers.submit, workers.Job.run
+    submit, run, result = workers.Workers.submit, workers.Job.run, workers.Job.result
 
     def submitted(pool: workers.Workers, call: Callable[[], Any]) -> workers.Job:
         clock.begin()
@@ -230,6 +274,9 @@ def _patches(clock: VirtualClock) -> list[tuple[Any, str, Any]]:
     def ran(job: workers.Job) -> None:
         run(job)
         clock.end()
+
+    def awaited(job: workers.Job, timeout: float | None = None) -> Any:
+        return clock.awaited(job, lambda: result(job, timeout))
 
     return [
         (time, "monotonic", clock.monotonic),
@@ -245,6 +292,7 @@ def _patches(clock: VirtualClock) -> list[tuple[Any, str, Any]]:
         (RealClock, "call_at", lambda _, when, do: clock.call_at(when, do)),
         (workers.Workers, "submit", submitted),
         (workers.Job, "run", ran),
+        (workers.Job, "result", awaited),
     ]
 
 
