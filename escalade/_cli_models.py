@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from escalade import _models_view as _view
-from escalade._tools_view import print_, print_json, safe
+from escalade._cli_view import print_, print_json, safe
 from escalade.errors import BadInput, UnknownName
 from escalade.money import Money
 
