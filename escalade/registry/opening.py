@@ -142,19 +142,20 @@ def run_scope(
     approvals: Desk | None = None,
     listen: Iterable[Callable[[Any], None]] = (),
 ) -> Scope:
-    """The scope of an attempt at a durable run; within the configured one, if there is one, where nothing else is said.
+    """The scope of an attempt at a durable run: within the configured one, if there is one, for all that isn't given.
 
     `budget`: nano-dollars of the run, over all attempts together: an account of the ledger, which outlives processes
     where the ledger does. `spent`: of earlier attempts, as far as is known; where the ledger knows of
     more, that counts. `book`: the ledger where none is given and no scope is configured. Blocks.
     """
     _wall()
-    outer = None if any(one is not None for one in (ledger, access, recorder, approvals)) else current()
+    outer = current()
     if outer is None:
         ledger = book if ledger is None else ledger
         made = _root(None, principal, deadline, ledger, access, recorder, tuple(listen), "run", approvals, run_id)
     else:
-        made = outer.narrow(name="run", deadline=deadline, principal=principal, listeners=tuple(listen))
+        within = _replaced(outer, ledger, access, recorder, approvals)
+        made = within.narrow(name="run", deadline=deadline, principal=principal, listeners=tuple(listen))
         made = replace(rewound(made), run_id=run_id)
     purse = cast("LedgerPurse", made.purse)
     kept = purse.ledger
@@ -171,6 +172,20 @@ def run_scope(
         purse.account.set_marks(limit, cap.warn if cap else 0.8, cap.brake if cap else 0.95)
     purse.account.settled = spent
     return replace(made, purse=purse, once={})
+
+
+def _replaced(
+    outer: Scope, ledger: Ledger | None, access: Access | None, recorder: Recorder | None, approvals: Desk | None
+) -> Scope:
+    """The configured scope, with what is given in its place. A policy comes with its own principals."""
+    given = {"recorder": recorder, "approvals": approvals, "access": access}
+    found: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
+    if access is not None:
+        _check_policy(access, None, recorder, "run", outer.run_id)
+        found["principals"] = ()
+    if ledger is not None:
+        found["purse"] = ledger.purse(name="configured")
+    return replace(outer, **found)
 
 
 def _cap(ledger: Ledger | None, limit: Money | None) -> Budget | None:

@@ -38,6 +38,9 @@ from escalade.registry.ledger import Ledger, LedgerPurse
 from escalade.registry.opening import run_scope
 from escalade.scopes import Access, Desk, Principal, Recorder, Scope
 
+_FAILURES = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
+"""What a node raises is its failure. Other BaseExceptions are the process's: the run goes on with the next one."""
+
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -168,9 +171,9 @@ async def _attempt(host: Host, run: RunRow) -> Status:
         try:
             await _followed(task, journal)
         except asyncio.CancelledError:
-            await _ended(host, live, task, opened)
+            await _ended(host, live, task, opened, asked=True)
             raise
-        return await _ended(host, live, task, opened)
+        return await _ended(host, live, task, opened, asked=journal.stuck.is_set())
     finally:
         del host.live[run.run_id]
 
@@ -233,18 +236,18 @@ def _scope(host: Host, run: RunRow, journal: Journal) -> Scope:
     return replace(scope, journal=journal)
 
 
-async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[Scope]) -> Status:
-    """Keep how the attempt ended. Raises Interrupted, CancelledError."""
+async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[Scope], *, asked: bool) -> Status:
+    """Keep how the attempt ended. `asked`: was it told to end? Raises Interrupted, CancelledError."""
     run, journal = live.run, live.journal
-    error = None if task.cancelled() else task.exception()
+    error = _error(task, asked=asked or live.stopping or live.superseded)
     spent = int(opened[0].spent) if opened else run.spent
     ended = replace(run, spent=spent, ended=time.time())
     if live.superseded or _caused(error, Superseded):
         return await _status(host, run.run_id)
     if _caused(error, StoreUnavailable):
         raise _interrupted(error)
-    await _flushed(host)
-    if task.cancelled():
+    await host.keeper.awrite((run.run_id, run.attempts))  # all that the attempt has finished is in the store then
+    if task.cancelled() and error is None:
         if journal.stuck.is_set() and not live.stopping:
             return await _parked(host, run, journal, spent)
         if not live.stopping:  # the process is asked to stop, or the engine changed its mind
@@ -252,7 +255,7 @@ async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[S
             raise asyncio.CancelledError
         ended = replace(ended, status="cancelled")
     elif error is not None:
-        if not isinstance(error, Exception):
+        if not isinstance(error, _FAILURES):
             raise error
         ended = replace(ended, status="failed", error=as_json(error))
     else:
@@ -262,6 +265,13 @@ async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[S
     if run.budget is not None and opened:
         await _closed(cast("LedgerPurse", opened[0].purse).ledger, run.run_id)
     return ended.status
+
+
+def _error(task: asyncio.Task[Any], *, asked: bool) -> BaseException | None:
+    """What it failed with. A cancellation that nobody asked for is a node's own: else the run would never end."""
+    if not task.cancelled():
+        return task.exception()
+    return None if asked else asyncio.CancelledError("a node raised CancelledError, and nobody had cancelled the run")
 
 
 async def _closed(ledger: Ledger, run_id: str) -> None:
@@ -286,11 +296,6 @@ async def _parked(host: Host, run: RunRow, journal: Journal, spent: int) -> Stat
     error = Interrupted(f"run {run.run_id}: the answer came while it was put aside")
     error.retry_after = 0.0
     raise error
-
-
-async def _flushed(host: Host) -> None:
-    """Until all that the attempt has finished is in the store."""
-    await host.keeper.awrite()
 
 
 def _interrupted(error: BaseException | None) -> Interrupted:

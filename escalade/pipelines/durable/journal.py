@@ -47,8 +47,8 @@ class Keeper(Protocol):
     @property
     def full(self) -> bool: ...
     def put(self, written: Written) -> None: ...
-    def write(self, written: Written | None = None) -> None: ...
-    async def awrite(self, written: Written | None = None) -> None: ...
+    def write(self, written: Written | tuple[str, int]) -> None: ...
+    async def awrite(self, written: Written | tuple[str, int]) -> None: ...
 
 
 class Desk(Protocol):
@@ -202,11 +202,11 @@ class Journal:
 
     def saved(self) -> None:
         """Blocks until what was noted is on the disk."""
-        self._keeper.write()
+        self._keeper.write((self.run_id, self.attempt))
 
     async def asaved(self) -> None:
         """`saved`, without blocking the event loop."""
-        await self._keeper.awrite()
+        await self._keeper.awrite((self.run_id, self.attempt))
 
     def _answered(self, key: str, kind: str, resource: str, value: bytes | None, cost: int) -> Written:
         n, state = self._taken(key), "done" if value is not None else "odd"

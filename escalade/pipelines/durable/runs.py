@@ -52,9 +52,10 @@ class Runs:
     `url`: `sqlite:///path` (or a path) for the processes of one host, None for memory; or a `store`. `pipelines`: by
     the names that runs know them by. `engine`: who executes: "inline", "dbos", or an engine, like
     `Inline(concurrency=8)`. `ledger`: of budgets, in which each run with a budget has an account of its own that
-    outlives attempts; beside the store by default. `access`, `recorder`, `approvals`: as for `escalade.scope`. `types`:
-    classes that inputs and results are made of, besides those that the pipelines' nodes declare. `patience`: seconds
-    for which a store that is away is waited for.
+    outlives attempts; beside the store by default. `access`, `recorder`, `approvals`: as for `escalade.scope`; what is
+    not given is that of `escalade.configure`, where it was called. `types`: classes that inputs and results are made
+    of, besides those that the pipelines' nodes declare. `patience`: seconds for which a store that is away is waited
+    for.
 
     The runs that a dead process left are taken up when the first run is started, or by `recover()`. Raises BadInput.
     """
@@ -124,9 +125,10 @@ class Runs:
     ) -> Run:
         """Start a run, or find the one of that id. It is accepted, and will end, when this returns.
 
-        `run_id`: makes it idempotent: the same id with the same inputs is the same run. `budget`: dollars, for all
-        attempts together. `deadline`: seconds from now, over restarts. `principal`: in whose name. `priority`: larger
-        first. `tenant`: whose run, the principal's by default. `events`: keep them, for `run.events()`.
+        `run_id`: makes it idempotent: the same id with the same inputs for the same principal is the same run.
+        `budget`: dollars, for all attempts together. `deadline`: seconds from now, over restarts. `principal`: in whose
+        name. `priority`: larger first. `tenant`: whose run, the principal's by default. `events`: keep them, for
+        `run.events()`.
 
         Raises RunConflict when the run of that id was asked for something else; UnknownName, BadInput,
         StoreUnavailable.
@@ -146,8 +148,8 @@ class Runs:
     def _started(self, row: RunRow, shape: str, kept: Kept = Kept()) -> Run:  # noqa: B008 - frozen
         self._recover_once()
         found = self.host.store.create(row, kept, shape)
-        if (found.pipeline, found.digest) != (row.pipeline, row.digest):
-            what = "another pipeline" if found.pipeline != row.pipeline else "other inputs"
+        what = _differs(found, row)
+        if what:
             raise RunConflict(f"there is a run {row.run_id!r} already, of {what}; a run id stands for one run")
         if found.status == "queued":
             self.engine.submit(found)
@@ -276,7 +278,12 @@ class Runs:
 
     def questions(self, run_id: str | None = None) -> Sequence[Question]:
         """What runs ask people and nobody has answered yet, the oldest first."""
-        return [_question(row) for row in self.host.store.tickets(run_id)]
+        return [self._of_tenant(_question(row)) for row in self.host.store.tickets(run_id)]
+
+    def _of_tenant(self, question: Question) -> Question:
+        """That of a run which was started for a tenant, and for no principal of his, is his too."""
+        run = None if question.tenant else self.host.store.get(question.run_id)
+        return question if run is None else replace(question, tenant=run.tenant)
 
     def answer(self, ticket: str, decision: Any, *, by: Principal | str, edited: Any = None) -> None:
         """Answer a question; its run goes on. `decision`: True or False, one of the options, or words; `edited`: the
@@ -287,7 +294,7 @@ class Runs:
         if row is None:
             raise UnknownName("ticket", ticket)
         who = Principal(by) if isinstance(by, str) else by
-        question, now = _question(row), time.time()
+        question, now = self._of_tenant(_question(row)), time.time()
         question.check_who(replace(who, tenant=question.tenant) if isinstance(by, str) and question.tenant else who)
         answer = question.checked(decision, edited)
         if row.expires is not None and row.expires <= now:
@@ -368,6 +375,15 @@ class Changes:
             loop = future.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_done, future)
+
+
+def _differs(found: RunRow, asked: RunRow) -> str:
+    """What a run that is there has of its own; "" where it is the same. Nobody gets what was made in another's name."""
+    if found.pipeline != asked.pipeline:
+        return "another pipeline"
+    if found.digest != asked.digest:
+        return "other inputs"
+    return "" if (found.principal, found.tenant) == (asked.principal, asked.tenant) else "another principal or tenant"
 
 
 def _done(future: asyncio.Future[None]) -> None:

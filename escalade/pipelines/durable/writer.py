@@ -35,7 +35,8 @@ _PAUSE, _LONGEST = 0.05, 1.0
 _logger = logging.getLogger(__name__)
 
 Waiter = tuple[asyncio.AbstractEventLoop | None, "asyncio.Future[None] | Future[None]"]
-Job = tuple[Written | None, Waiter | None]
+Attempt = tuple[str, int]
+Job = tuple[Attempt, Written | None, Waiter | None]
 
 
 class Writer:
@@ -49,7 +50,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        self._lost: set[tuple[str, int]] = set()
+        self._lost: set[Attempt] = set()
         after_fork(self)
 
     def _forked(self) -> None:
@@ -62,21 +63,21 @@ class Writer:
 
     def put(self, written: Written) -> None:
         """Hand it in, without waiting. Raises StoreUnavailable when an earlier row could not be written."""
-        self._put((written, None))
+        self._put((_of(written), written, None))
 
-    def write(self, written: Written | None = None) -> None:
-        """Hand it in and wait until it is there, with all before it (None: wait for those). Raises StoreUnavailable,
-        Superseded.
+    def write(self, written: Written | Attempt) -> None:
+        """Hand it in and wait until it is there, with all before it (an attempt: wait for what it has handed in).
+        Raises StoreUnavailable, Superseded.
         """
         done: Future[None] = Future()
-        self._put((written, (None, done)))
+        self._put((_of(written), written if isinstance(written, Written) else None, (None, done)))
         done.result()
 
-    async def awrite(self, written: Written | None = None) -> None:
+    async def awrite(self, written: Written | Attempt) -> None:
         """`write`, without blocking the event loop."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        self._put((written, (loop, done)))
+        self._put((_of(written), written if isinstance(written, Written) else None, (loop, done)))
         await done
 
     def close(self) -> None:
@@ -89,8 +90,7 @@ class Writer:
             thread.join()
 
     def _put(self, job: Job) -> None:
-        written = job[0]
-        if written is not None and (written.run_id, written.attempt) in self._lost:
+        if job[0] in self._lost:
             raise _unavailable(self._error)
         with self._lock:
             if self._thread is None:
@@ -115,19 +115,19 @@ class Writer:
                 return
 
     def _commit(self, batch: Sequence[Job]) -> None:
-        rows = [one for one, _ in batch if one is not None and (one.run_id, one.attempt) not in self._lost]
-        error, gone = self._error if self._lost else None, set[tuple[str, int]]()
+        rows = [one for attempt, one, _ in batch if one is not None and attempt not in self._lost]
+        gone = set[Attempt]()
         if rows:
             try:
-                gone, error = self._written(rows), None
+                gone = self._written(rows)
             except BaseException as failure:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-                self._error = error = failure
-                self._lost |= {(one.run_id, one.attempt) for one in rows}
+                self._error = failure
+                self._lost |= {_of(one) for one in rows}
         for run_id, attempt in gone:
             self.gone(run_id, attempt)
-        _tell(batch, gone, self._lost, error)
+        _tell(batch, gone, self._lost, self._error)
 
-    def _written(self, rows: Sequence[Written]) -> set[tuple[str, int]]:
+    def _written(self, rows: Sequence[Written]) -> set[Attempt]:
         """Write, again and again while the store is away. Raises StoreUnavailable after `patience` seconds."""
         until, pause = time.monotonic() + self._patience, _PAUSE
         while True:
@@ -141,20 +141,21 @@ class Writer:
                 pause = min(_LONGEST, 2 * pause)
 
 
-def _tell(
-    batch: Sequence[Job], gone: set[tuple[str, int]], lost: set[tuple[str, int]], error: BaseException | None
-) -> None:
+def _of(written: Written | Attempt) -> Attempt:
+    return (written.run_id, written.attempt) if isinstance(written, Written) else written
+
+
+def _tell(batch: Sequence[Job], gone: set[Attempt], lost: set[Attempt], error: BaseException | None) -> None:
     """Wake those who wait: once per event loop."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[None], BaseException | None]]] = defaultdict(list)
-    for written, waiter in batch:
+    for attempt, _, waiter in batch:
         if waiter is None:
             continue
         loop, done = waiter
-        attempt = None if written is None else (written.run_id, written.attempt)
         why: BaseException | None = None
         if attempt in gone:
-            why = Superseded(f"another attempt at run {attempt[0]} has begun" if attempt else "")
-        elif error is not None and (attempt is None or attempt in lost):
+            why = Superseded(f"another attempt at run {attempt[0]} has begun")
+        elif attempt in lost:
             why = _unavailable(error)
         if isinstance(done, asyncio.Future) and loop is not None:
             loops[loop].append((done, why))
@@ -196,12 +197,12 @@ class Direct:
         if self._store.write([written]):
             raise Superseded(f"another attempt at run {written.run_id} has begun")
 
-    def write(self, written: Written | None = None) -> None:
+    def write(self, written: Written | Attempt) -> None:
         """Raises Superseded."""
-        if written is not None:
+        if isinstance(written, Written):
             self.put(written)
 
-    async def awrite(self, written: Written | None = None) -> None:
+    async def awrite(self, written: Written | Attempt) -> None:
         """Raises Superseded."""
         self.write(written)
 

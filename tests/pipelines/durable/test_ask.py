@@ -69,6 +69,16 @@ def test_a_run_waits_and_goes_on(runs: Runs) -> None:
     assert told_events.count("Paused") == told_events.count("Answered") == 1
 
 
+def test_a_tenant_s_run_asks_his_people(runs: Runs) -> None:
+    """Also one that was started for a tenant, and in nobody's name."""
+    runs.start("article", run_id="one", tenant="acme", topic="cells")
+    question = waiting(runs, "one")
+    assert question.tenant == "acme"
+    with pytest.raises(PermissionDenied, match="globex"):
+        runs.answer(question.ticket, "yes", by=Principal("eve", "globex", frozenset({"editor"})))
+    runs.answer(question.ticket, "yes", by=ANA)
+
+
 def done(run: Any) -> Any:
     """Its result, once it has gone on."""
     while run.status() in {"waiting", "queued"}:

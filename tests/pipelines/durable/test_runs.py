@@ -16,7 +16,9 @@ import escalade
 from escalade import Chain, FanOut, Inline, Map, Money, Principal, Roles, Runs, scopes
 from escalade.errors import BadInput, NoPolicy, PipelineChanged, RunConflict, RunError, StoreUnavailable, UnknownName
 from escalade.pipelines.durable.sqlite_store import SqliteRuns
-from escalade.pipelines.durable.store import Superseded
+from escalade.pipelines.durable.store import EventRow, RunRow, Superseded, Written
+from escalade.pipelines.durable.writer import Writer
+from escalade.registry.approvals import SqliteRequests
 from tests.pipelines.durable.world import World
 
 
@@ -338,6 +340,84 @@ def test_within_the_configured_scope(tmp_path: Path) -> None:
     assert {entry.run_id for entry in world.recorder.entries()} == {"one"}
 
 
+@pytest.mark.parametrize("given", ["ledger", "recorder", "approvals"])
+def test_what_runs_are_not_told_is_configured(given: str, tmp_path: Path) -> None:
+    """A ledger or a recorder of their own takes no policy away: who may do nothing elsewhere may do nothing there."""
+    world = World()
+    desk = escalade.Approvals(SqliteRequests(tmp_path / "a.sqlite"))
+    own: dict[str, Any] = {"ledger": escalade.Ledger(), "recorder": world.recorder, "approvals": desk}
+    with Runs(pipelines={"p": Chain(a=world.agent(1, "a"))}, **{given: own[given]}) as runs:
+        escalade.configure(access=Roles({"analyst": ["other.*:call"]}))
+        try:
+            with pytest.raises(RunError):
+                runs.start("p", run_id="one", x="in").result(10)
+        finally:
+            scopes.set_default(None)
+    assert not world.served
+
+
+def test_a_policy_of_runs_counts_alone(tmp_path: Path) -> None:
+    """With a policy of their own, the configured principal is nobody there; one that grants nothing is refused."""
+    world, ana = World(), Principal("ana", "acme", frozenset({"analyst"}))
+    access = Roles({"analyst": ["*:call"]})
+    escalade.configure(access=Roles({"clerk": ["x:call"]}), principal=Principal("bot", "acme", frozenset({"clerk"})))
+    try:
+        with Runs(pipelines={"p": Chain(a=world.agent(1, "a"))}, access=access) as runs:
+            assert runs.start("p", principal=ana, x="in").result(10).x.startswith("a(")
+            with pytest.raises(RunError):
+                runs.start("p", x="in").result(10)
+        with Runs(pipelines={"p": Chain(a=world.agent(1, "a"))}, access=Roles({})) as runs:
+            with pytest.raises(RunError) as told:
+                runs.start("p", principal=ana, x="in").result(10)
+            assert told.value.kind == NoPolicy.__name__
+    finally:
+        scopes.set_default(None)
+
+
+def test_a_run_id_is_of_one_principal(runs: Runs) -> None:
+    """Somebody else doesn't get a result by naming the run and its inputs; nor does the same user with other roles."""
+    ana = Principal("ana", "acme", frozenset({"analyst"}))
+    runs.host.access = Roles({"analyst": ["x:call"], "boss": ["x:call"]})
+    run = runs.start("sum", run_id="one", principal=ana, x=1)
+    assert run.result(10).third == 25
+    assert runs.start("sum", run_id="one", principal=ana, x=1).result(10).third == 25
+    others = [None, Principal("bob", "globex", ana.roles), Principal("ana", "acme", frozenset({"boss"}))]
+    for other in others:
+        with pytest.raises(RunConflict, match="another principal"):
+            runs.start("sum", run_id="one", principal=other, x=1)
+    with pytest.raises(RunConflict, match="another principal"):
+        runs.start("sum", run_id="one", principal=ana, tenant="globex", x=1)
+
+
+async def _cancels(x: int) -> int:
+    raise asyncio.CancelledError
+
+
+def _exits(x: int) -> int:
+    raise SystemExit(3)
+
+
+async def _interrupts(x: int) -> int:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("node", [_cancels, _exits, _interrupts])
+@pytest.mark.parametrize("pipeline", [Chain, FanOut])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_no_exception_handler_sees_fails_the_run(node: Any, pipeline: Any, runs: Runs) -> None:
+    """A node that raises CancelledError though nobody cancelled, or wants to end the process: the run has failed. It is
+    not begun again and again, and nobody waits for it for ever.
+    """
+    runs.add("p", pipeline(a=node))
+    run = runs.start("p", run_id="one", x=1)
+    with pytest.raises(RunError) as told:
+        run.result(10)
+    kinds = {_cancels: "CancelledError", _exits: "SystemExit", _interrupts: "KeyboardInterrupt"}
+    assert told.value.kind == kinds[node]
+    assert run.row().attempts == 1
+    assert runs.start("sum", x=1).result(10).third == 25, "the others go on"
+
+
 def test_spent_is_there_for_runs_without_a_budget(runs: Runs) -> None:
     """Money is counted whether it is limited or not."""
     world = World()
@@ -368,6 +448,27 @@ def test_a_fork_has_not_paid_for_what_it_was_given(runs: Runs) -> None:
     assert 0 < fork.spent < run.spent
     assert world.served.total() - served == 2
     assert sum(call.cost for call in fork.calls()) == fork.spent
+
+
+def test_what_one_attempt_lost_is_no_other_s_affair(tmp_path: Path) -> None:
+    """The next attempt, and other runs, can flush what they have written; the one that has lost something can't."""
+    store = SqliteRuns(tmp_path / "r.sqlite", patience=0.01)
+    for run_id in ("one", "two"):
+        store.create(RunRow(run_id, "p", "s", b"{}", "d"))
+        store.begin(run_id, "me", 0.0)
+    writer = Writer(store, patience=0.01)
+    other = sqlite3.connect(tmp_path / "r.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):
+        writer.write(Written("one", 1, EventRow(1, b"{}")))
+    other.execute("ROLLBACK")
+    other.close()
+    writer.write(("two", 1))
+    writer.write(("one", 2))
+    with pytest.raises(StoreUnavailable):
+        writer.write(("one", 1))
+    writer.close()
+    store.close()
 
 
 def test_a_store_that_is_away_for_a_while(tmp_path: Path, counted: Counted) -> None:
