@@ -16,7 +16,7 @@ from escalade.registry.access import everything_allowed
 from escalade.registry.budgets import run_account
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.journal import Journal
-from escalade.registry.ledger import Budget, Ledger, LedgerPurse
+from escalade.registry.ledger import Account, Budget, Ledger, LedgerPurse
 from escalade.registry.lock import Lock, locked
 from escalade.registry.modes import Mode, moded, rewound
 from escalade.scopes import (
@@ -168,10 +168,22 @@ def run_scope(
         kept.set_budget(Budget(name, Money(limit), warn=1.0, brake=1.0))  # the scope's own account warns and brakes
         purse = LedgerPurse(kept, (purse.account, *kept._budgeted(name), *purse.path[1:]), run_id)
         account = kept.account(name)
-        spent = spent if account is None else max(spent, account.settled + account.overrun)
+        if account is not None:
+            _caught_up(kept, account, spent, limit)
+            spent = max(spent, account.settled + account.overrun)
         purse.account.set_marks(limit, cap.warn if cap else 0.8, cap.brake if cap else 0.95)
     purse.account.settled = spent
     return replace(made, purse=purse, once={})
+
+
+def _caught_up(ledger: Ledger, account: Account, spent: int, limit: int) -> None:
+    """A run that had ended has a new account, which must know what was spent before: the next attempt asks it alone.
+    What a dead process still holds will be booked there.
+    """
+    used = account.used + account.overrun
+    missing = min(spent, limit) - used
+    if missing > 0:
+        ledger._reserve((account,), missing, "earlier attempts").settle(missing)
 
 
 def _replaced(

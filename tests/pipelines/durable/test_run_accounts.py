@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import escalade
 from escalade import Budget, Chain, Ledger, Money, Runs
-from escalade.errors import BudgetExceeded, RunError
+from escalade.errors import BudgetExceeded, RunError, ToolFailed
 from escalade.registry.budgets import run_account
-from tests.pipelines.durable.world import World
+from tests.pipelines.durable.test_runs import until
+from tests.pipelines.durable.world import Crash, World
 from tests.registry.stores.crowd import open_ledger
 from tests.servers.redis_server import RedisServer
 
@@ -62,3 +64,47 @@ def test_a_run_leaves_no_account(ledger: Any, tmp_path: Path) -> None:
             run.result(20)
         assert run.spent == spent
         assert ledger.account(run_account("one")) is None
+
+
+def test_what_ended_attempts_spent_counts_after_a_crash(ledger: Any, tmp_path: Path) -> None:
+    """A run that failed and is resumed has a new account; when its process dies then, all that was spent counts on."""
+    mode, paid = ["fail"], []
+
+    @escalade.tool(side_effects="write", idempotent=True, cost="0.40")
+    async def pay(what: str) -> str:
+        """Pay, in vain."""
+        paid.append(what)
+        raise ValueError("broken")
+
+    registry = escalade.Registry()
+    registry.register(pay)
+    tool = registry.resolve("pay")
+
+    async def work(x: str) -> str:
+        try:
+            await tool.acall(what=x)
+        except ToolFailed:
+            if mode[0] == "crash":
+                raise Crash from None
+            raise
+        return x
+
+    def opened() -> Runs:
+        return Runs(tmp_path / "r.sqlite", pipelines={"p": Chain(a=work)}, ledger=ledger)
+
+    with opened() as runs:
+        run = runs.start("p", run_id="one", budget="1.00", x="in")
+        with pytest.raises(RunError):
+            run.result(20)
+        mode[0] = "crash"
+        run.resume()
+        until(lambda: len(paid) == 2 and not runs.host.live)
+        assert ledger.account(run_account("one")).settled == Money.of("0.80")
+    mode[0] = "fail"
+    with opened() as runs:
+        runs.recover()
+        with pytest.raises(RunError) as told:
+            runs.get("one").result(20)
+        assert told.value.kind == BudgetExceeded.__name__
+        assert runs.get("one").spent == Money.of("0.80")
+    assert len(paid) == 2
