@@ -309,6 +309,9 @@ class Pipeline(Operators, dspy.Module):
         """
         return [found for found in shape_of(self).walk() if found.path and (tag is None or tag in found.options.tags)]
 
+    def __repr__(self) -> str:
+        return "\n".join((self._title(), *super().__repr__().splitlines()))
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is derived: it points to the nodes of the original."""
         state: dict[str, Any] = super().__getstate__()

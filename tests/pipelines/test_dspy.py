@@ -220,3 +220,11 @@ def test_only_dspys_own_settings_are_relied_on() -> None:
     assert _run._settings.thread_local_overrides.get() is not None
     with dspy.context(trace=[]):
         assert _run._settings.thread_local_overrides.get()["trace"] is dspy.settings.trace
+
+
+def test_a_pipeline_shows_what_it_is() -> None:
+    """By its nodes, and, as any module, by its predictors."""
+    assert repr(Chain(a=lambda x: x, b=lambda a: a)) == "Chain(a, b)"
+    shown = repr(FanOut(facts=dspy.Predict("question -> facts"), size=len)).splitlines()
+    assert shown[0] == "FanOut(facts, size)"
+    assert shown[1].startswith("branches['facts'] = Predict")

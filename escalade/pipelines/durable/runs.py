@@ -134,6 +134,7 @@ class Runs:
         StoreUnavailable.
         """
         name = self._name(pipeline)
+        self.host.pipelines[name]._ready(inputs)  # what is missing is told now, and not by the run
         row = self._row(name, run_id, budget, deadline, principal, priority, tenant, inputs, keep_events=events)
         return self._started(row, self.host.shapes[name])
 
@@ -177,7 +178,8 @@ class Runs:
         try:
             text, digest = self.host.codec.dumps(dict(inputs)), self.host.codec.digest(dict(inputs))
         except NotPlain as error:
-            raise BadInput(f"the inputs of a durable run must be plain data: {error}") from None
+            names = ", ".join(name for name, value in inputs.items() if not self._plain(value))
+            raise BadInput(f"the inputs of a durable run must be plain data; {names}: {error}") from None
         now = time.time()
         return RunRow(
             run_id=run_id,
@@ -193,6 +195,13 @@ class Runs:
             created=now,
             keep_events=keep_events,
         )
+
+    def _plain(self, value: Any) -> bool:
+        try:
+            self.host.codec.dumps(value)
+        except NotPlain:
+            return False
+        return True
 
     def _name(self, pipeline: str | Pipeline) -> str:
         if isinstance(pipeline, str):

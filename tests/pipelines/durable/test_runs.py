@@ -490,3 +490,12 @@ def test_a_store_that_is_away_for_a_while(tmp_path: Path, counted: Counted) -> N
         assert run.result(20).third == 25
         assert run.row().attempts == 2
     assert len(counted.calls) == 6  # of the first attempt, nothing could be kept
+
+
+def test_inputs_that_cant_do_are_told_at_once(runs: Runs, counted: Counted) -> None:
+    """What is missing, and what is no plain data, is told by its name, and there is no run of it."""
+    with pytest.raises(BadInput, match="needs 'x'; the call gave: y"):
+        runs.start(counted.chain, y=1)
+    with pytest.raises(BadInput, match="plain data; what: of class builtins:object"):
+        runs.start(counted.chain, x=1, what=object())
+    assert runs.list() == []
