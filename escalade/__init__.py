@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from escalade.evals.calibrating import calibrate, calibrated
     from escalade.evals.compare import Comparison, Row, compare
     from escalade.evals.frontier import frontier
+    from escalade.evals.graph_tuning import tune_graph
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
@@ -393,6 +394,7 @@ __all__ = [
     "telemetry",
     "tool",
     "tune",
+    "tune_graph",
     "usage_metrics",
     "watch_metrics",
 ]

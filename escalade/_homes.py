@@ -45,6 +45,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.calibrating": ("calibrate", "calibrated"),
     "evals.compare": ("Comparison", "Row", "compare"),
     "evals.frontier": ("frontier",),
+    "evals.graph_tuning": ("tune_graph",),
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),
     "evals.record": ("record",),

@@ -570,3 +570,10 @@ def drawing(pipeline: Chain, run: escalade.Profile) -> None:
     assert_type(pipeline.draw(run).save("pipeline.svg"), Path)
     assert_type(pipeline.draw([]).svg + pipeline.draw().mermaid, str)
     assert_type(pipeline.draw(), escalade.Drawing)
+
+
+def tuning_graphs(examples: list[Any]) -> None:
+    """Knobs of a pipeline."""
+    knobs = {"width": [1, 3]}
+    tuned = escalade.tune_graph(lambda width: Chain(str), knobs, examples, lambda a, b: 1.0, dollars_per_point="0.01")
+    assert_type(tuned.report.spent, Money)
