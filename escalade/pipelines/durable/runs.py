@@ -76,6 +76,8 @@ class Runs:
     ) -> None:
         if url is not None and store is not None:
             raise BadInput("Runs: a url or a store, not both")
+        if not isinstance(pipelines, Mapping | None):
+            raise BadInput(f'pipelines: expected them by name, {{"report": report}}, got {pipelines!r:.80}')
         kept = _store(url) if store is None else store
         self.changes = Changes()
         self.engine: Engine = _engine(engine, url)
@@ -94,7 +96,7 @@ class Runs:
         )
         if self._writer is not None:
             self._writer.gone = self.host.supersede
-        self._recovered = False
+        self._recovered = self._closed = False
         for name, pipeline in (pipelines or {}).items():
             self.add(name, pipeline)
         self.engine.attach(self.host)
@@ -147,6 +149,7 @@ class Runs:
         )
 
     def _started(self, row: RunRow, shape: str, kept: Kept = Kept()) -> Run:  # noqa: B008 - frozen
+        self._check_open()
         self._recover_once()
         found = self.host.store.create(row, kept, shape)
         what = _differs(found, row)
@@ -171,10 +174,14 @@ class Runs:
     ) -> RunRow:
         run_id = new_run_id() if run_id is None else run_id
         limit = money_or_none(budget)
-        if not run_id or "*" in run_id:
+        if not isinstance(run_id, str) or not run_id or "*" in run_id:
             raise BadInput(f"run id {run_id!r}: expected a name without '*'")
-        if deadline is not None and not deadline > 0:
+        if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
             raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
+        if not isinstance(priority, int):
+            raise BadInput(f"priority: expected a whole number, the larger first, got {priority!r}")
+        if not isinstance(principal, Principal | None):
+            raise BadInput(f"principal: expected a Principal, such as Principal('ana'), got {principal!r}")
         try:
             text, digest = self.host.codec.dumps(dict(inputs)), self.host.codec.digest(dict(inputs))
         except NotPlain as error:
@@ -191,7 +198,7 @@ class Runs:
             tenant=(principal.tenant if principal else "") if tenant is None else tenant,
             budget=None if limit is None else int(limit),
             deadline=None if deadline is None else now + deadline,
-            priority=int(priority),
+            priority=priority,
             created=now,
             keep_events=keep_events,
         )
@@ -247,6 +254,7 @@ class Runs:
 
     def resume(self, run_id: str, *, force: bool = False) -> Run:
         """See `Run.resume`."""
+        self._check_open()
         row = self.get(run_id).row()
         shape = None
         if row.pipeline in self.host.pipelines and force:
@@ -299,6 +307,7 @@ class Runs:
         field that may be changed, as it is to be. `by`: who answers, which is kept. From any process. Raises
         UnknownName; BadInput for what is no answer to it, and when it was answered or has expired; PermissionDenied.
         """
+        self._check_open()
         row = self.host.store.ticket(ticket)
         if row is None:
             raise UnknownName("ticket", ticket)
@@ -316,7 +325,9 @@ class Runs:
             self.engine.submit(queued)
 
     def prune(self, *, older_than: float, status: Sequence[Status] = ENDED) -> int:
-        """Forget runs that ended more than `older_than` seconds ago: their number."""
+        """Forget runs that ended more than `older_than` seconds ago: their number. Raises BadInput."""
+        if not isinstance(older_than, int | float):
+            raise BadInput(f"older_than: expected seconds, got {older_than!r}")
         old = self.host.store.select(status=status, before=time.time() - older_than)
         for at in range(0, len(old), 100):
             self.host.store.delete([row.run_id for row in old[at : at + 100]])
@@ -334,12 +345,18 @@ class Runs:
         self._recovered = True
         return self.engine.recover()
 
+    def _check_open(self) -> None:
+        """Before anything is written: a run that is refused must not be there for others to execute."""
+        if self._closed:
+            raise BadInput("this Runs is closed")
+
     def _recover_once(self) -> None:
         if not self._recovered:
             self.recover()
 
     def close(self, timeout: float | None = None) -> None:
         """End: runs that don't finish within `timeout` seconds (None: 0) are put back, for whoever takes them up."""
+        self._closed = True
         self.engine.close(timeout)
         if self._writer is not None:
             self._writer.close()

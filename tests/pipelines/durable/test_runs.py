@@ -196,9 +196,17 @@ def test_bad_input_is_refused_at_once(runs: Runs) -> None:
         runs.start("smu", x=1)
     with pytest.raises(BadInput, match="plain data"):
         runs.start("sum", x=object())
-    for options in ({"run_id": ""}, {"run_id": "a*"}, {"deadline": 0}, {"budget": "x"}):
+    wrong: list[dict[str, Any]] = [
+        {"run_id": ""}, {"run_id": "a*"}, {"run_id": 7}, {"deadline": 0}, {"deadline": "soon"}, {"budget": "x"},
+        {"priority": "high"}, {"principal": "ana"},
+    ]  # fmt: skip
+    for options in wrong:
         with pytest.raises(BadInput):
             runs.start("sum", x=1, **options)
+    with pytest.raises(BadInput, match="older_than: expected seconds, got '30d'"):
+        runs.prune(older_than="30d")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="pipelines: expected them by name"):
+        Runs(pipelines=[Chain(print)])  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="pipeline"):
         runs.add("f", print)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="name"):
@@ -210,6 +218,20 @@ def test_bad_input_is_refused_at_once(runs: Runs) -> None:
     with pytest.raises(BadInput, match="engine"):
         Runs(engine="celery")  # type: ignore[arg-type]
     assert runs.list() == []
+
+
+def test_what_was_closed_writes_nothing(tmp_path: Path, counted: Counted) -> None:
+    """A run that a closed Runs refused to start or to resume isn't executed by the next process either."""
+    counted.broken.add("third")
+    runs = Runs(f"sqlite:///{tmp_path / 'r.sqlite'}", pipelines={"sum": counted.chain})
+    with pytest.raises(RunError):
+        runs.start("sum", run_id="old", x=1).result(10)
+    runs.close()
+    for late in (lambda: runs.start("sum", run_id="new", x=1), lambda: runs.resume("old"), lambda: runs.fork("old")):
+        with pytest.raises(BadInput, match="closed"):
+            late()
+    with Runs(f"sqlite:///{tmp_path / 'r.sqlite'}", pipelines={"sum": counted.chain}) as others:
+        assert [(run.run_id, run.status) for run in others.list()] == [("old", "failed")]
 
 
 def test_a_result_that_is_no_data_fails_the_run(runs: Runs) -> None:
