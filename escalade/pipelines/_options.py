@@ -162,7 +162,7 @@ def node(
 
 def options(timeout: float | None, budget: object, name: str) -> Options:
     """Checked options. Raises BadInput."""
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise BadInput(f"timeout of {name!r}: expected more than 0 seconds, got {timeout!r}")
     if isinstance(budget, float):
         if not 0 < budget <= 1:

@@ -151,8 +151,13 @@ class _Cost:
 
 def estimate(pipeline: Pipeline, inputs: Mapping[str, Any], sizes: Mapping[str, int]) -> Estimate:
     """The estimate of one run with these inputs, as far as they are known. `sizes`: items of a map, by the name of its
-    input or by its path. Raises BadInput for a size of no map.
+    input or by its path. Raises BadInput for a size of no map, and for what is no number of items.
     """
+    if not isinstance(sizes, Mapping):
+        raise BadInput(f'sizes: expected numbers of items by name, like {{"documents": 40}}, got {sizes!r:.80}')
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 0:
+            raise BadInput(f"sizes: expected how many items {name!r} has, 0 or more, got {size!r:.80}")
     walk = _Walk(sizes)
     whole = walk.pipeline(pipeline, _Here("", dict(inputs), 1, required=True))
     unknown = set(sizes) - walk.used
@@ -279,7 +284,7 @@ class _Walk:
         for key in (here.path, name):
             if key in self._sizes:
                 self.used.add(key)
-                return int(self._sizes[key])
+                return self._sizes[key]
         items = here.known.get(name)
         return len(items) if isinstance(items, Sized) else None
 

@@ -211,7 +211,7 @@ def read_events(path: str | Path) -> Iterator[Event]:
             try:
                 row = json.loads(line)
                 event = _event(row)
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
                 if not line.endswith(b"\n"):
                     return
                 raise DataError(f"{path}, line {number}: no event: {line[:80]!r}") from error

@@ -219,6 +219,9 @@ def test_sizes() -> None:
         assert graph.estimate(sizes={"spread": 8}).nodes[0].times == 8
         with pytest.raises(BadInput, match="no map runs over 'ys'; those that are: xs"):
             graph.estimate(sizes={"ys": 1})
+        for wrong in ({"xs": -7}, {"xs": [1, 2]}, 40):
+            with pytest.raises(BadInput, match="sizes: expected"):
+                graph.estimate(sizes=wrong)  # type: ignore[arg-type]
 
 
 def test_as_data_and_as_a_table() -> None:

@@ -123,7 +123,7 @@ def test_a_cut_off_line_is_left_out_and_a_broken_one_is_told(tmp_path: Path) -> 
     good = json.dumps(as_json(NodeStarted(**HEAD)))
     path.write_text(f"{good}\n{good.replace('NodeStarted', 'NodeTeleported')}\n{good[:20]}")
     assert list(read_events(path)) == [NodeStarted(**HEAD)]
-    for broken in ("nonsense", "[1]", '{"event": "NodeStarted"}'):
+    for broken in ("nonsense", "[1]", '{"event": "NodeStarted"}', '{"level": "info"}'):
         path.write_text(f"{good}\n{broken}\n{good}\n")
         with pytest.raises(DataError, match="line 2"):
             list(read_events(path))

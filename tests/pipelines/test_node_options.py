@@ -750,6 +750,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retry": 0}, "retry of 'n': expected a number of further attempts"),
     ({"retry": True}, "retry of 'n'"),
     ({"retry": "3"}, "retry of 'n'"),
+    ({"timeout": "5s"}, "timeout of 'n': expected more than 0 seconds, got '5s'"),
     ({"hedge": 0}, "hedge: expected seconds, or a percentile"),
     ({"hedge": "p100"}, "hedge: expected seconds, or a percentile"),
     ({"hedge": "fast"}, "hedge: expected seconds, or a percentile"),
