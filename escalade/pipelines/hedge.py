@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +113,13 @@ async def hedged(
     """
     first = asyncio.ensure_future(attempt(False))
     running = {first}
+    attempts = [first]
     try:
         await asyncio.wait(running, timeout=after)
         if not first.done() and allowed():
             tell()
-            running.add(asyncio.ensure_future(attempt(True)))
+            attempts.append(asyncio.ensure_future(attempt(True)))
+            running.add(attempts[1])
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -125,10 +127,10 @@ async def hedged(
                     return task.result()
         return first.result()
     finally:
-        await _ended(running | {first})
+        await _ended(attempts)
 
 
-async def _ended(tasks: set[asyncio.Future[Any]]) -> None:
+async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Cancel them and wait until they have ended, whatever comes between."""
     left: asyncio.CancelledError | None = None
     for task in tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -507,6 +508,32 @@ async def test_hedges_need_room_in_the_budget(budget: str) -> None:
         assert len(calls) == (2 if roomy else 1)
         assert int(scope.spent) == (200_000_000 if roomy else 100_000_000)
         assert scope.purse.held == 0
+
+
+async def test_a_failure_at_the_same_time_as_the_answer_is_seen() -> None:
+    """Both attempts end in one turn of the loop: nothing is logged about an error that nobody retrieved."""
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: told.append(about))
+    for fails in (False, True):
+        both, calls = asyncio.Event(), list[bool]()
+
+        async def work(x: int, both: asyncio.Event = both, calls: list[bool] = calls, *, fails: bool = fails) -> int:
+            calls.append(True)
+            second = len(calls) == 2
+            if second:
+                both.set()
+            await both.wait()
+            if second is fails:
+                raise ValueError("lost")
+            return x
+
+        for _ in range(10):
+            both.clear()
+            calls.clear()
+            result = await Chain(a=node(work, hedge=0.001)).acall(x=1)
+            assert result.a == 1
+    gc.collect()
+    assert told == []
 
 
 async def test_hedges_are_a_share_of_the_runs() -> None:
