@@ -181,12 +181,15 @@ def ahead(node: Prepared, known: Mapping[str, Any]) -> tuple[int, int | None, in
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """Where a pipeline stands. `known`: inputs whose values are known. `calls`: of it in one run, None for unknown."""
+    """Where a pipeline stands. `known`: inputs whose values are known. `calls`: of it in one run, None for unknown.
+    `sure`: there is no other way for a node, a fallback or a kept result, when it is refused.
+    """
 
     path: str
     known: dict[str, Any]
     calls: int | None
     required: bool
+    sure: bool = True
 
 
 class _Walk:
@@ -211,7 +214,8 @@ class _Walk:
         retries, beside = options.retry.retries if options.retry else 0, 2 if options.hedge else 1
         tries = (1 + retries) * beside
         path = _errors.join(here.path, SEGMENTS.get(owner._part(node.name), node.name))
-        inside = _Here(path, here.known, _product(here.calls, tries), here.required and not options.optional)
+        sure = here.sure and node.fallback is None and options.cache is None
+        inside = _Here(path, here.known, _product(here.calls, tries), here.required and not options.optional, sure)
         once = self._leaf(node, inside) if plan_of(node.target) is None else self.pipeline(node.target, inside)
         seconds = None if options.group else _product(_least(once.seconds, options.timeout), 1 + retries)
         if options.retry is not None:
@@ -230,7 +234,7 @@ class _Walk:
         note = bill.note
         if here.calls is None and most != 0:
             note = "; ".join(filter(None, [note, "called as often as there are items: say how many with sizes="]))
-        money = bill.needed, _product(usual, here.calls), _product(most, here.calls)
+        money = bill.needed if here.sure else 0, _product(usual, here.calls), _product(most, here.calls)
         limit = _least(seconds, options.timeout)
         self.nodes.append(NodeEstimate(here.path, here.calls, here.required, *money, limit, note))
         return _Cost(usual, most, seconds)
@@ -272,7 +276,7 @@ class _Walk:
         known = {} if over.item is None else shared
         some = any(facts.get(one) for one in ("quorum", "first", "until", "partial", "keep"))
         required = here.required and count != 0 and not some
-        inside = _Here(here.path, known, _product(here.calls, count), required)
+        inside = _Here(here.path, known, _product(here.calls, count), required, here.sure)
         cost = self._node(over, worker, inside)
         rounds = None if count is None else math.ceil(count / over._limit(worker))
         seconds = _least(_product(cost.seconds, rounds), facts.get("within"))
@@ -306,7 +310,7 @@ class _Walk:
             known = hidden_by(known, node)
         hidden = {*facts["carry"], *facts["carry"].values()}
         known = {name: value for name, value in known.items() if name not in hidden}
-        inside = _Here(here.path, known, _product(here.calls, most), here.required)
+        inside = _Here(here.path, known, _product(here.calls, most), here.required, here.sure)
         return _in_turn([self._node(loop, node, inside) for node in nodes]).times((1 + most) / 2, most)
 
 

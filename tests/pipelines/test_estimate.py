@@ -237,3 +237,12 @@ def test_as_data_and_as_a_table() -> None:
     text = console.export_text()
     assert "count (optional)" in text
     assert "its own code: taken to cost nothing" in text
+
+
+def test_what_has_another_way_is_not_refused_for_sure() -> None:
+    """A node with a fallback or with kept results may do without what its call would hold."""
+    with dspy.context(lm=gateway("another").lm("m")):
+        assert Chain(a=ask()).estimate(question="why?").needed > 0
+        assert Chain(a=node(ask(), fallback=lambda question: {"answer": ""})).estimate(question="why?").needed == 0
+        assert Chain(a=node(Chain(ask()), cache=True)).estimate(question="why?").needed == 0
+        Chain(a=node(ask(), fallback=ask())).estimate(question="why?").require(budget="1.00")
