@@ -394,7 +394,11 @@ def _show(row: RunRow, steps: list[StepRow], calls: list[CallRow], tickets: list
     _show_steps(steps)
     _show_calls(calls)
     for ticket in tickets:
-        print_(f"[cyan]waits[/] for an answer to {safe(ticket.ticket)}: {safe(_short(_read(ticket.asked)))}")
+        asked = _read(ticket.asked)
+        print_(f"[cyan]waits[/] for an answer to {safe(ticket.ticket)}: {safe(asked['question'])}")
+        if asked["shown"]:
+            print_(f"  about {safe(_short(asked['shown']))}")
+        print_(f"  to be answered by {safe(_wanted(asked))}")
     if events:
         print_(f"{events:,} events; --json shows them")
     if row.error is not None:
@@ -421,8 +425,26 @@ def _show_calls(calls: list[CallRow]) -> None:
     print_(table)
 
 
+def _wanted(asked: dict[str, Any]) -> str:
+    """What may be said to a question, and by whom."""
+    said = "words" if asked["text"] else " or ".join(asked["options"] or ("approve", "reject"))
+    return f"{said}, by one with the role {asked['role']}" if asked["role"] else said
+
+
+def _bare(value: Any) -> Any:
+    """What was kept, as people read it: a Prediction is its fields, whatever else has a kind is what is in it."""
+    if isinstance(value, list):
+        return [_bare(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "$" not in value:
+        return {name: _bare(one) for name, one in value.items()}
+    inner = value.get("v")
+    return _bare(inner["store"] if isinstance(inner, dict) and "store" in inner else inner)
+
+
 def _short(value: Any) -> str:
     from json import dumps
 
-    text = value if isinstance(value, str) else dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else dumps(_bare(value), ensure_ascii=False)
     return text if len(text) <= 100 else f"{text[:99]}…"

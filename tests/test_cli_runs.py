@@ -96,8 +96,12 @@ def test_show_tells_all_of_a_run(store, capsys):
     shown = capsys.readouterr().out
     assert "waits for an answer to" in shown
     assert ticket["ticket"] in shown
+    assert "Publish?" in shown
+    assert "to be answered by approve or reject" in " ".join(shown.split())
     assert main(["runs", "show", "good"]) == 0
-    assert "about tea" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "about tea" in shown
+    assert "$" not in shown.partition("result:")[2]  # fields, not the form in which they are kept
 
 
 def test_answer_lets_a_run_go_on(store, capsys):
