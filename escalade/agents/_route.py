@@ -75,7 +75,8 @@ class Retry:
     patience: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.retries < 0 or min(self.base, self.cap, self.patience) < 0:
+        numbers = self.retries, self.base, self.cap, self.patience
+        if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
             raise BadInput(f"retry: expected numbers of 0 or more, got {self}")
 
     def delay(self, attempt: int, error: BaseException) -> float:

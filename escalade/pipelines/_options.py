@@ -138,6 +138,10 @@ def node(
     2
     """
     where = repr(name or "node")
+    if isinstance(target, Node):
+        raise BadInput(f"{where}: this is a node already; say all of its options in one node(...)")
+    if not isinstance(principal, Principal | None):
+        raise BadInput(f"principal of {where}: expected a Principal, such as Principal('ana'), got {principal!r:.80}")
     checked = options(timeout, budget, name or "node")
     return Node(
         target,

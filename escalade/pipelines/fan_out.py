@@ -69,7 +69,7 @@ class FanOut(Pipeline):
         self,
         branches: Mapping[str, Any] | None = None,
         /,
-        *,
+        *unnamed: Any,
         join: Any = None,
         concurrency: int | None = None,
         timeout: float | None = None,
@@ -92,7 +92,7 @@ class FanOut(Pipeline):
         rules: dict[str, Any] = {"quorum": quorum, "first": first, "partial": partial, "within": within, "least": least}
         for name in [name for name, value in rules.items() if callable(value) or isinstance(value, _node.Node)]:
             named[name] = rules.pop(name)  # a branch may be called `first`
-        for found in branches_of(type(self), branches, named):
+        for found in branches_of(type(self), (branches, *unnamed) if unnamed else branches, named):
             self.branches[str(found.name)], self._options[str(found.name)] = found.target, found.options
         self.join: Any = None
         if join is not None:
@@ -226,7 +226,7 @@ class FanOut(Pipeline):
 
 
 def branches_of(
-    kind: type[Pipeline], branches: Mapping[str, Any] | None, named: Mapping[str, Any], timeout: float | None = None
+    kind: type[Pipeline], branches: Any, named: Mapping[str, Any], timeout: float | None = None
 ) -> list[_node.Node]:
     """The branches, from a dict and from keywords, with their names. Raises BadInput."""
     title = kind.__name__

@@ -72,6 +72,8 @@ class Map(Pipeline):
         initial: Any = None,
     ) -> None:
         super().__init__()
+        if not isinstance(over, str):
+            raise BadInput(f"Map: over is the name of the input that has the items, such as 'pages', got {over!r:.80}")
         _node.check_concurrency(concurrency)
         found = _node.named(_node.unwrap(worker), "worker", timeout)
         self.worker = found.target

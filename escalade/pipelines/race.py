@@ -47,7 +47,7 @@ class Race(Pipeline):
         self,
         branches: Mapping[str, Any] | None = None,
         /,
-        *,
+        *unnamed: Any,
         stagger: float | None = None,
         timeout: float | None = None,
         **named: Any,
@@ -59,7 +59,7 @@ class Race(Pipeline):
             )
         self.stagger = stagger
         self.branches: dict[str, Any] = {}
-        for found in branches_of(type(self), branches, named, timeout):
+        for found in branches_of(type(self), (branches, *unnamed) if unnamed else branches, named, timeout):
             self.branches[str(found.name)], self._options[str(found.name)] = found.target, found.options
         self._plan()
 

@@ -580,6 +580,8 @@ def test_gateways_that_make_no_sense_are_refused():
         Model("a", "sim/a", Scripted(), max_output=0)
     with pytest.raises(BadInput, match="retry"):
         Retry(retries=-1)
+    with pytest.raises(BadInput, match="retry"):
+        Retry(retries="2")
 
 
 def test_fallbacks_of_fallbacks_are_followed_without_circles():

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from escalade.errors import BadInput, NodeError, PermissionDenied
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
+from escalade.pipelines.map import Map
+from escalade.pipelines.node import node
+from escalade.pipelines.race import Race
 from tests.pipelines.offline import Gauge, offline_lm
 
 
@@ -102,6 +105,11 @@ def test_a_failing_join_is_named() -> None:
     ("make", "message"),
     [
         (FanOut, "at least one branch"),
+        (lambda: FanOut(upper, size), r"branches have names: FanOut\(facts="),
+        (lambda: Race(upper, size), r"branches have names: Race\(facts="),
+        (lambda: FanOut(a=node(node(upper, timeout=1), retry=1)), "this is a node already"),
+        (lambda: FanOut(a=node(upper, principal="ana")), "principal of 'node': expected a Principal"),
+        (lambda: Map(upper, over=["a", "b"]), "over is the name of the input"),
         (lambda: FanOut({"a": upper}, a=size), "two branches are named 'a'"),
         (lambda: FanOut({"join": upper}, join=size), "no branch can be named 'join'"),
         (lambda: FanOut(a=upper, timeouts={"b": 1.0}), "no branch is named 'b'"),
