@@ -108,7 +108,7 @@ Asker = Callable[[Question], Any]
 
 @contextlib.contextmanager
 def asking(asker: Asker) -> Iterator[None]:
-    """Whom an `Ask` asks in plain calls within this block.
+    """Whom an `Ask` asks in plain calls within this block. Who that is, and whether he has the role, is up to `asker`.
 
     >>> import asyncio
     >>> with asking(lambda question: "yes"):
@@ -214,7 +214,7 @@ class Ask(dspy.Module):
             answer = Answer(checked.decision, checked.action, checked.edited, said.by)
         else:
             answer = whole.checked(said)
-        events.emit(scope, events.Answered, ticket="", action=answer.action, by=answer.by)
+        events.emit(scope, events.Answered, ticket="", action=answer.action, by=alias(answer.by))
         return answer
 
     async def _awaited(self, said: Awaitable[Any]) -> Any:

@@ -195,7 +195,9 @@ class Codec:
 def _number(value: float) -> Any:
     """As it is, where JSON and a reader of it have such numbers."""
     if type(value) is int:
-        return value if -_SMALL <= value < _SMALL else _marked("int", str(value))
+        return (
+            value if -_SMALL <= value < _SMALL else _marked("int", hex(value))
+        )  # Python reads no more than 4,300 decimal digits
     return value if math.isfinite(value) else _marked("float", repr(value))
 
 
@@ -407,7 +409,7 @@ _READERS: dict[str, Callable[[Codec, Any], Any]] = {
 }
 
 _FLAT_READERS: dict[str, Callable[[Any], Any]] = {
-    "int": int,
+    "int": lambda told: int(told, 0),
     "float": float,
     "error": _read_error,
     **{kind: read for kind, _, read in _FLAT.values()},

@@ -127,7 +127,8 @@ class Run:
     ) -> Run:
         """A new run that begins with all that this one had finished before the step at this path, such as
         "branch/step"; it and what comes after is done anew. None: with all that this one has finished. `inputs`: others
-        by name. Raises UnknownName for a step that it never finished.
+        by name. It has the same principal, the same budget, of which nothing is spent yet, and no deadline. Raises
+        UnknownName for a step that it never finished.
         """
         return self._runs.fork(self.run_id, step, new_id=new_id, inputs=inputs)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import escalade
 from escalade import Answer, Ask, Chain, FanOut, Principal, Question, Runs, asking, events
 from escalade.errors import ApprovalRequired, BadInput, NodeError, PermissionDenied, RunError, UnknownName
 
@@ -77,6 +78,16 @@ def test_a_tenant_s_run_asks_his_people(runs: Runs) -> None:
     with pytest.raises(PermissionDenied, match="globex"):
         runs.answer(question.ticket, "yes", by=Principal("eve", "globex", frozenset({"editor"})))
     runs.answer(question.ticket, "yes", by=ANA)
+
+
+def test_who_answers_a_plain_call_is_told_by_an_alias() -> None:
+    """As in a durable run: events go to listeners and files, and a name may be an address."""
+    heard: list[Any] = []
+    with escalade.scope(listen=heard.append), asking(lambda _: Answer("yes", "choose", by="ana@example.com")):
+        assert article()(topic="cells").publish == "yes: All about cells"
+    (answered,) = (event for event in heard if isinstance(event, events.Answered))
+    assert "ana@example.com" not in answered.by
+    assert answered.by
 
 
 def done(run: Any) -> Any:

@@ -137,6 +137,11 @@ def test_odd_values_come_back(value: Any) -> None:
     assert alike(value, again)
 
 
+def test_numbers_may_be_longer_than_python_reads() -> None:
+    """5,000 digits: more than Python makes of text, or text of."""
+    assert CODEC.loads(CODEC.dumps([-(10**5000)])) == [-(10**5000)]
+
+
 def test_nan_is_nan() -> None:
     """It equals nothing, so it is looked at by itself."""
     assert math.isnan(CODEC.loads(CODEC.dumps({"x": math.nan}))["x"])
