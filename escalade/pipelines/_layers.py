@@ -91,6 +91,7 @@ class Layers:
         self._timed, self._stand_in = timed, stand_in
         self._memory = Memory.of(prepared)
         self._fell_back = False
+        self._cancels = _cancels()
         self._failed: list[Any] = []
 
     # -- results of other calls
@@ -168,7 +169,7 @@ class Layers:
     def _falls_back(self, error: Exception) -> bool:
         """Would a fallback be worth it? Not for mistakes of the caller, and not without time or money for anything."""
         scope = self._frame.scope
-        if isinstance(error, BadInput | ScopeError):
+        if isinstance(error, BadInput | ScopeError) or _cancels() > self._cancels:  # or while it was being cancelled
             return False
         if scope is None:
             return True
@@ -227,6 +228,8 @@ class Layers:
         raise BudgetExceeded(f"not begun: it usually costs {Money(usual)}, and {left} is left")
 
     def _pause(self, retry: NodeRetry, began: float, error: Exception, tries: int) -> float | None:
+        if _cancels() > self._cancels:  # it failed while it was being cancelled: nobody waits for another attempt
+            return None
         if self._scope is not None and self._scope.purse.exhausted is not None:
             return None
         durations = self._memory.durations
@@ -343,3 +346,9 @@ def _fields_of(fallback: Prepared, fields: dict[str, Any]) -> dict[str, Any]:
     except KeyError as missing:
         field = missing.args[0]
     raise BadInput(f"it needs {field!r}; the node that it stands in for got: {', '.join(fields) or 'no fields'}")
+
+
+def _cancels() -> int:
+    """How often the task at work has been told to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

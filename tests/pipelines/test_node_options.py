@@ -510,6 +510,28 @@ async def test_hedges_need_room_in_the_budget(budget: str) -> None:
         assert scope.purse.held == 0
 
 
+@pytest.mark.parametrize("options", [{"retry": 3}, {"fallback": lambda x: x}])
+async def test_a_failure_while_being_cancelled_is_the_end(options: dict[str, Any]) -> None:
+    """A clean-up that fails with what may pass calls for no other attempt and no fallback: nobody waits for it."""
+    calls, begun = [], asyncio.Event()
+
+    async def work(x: int) -> int:
+        calls.append(x)
+        begun.set()
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError:
+            raise ConnectionResetError from None
+        return x
+
+    task = asyncio.create_task(Chain(a=node(work, **options)).acall(x=1))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(task, 5)
+    assert calls == [1]
+
+
 async def test_a_failure_at_the_same_time_as_the_answer_is_seen() -> None:
     """Both attempts end in one turn of the loop: nothing is logged about an error that nobody retrieved."""
     told: list[Any] = []
