@@ -147,7 +147,9 @@ class NodeCancelled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class NodeSkipped(Event):
-    """A node was not run: optional, and there was too little money or time; or another branch had decided. `why`."""
+    """A pipeline does without a node: optional, and it failed (`NodeFailed` comes first) or there was too little money
+    or time; or it had not begun when the other branches had decided. `why`.
+    """
 
     why: str
 

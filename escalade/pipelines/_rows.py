@@ -16,6 +16,8 @@ from escalade.pipelines._timeline import COUNTS, ENDS, above, alike
 from escalade.pipelines.shape import Shape
 
 ITEMS = "[*]"
+_LATELY = 1000
+"""Failures that are remembered, so that one that the pipeline does without isn't counted twice."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +78,7 @@ class Rows:
         self._clock = clock
         self._titles: dict[tuple[str, int], str] = {}
         self._known: dict[tuple[str, str], Row] = {}
+        self._failed: dict[tuple[str, int, str], None] = {}  # of late: one that is optional is skipped soon after
         self._shapes = shapes
         self.uses = 0
 
@@ -106,6 +109,10 @@ class Rows:
 
     def _end(self, row: Row, event: Any) -> None:
         status = ENDS[type(event)]
+        if status == "failed":
+            self._failed[event.run_id, event.call, event.path] = None
+            if len(self._failed) > _LATELY:
+                del self._failed[next(iter(self._failed))]
         row.running = max(0, row.running - 1)
         setattr(row, status, getattr(row, status) + 1)
         row.took = self._clock() - row.since
@@ -121,6 +128,10 @@ class Rows:
             row.done, row.total, row.message = event.done, event.total, event.message
         elif isinstance(event, events.NodeSkipped):
             row.skipped += 1
+            key = (event.run_id, event.call, event.path)
+            if key in self._failed:
+                del self._failed[key]
+                row.failed -= 1  # the same run: the pipeline does without it
             row.why = event.why
         elif isinstance(event, events.RungTried):
             row.message = event.rung

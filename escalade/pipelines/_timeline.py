@@ -100,6 +100,7 @@ class Timeline:
         self.last = 0.0
         self._open: dict[Key, list[Span]] = {}
         self._waited: dict[Key, float] = {}
+        self._failed: dict[Key, Span] = {}
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -116,8 +117,7 @@ class Timeline:
             elif isinstance(event, events.NodeQueued):
                 self._queue(event)
             elif kind is events.NodeSkipped:
-                skipped = Span(event.path, event.time, event.time, status="skipped")
-                self._under(event, above(event.path)).append(skipped)
+                self._skip(event)
             elif kind in COUNTS:
                 span = self._near(event)
                 if span is not None:
@@ -144,6 +144,17 @@ class Timeline:
             del self._open[key]
         span.ended, span.seconds = event.time, event.seconds  # type: ignore[attr-defined]
         span.status, span.cost = ENDS[type(event)], event.cost  # type: ignore[attr-defined]
+        if span.status == "failed":
+            self._failed[key] = span
+
+    def _skip(self, event: Event) -> None:
+        """An optional node that failed is done without: that run is the one that is skipped. Others never began."""
+        span = self._failed.pop((event.run_id, event.call, event.path), None)
+        if span is not None:
+            span.status = "skipped"
+        else:
+            never = Span(event.path, event.time, event.time, status="skipped")
+            self._under(event, above(event.path)).append(never)
 
     def _settle(self, event: events.Settled) -> None:
         span = self._near(event)

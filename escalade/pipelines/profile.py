@@ -76,7 +76,7 @@ class NodeProfile:
         self.statuses[span.status] = self.statuses.get(span.status, 0) + 1
         for what, times in span.counts.items():
             self.counts[what] = self.counts.get(what, 0) + times
-        if span.ended is not None and span.status != "skipped":
+        if span.ended is not None and (span.status != "skipped" or span.seconds):
             self._each.append(span.seconds)
 
     def as_dict(self) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import escalade
-from escalade import Chain, FanOut, Map, events, scopes
+from escalade import Chain, FanOut, Map, events, node, scopes
 from escalade.errors import BadInput
+from escalade.pipelines._rows import Rows
 from escalade.pipelines.events import Event, NodeFinished, NodeStarted, RunFinished, RunStarted, Settled
 from escalade.pipelines.live import Live, live
 from escalade.pipelines.pipeline import Pipeline
@@ -106,6 +107,20 @@ def test_a_map_is_one_line_with_a_count() -> None:
     lines = looks(shown)
     assert re.search(r"└─ ✓ m\s+━{12} 20/20", lines[1])
     assert re.search(r"✓ Map\(worker\)\s+5\s", lines[3])
+
+
+def test_an_optional_node_that_fails_is_counted_once() -> None:
+    """It is skipped, and as many are done as there are."""
+    rows = Rows({})
+
+    def broken(x: int) -> int:
+        raise ValueError("no")
+
+    with escalade.scope(listen=rows.hear):
+        Map(node(broken, optional=True), over="xs")(xs=[1, 2, 3])
+    (root,) = rows.roots.values()
+    (items,) = root.inside.values()
+    assert (items.skipped, items.failed, items.ended) == (3, 0, 3)
 
 
 def test_progress_of_a_node_is_a_bar() -> None:

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rich.console import Console
 
 import escalade
-from escalade import Chain, FanOut, Gateway, Map, SimModel, World, events, scopes
+from escalade import Chain, FanOut, Gateway, Map, SimModel, World, events, node, scopes
 from escalade.pipelines._timeline import above, alike
 from escalade.pipelines.events import (
     Event,
@@ -206,6 +206,24 @@ def test_queues_retries_and_uses_are_counted_where_they_were() -> None:
     assert skipped is not None
     assert (skipped.statuses, skipped.seconds) == ({"skipped": 1}, 0)
     assert math.isnan(skipped.percentile(0.5))
+
+
+def test_an_optional_node_that_fails_ran_once() -> None:
+    """Its one run is skipped, as its status says, with the time that it took."""
+
+    async def late(x: int) -> int:
+        await asyncio.sleep(60)
+        return x
+
+    fan = FanOut(a=lambda x: x, b=node(late, optional=True, timeout=0.02))
+    with escalade.profile() as run:
+        assert fan(x=1).statuses["b"].state == "skipped"
+        Map(node(late, optional=True, timeout=0.02), over="xs")(xs=[1, 2])
+    for path, times in (("b", 1), ("[*]", 2)):
+        found = run.node(path)
+        assert found is not None
+        assert (found.runs, found.statuses) == (times, {"skipped": times})
+        assert found.percentile(0.5) >= 0.02
 
 
 def test_a_run_that_is_still_going_has_a_profile() -> None:
