@@ -13,7 +13,7 @@ import dspy
 
 from escalade import events, scopes
 from escalade.errors import BadInput
-from escalade.pipelines import _fallbacks, _run, _streams
+from escalade.pipelines import _fallbacks, _run
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._errors import failed, join
 from escalade.pipelines._fields import plan_of
@@ -112,6 +112,8 @@ class Pipeline(Operators, dspy.Module):
         run and leaves the caller alone; after `break` that happens when the iterator is collected, so wrap it in
         `contextlib.aclosing` where the moment matters. Other events that the reader doesn't take in time are kept.
         """
+        from escalade.pipelines import _streams
+
         following = _streams.followed(self, {**(inputs or {}), **named}, tokens=tokens, results=results, on=on)
         async with contextlib.aclosing(following) as told:
             async for event in told:
