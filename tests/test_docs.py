@@ -113,6 +113,7 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the programs that a page starts
+    before = set(sys.modules)
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.kind == "python" and block.skip is None:
@@ -123,6 +124,9 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for picture in PICTURE.findall(page.read_text("utf-8")):
         shown = (page.parent / picture).read_text("utf-8")
         assert Path(Path(picture).name).read_text("utf-8") == shown, f"{picture}: save it again"
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]  # another page writes a module of the same name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

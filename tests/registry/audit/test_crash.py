@@ -78,7 +78,8 @@ def test_processes(tmp_path: Path) -> None:
     workers = [python(WORKER, str(path), str(place), f"w{n}", "50", "4") for n in range(3)]
     victim = python(WORKER, str(path), str(place), "victim", "100000", "4")
     assert victim.stdout is not None
-    assert victim.stdout.readline() == "open\n"
+    assert victim.stderr is not None
+    assert victim.stdout.readline() == "open\n", victim.stderr.read()
     time.sleep(0.3)
     victim.kill()
     victim.communicate()

@@ -177,6 +177,7 @@ def world(
         yield made
         for part in list(made.blockers):
             made.mend(part)
+        until(lambda: made.log.health().ok)
         made.log.close()
         made.ledger.close()
 
