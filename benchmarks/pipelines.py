@@ -25,10 +25,10 @@ from rich.console import Console
 
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
-from escalade.pipelines.jsonl import JsonlEvents
-from escalade.pipelines.live import Live
 from escalade.pipelines.map import Map
-from escalade.pipelines.profile import Profile
+from escalade.pipelines.watching.jsonl import JsonlEvents
+from escalade.pipelines.watching.live import Live
+from escalade.pipelines.watching.profile import Profile
 from escalade.registry.opening import scope
 
 Work = Callable[[], Awaitable[Any]]

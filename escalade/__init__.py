@@ -111,7 +111,7 @@ if TYPE_CHECKING:
     from escalade.pipelines.ask import Answer, Ask, Question, asking
     from escalade.pipelines.branch import Branch, Branched
     from escalade.pipelines.chain import Chain
-    from escalade.pipelines.checks import Fields, Finding
+    from escalade.pipelines.checking.checks import Fields, Finding
     from escalade.pipelines.drawing.drawing import Drawing
     from escalade.pipelines.durable.config import load_config
     from escalade.pipelines.durable.dbos_engine import DbosEngine
@@ -120,20 +120,20 @@ if TYPE_CHECKING:
     from escalade.pipelines.durable.run import Run
     from escalade.pipelines.durable.runs import Runs
     from escalade.pipelines.fan_out import FanOut
-    from escalade.pipelines.groups import Group
-    from escalade.pipelines.hedge import Hedge
     from escalade.pipelines.joined import Joined
     from escalade.pipelines.joins import BranchStatus
-    from escalade.pipelines.jsonl import JsonlEvents, read_events
-    from escalade.pipelines.live import live
     from escalade.pipelines.loop import Loop, Looped
     from escalade.pipelines.map import Map
     from escalade.pipelines.node import node
-    from escalade.pipelines.profile import Profile, profile
-    from escalade.pipelines.progress import progress
+    from escalade.pipelines.options.groups import Group
+    from escalade.pipelines.options.hedge import Hedge
+    from escalade.pipelines.options.retry import NodeRetry
+    from escalade.pipelines.options.reuse import NodeCache
     from escalade.pipelines.race import Race
-    from escalade.pipelines.retry import NodeRetry
-    from escalade.pipelines.reuse import NodeCache
+    from escalade.pipelines.watching.jsonl import JsonlEvents, read_events
+    from escalade.pipelines.watching.live import live
+    from escalade.pipelines.watching.profile import Profile, profile
+    from escalade.pipelines.watching.progress import progress
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
     from escalade.registry.alerts import Alerts, Webhook

@@ -17,7 +17,7 @@ import dspy
 
 from escalade.errors import BadInput
 from escalade.pipelines._bridge import in_thread
-from escalade.pipelines._options import NO_OPTIONS, Node, Options, node, options, unwrap
+from escalade.pipelines.options._options import NO_OPTIONS, Node, Options, node, options, unwrap
 
 __all__ = [
     "NO_OPTIONS",

@@ -150,7 +150,7 @@ def _profiled(
     work: Callable[[], Awaitable[Any]], spanning: Spanning, frame: Frame, settings: dict[str, Any]
 ) -> Callable[[], Awaitable[Any]]:
     """The same work; what it was spent on is told by its span."""
-    from escalade.pipelines import _traced
+    from escalade.pipelines.watching import _traced
 
     profile = _traced.watched(frame, settings)
 
@@ -227,7 +227,7 @@ async def supervise(
         work: Callable[[], Awaitable[Any]] = functools.partial(_timed, prepared, fields, frame)
         layers = None
         if options.layered or options.reusable:
-            from escalade.pipelines._layers import Layers
+            from escalade.pipelines.options._layers import Layers
 
             recorded = frame.trace if trace is None else trace
             layers = Layers(prepared, fields, frame, path, scope, recorded, work, _stand_in)

@@ -12,7 +12,7 @@ from escalade import events
 from escalade.agents._pipe import Pipe, carried
 from escalade.agents._sink import SHOWABLE, SINK, Sink
 from escalade.errors import BadInput
-from escalade.pipelines.listening import heard_by
+from escalade.pipelines.watching.listening import heard_by
 
 if TYPE_CHECKING:
     from escalade.pipelines.pipeline import Pipeline

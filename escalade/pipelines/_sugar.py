@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from escalade.errors import BadInput
-from escalade.pipelines._fallbacks import restored
 from escalade.pipelines._node import Node, default_name, free_name, unwrap
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
+from escalade.pipelines.options._fallbacks import restored
 
 
 def chain_of(left: Any, right: Any) -> Chain:

@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput
-from escalade.pipelines import _node, _run, checks
+from escalade.pipelines import _node, _run
 from escalade.pipelines._calls import RESULT, call, meanings, plain, prediction, said
 from escalade.pipelines._errors import failed
 from escalade.pipelines._told import told
-from escalade.pipelines._traffic import Traffic
+from escalade.pipelines.checking import checks
+from escalade.pipelines.checking._traffic import Traffic
 from escalade.pipelines.pipeline import Pipeline
 
 CHOOSE = "choose"

@@ -10,10 +10,11 @@ import dspy
 
 from escalade import events
 from escalade.errors import BadInput, ScopeError
-from escalade.pipelines import _node, _run, checks
+from escalade.pipelines import _node, _run
 from escalade.pipelines._errors import failed, text
-from escalade.pipelines._fields import parts_of
-from escalade.pipelines._traffic import Traffic
+from escalade.pipelines.checking import checks
+from escalade.pipelines.checking._fields import parts_of
+from escalade.pipelines.checking._traffic import Traffic
 from escalade.pipelines.pipeline import Pipeline
 
 
@@ -108,7 +109,7 @@ class Chain(Pipeline):
         self, plan: Mapping[str, _node.Prepared], visible: dict[str, Any]
     ) -> Callable[..., Awaitable[Any]]:
         """Runs the steps, and notes how long they take; optional ones unless they would cost the others too much."""
-        from escalade.pipelines import pressure
+        from escalade.pipelines.options import pressure
 
         names, nodes = list(plan), list(plan.values())
 

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput, DeadlineExceeded, Refused
-from escalade.pipelines import _node, _run, checks
+from escalade.pipelines import _node, _run
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._errors import failed
 from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each, together
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._traffic import Traffic
+from escalade.pipelines.checking import checks
+from escalade.pipelines.checking._traffic import Traffic
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import ALL, Fold, check_fold, rule
 from escalade.pipelines.pipeline import GRACE, Pipeline
@@ -168,7 +169,7 @@ class FanOut(Pipeline):
         optional = frozenset(branch.name for branch in branches if branch.options.optional)
         gone: dict[str, Refused] = {}
         if optional and frame.scope is not None:
-            from escalade.pipelines import pressure
+            from escalade.pipelines.options import pressure
 
             later = [] if join is None else [join]
             gone = pressure.left_out(list(zip(branches, fields, strict=True)), later, inputs, frame.scope)
@@ -267,7 +268,7 @@ def _gates(branches: list[Prepared]) -> list[asyncio.Semaphore | None]:
 def _start(_: str, item: Any, frame: _run.Frame, trace: list[Any] | None) -> Coroutine[Any, Any, Any]:
     branch, fields, gate, refused = item
     if refused is not None:
-        from escalade.pipelines.pressure import without
+        from escalade.pipelines.options.pressure import without
 
         return without(branch, fields, frame, trace, refused)
     start = functools.partial(_run.node, branch, fields, frame, trace)

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput, EscaladeError
-from escalade.pipelines import _node, _run, checks
+from escalade.pipelines import _node, _run
 from escalade.pipelines._calls import RESULT, call, prediction, said
 from escalade.pipelines._errors import failed
-from escalade.pipelines._fields import parts_of
 from escalade.pipelines._node import Prepared
 from escalade.pipelines._told import told
-from escalade.pipelines._traffic import Traffic
+from escalade.pipelines.checking import checks
+from escalade.pipelines.checking._fields import parts_of
+from escalade.pipelines.checking._traffic import Traffic
 from escalade.pipelines.pipeline import Pipeline
 
 BODY = "body"

@@ -11,12 +11,13 @@ import dspy
 
 from escalade.agents._pipe import Pipe, carried
 from escalade.errors import BadInput
-from escalade.pipelines import _node, _run, checks
+from escalade.pipelines import _node, _run
 from escalade.pipelines._bridge import THREADS
 from escalade.pipelines._gather import Gathering
 from escalade.pipelines._group import each
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._traffic import Traffic
+from escalade.pipelines.checking import checks
+from escalade.pipelines.checking._traffic import Traffic
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import ALL, BranchStatus, Fold, check_fold, rule
 from escalade.pipelines.pipeline import Pipeline

@@ -13,20 +13,21 @@ import dspy
 
 from escalade import events, scopes
 from escalade.errors import BadInput
-from escalade.pipelines import _fallbacks, _run
+from escalade.pipelines import _run
 from escalade.pipelines._bridge import run_sync
 from escalade.pipelines._errors import failed, join
-from escalade.pipelines._fields import plan_of
 from escalade.pipelines._home import homeward
 from escalade.pipelines._node import NO_OPTIONS, Options, Prepared, Wants, prepare
 from escalade.pipelines._operators import Operators
-from escalade.pipelines._traffic import ERROR, Fields, Finding, Traffic, close
+from escalade.pipelines.checking._fields import plan_of
+from escalade.pipelines.checking._traffic import ERROR, Fields, Finding, Traffic, close
+from escalade.pipelines.options import _fallbacks
 from escalade.pipelines.shape import SEGMENTS, Shape, shape_of
 
 if TYPE_CHECKING:
+    from escalade.pipelines.checking.estimate import Estimate
     from escalade.pipelines.drawing.drawing import Drawing
-    from escalade.pipelines.estimate import Estimate
-    from escalade.pipelines.profile import Profile
+    from escalade.pipelines.watching.profile import Profile
 
 
 GRACE = 0.03
@@ -160,7 +161,7 @@ class Pipeline(Operators, dspy.Module):
         >>> estimate.most, estimate.notes[0]
         (0, 'read: its own code: taken to cost nothing')
         """
-        from escalade.pipelines.estimate import estimate
+        from escalade.pipelines.checking.estimate import estimate
 
         return estimate(self, {**(inputs or {}), **named}, sizes or {})
 

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import dspy
 
 from escalade.errors import BadInput
-from escalade.pipelines import _node, _run, checks
+from escalade.pipelines import _node, _run
 from escalade.pipelines._calls import RESULT
 from escalade.pipelines._gather import Gathering
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._traffic import Traffic
+from escalade.pipelines.checking import checks
+from escalade.pipelines.checking._traffic import Traffic
 from escalade.pipelines.fan_out import branches_of, fields_of
 from escalade.pipelines.joined import Joined, joined
 from escalade.pipelines.joins import Rule

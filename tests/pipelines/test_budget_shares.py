@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import escalade
 from escalade import BudgetExceeded, Chain, FanOut, Ledger, Map, Money, NodeError, NodeRetry, node
-from escalade.pipelines.hedge import Hedge
+from escalade.pipelines.options.hedge import Hedge
 from escalade.scopes import Scope
 from tests.pipelines.offline import no_task_left
 

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from escalade.errors import BadInput
-from escalade.pipelines._types import Items
 from escalade.pipelines.branch import Branch
 from escalade.pipelines.chain import Chain
+from escalade.pipelines.checking._types import Items
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.loop import Loop
 from escalade.pipelines.map import Map

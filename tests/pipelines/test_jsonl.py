@@ -21,8 +21,8 @@ from escalade.errors import DataError
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.events import Event, NodeFailed, NodeStarted, Progress, RunFinished, RungTried, Token
 from escalade.pipelines.fan_out import FanOut
-from escalade.pipelines.jsonl import WAITING, JsonlEvents, as_json, read_events
 from escalade.pipelines.map import Map
+from escalade.pipelines.watching.jsonl import WAITING, JsonlEvents, as_json, read_events
 from tests import _forks
 
 HEAD: dict[str, Any] = {"seq": 1, "time": 2.5, "run_id": "r", "call": 3, "path": "a/b[1]"}
@@ -205,7 +205,7 @@ def test_plain_values_come_back_equal(value: Any, tmp_path_factory: pytest.TempP
 
 def test_every_kind_of_event_can_be_read() -> None:
     """No class of events is missing from what `read_events` knows."""
-    from escalade.pipelines.jsonl import _kinds
+    from escalade.pipelines.watching.jsonl import _kinds
 
     named = {k for k, v in vars(events).items() if isinstance(v, type) and issubclass(v, Event) and v is not Event}
     assert set(_kinds()) == named

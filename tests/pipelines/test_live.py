@@ -17,10 +17,10 @@ from rich.console import Console
 import escalade
 from escalade import Chain, FanOut, Map, events, node, scopes
 from escalade.errors import BadInput
-from escalade.pipelines._rows import Rows
 from escalade.pipelines.events import Event, NodeFinished, NodeStarted, RunFinished, RunStarted, Settled
-from escalade.pipelines.live import Live, live
 from escalade.pipelines.pipeline import Pipeline
+from escalade.pipelines.watching._rows import Rows
+from escalade.pipelines.watching.live import Live, live
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

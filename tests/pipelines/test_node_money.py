@@ -9,7 +9,7 @@ import dspy
 import pytest
 
 from escalade import LM15, Chain, Gateway, Model, NodeRetry, Price, Retry, events, node, scope
-from escalade.pipelines.hedge import Hedge
+from escalade.pipelines.options.hedge import Hedge
 from escalade.registry.journal import Journal
 from tests.servers.fault_server import FaultServer
 

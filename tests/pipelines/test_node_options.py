@@ -43,9 +43,9 @@ from escalade.errors import (
     ToolTimeout,
     UnknownName,
 )
-from escalade.pipelines._last import Last
-from escalade.pipelines.hedge import Hedge
-from escalade.pipelines.retry import NodeRetry, may_pass
+from escalade.pipelines.options._last import Last
+from escalade.pipelines.options.hedge import Hedge
+from escalade.pipelines.options.retry import NodeRetry, may_pass
 from escalade.registry.idempotency import step_path
 from tests.pipelines.offline import Gauge, no_task_left, offline_lm
 

@@ -33,7 +33,7 @@ from escalade import (
     events,
     node,
 )
-from escalade.pipelines._identity import code_of
+from escalade.pipelines.options._identity import code_of
 from escalade.registry.cache import MemoryCache
 from tests.pipelines.offline import no_task_left, offline_lm
 

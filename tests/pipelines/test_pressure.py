@@ -221,6 +221,6 @@ def test_it_costs_nothing_where_nothing_is_optional() -> None:
         "import sys, escalade\n"
         "with escalade.scope(budget='1.00', deadline=9):\n"
         "    escalade.FanOut(a=lambda x: x, b=lambda x: x)(x=1), escalade.Chain(lambda x: x)(x=1)\n"
-        "assert 'escalade.pipelines.pressure' not in sys.modules"
+        "assert 'escalade.pipelines.options.pressure' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -26,7 +26,6 @@ from rich.console import Console
 
 import escalade
 from escalade import Chain, FanOut, Gateway, Map, SimModel, World, events, node, scopes
-from escalade.pipelines._timeline import above, alike
 from escalade.pipelines.events import (
     Event,
     NodeCancelled,
@@ -40,7 +39,8 @@ from escalade.pipelines.events import (
     RunStarted,
     Settled,
 )
-from escalade.pipelines.profile import Profile
+from escalade.pipelines.watching._timeline import above, alike
+from escalade.pipelines.watching.profile import Profile
 
 MS = 0.001
 

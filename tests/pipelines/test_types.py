@@ -15,7 +15,7 @@ import dspy
 import pydantic
 import pytest
 
-from escalade.pipelines._types import Items, Record, fits, members, narrower, shown, union
+from escalade.pipelines.checking._types import Items, Record, fits, members, narrower, shown, union
 
 T = TypeVar("T")
 UserId = NewType("UserId", str)

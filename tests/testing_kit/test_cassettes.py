@@ -56,6 +56,7 @@ def test_what_was_not_recorded_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.blocking(10_000)  # it looks at every object there is
 async def test_leaks_are_named() -> None:
     """Tasks, threads, and what is held."""
     task: Any = None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from escalade.errors import BadInput
 from escalade.events import Event
 from escalade.pipelines.drawing.figure import Figure, figure_of
-from escalade.pipelines.profile import Profile
 from escalade.pipelines.shape import shape_of
+from escalade.pipelines.watching.profile import Profile
 
 if TYPE_CHECKING:
     from rich.tree import Tree

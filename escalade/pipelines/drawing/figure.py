@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from escalade.pipelines import _words
-from escalade.pipelines.profile import NodeProfile, Profile
 from escalade.pipelines.shape import Shape
+from escalade.pipelines.watching import _words
+from escalade.pipelines.watching.profile import NodeProfile, Profile
 
 WIDE, LONG = 10, 30
 """Branches beside one another, and steps one after the other, that are all drawn."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from escalade.pipelines._last import FEW
 from escalade.pipelines._node import Prepared
-from escalade.pipelines.estimate import ahead
+from escalade.pipelines.checking.estimate import ahead
+from escalade.pipelines.options._last import FEW
 from escalade.registry.governed import GovernedTool
 
 

@@ -14,7 +14,7 @@ import dspy
 import pydantic
 
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._types import Record, alternatives, not_required, union
+from escalade.pipelines.checking._types import Record, alternatives, not_required, union
 
 NOTHING: Any = object()
 """No bare value."""

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from escalade import events
 from escalade.events import Event
-from escalade.pipelines import _words
-from escalade.pipelines._rows import ITEMS, Row, Rows
-from escalade.pipelines._timeline import ENDS
+from escalade.pipelines.watching import _words
+from escalade.pipelines.watching._rows import ITEMS, Row, Rows
+from escalade.pipelines.watching._timeline import ENDS
 
 if TYPE_CHECKING:
     from escalade.scopes import Scope

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from escalade.pipelines._errors import join
-from escalade.pipelines._fields import NOTHING, UNKNOWN, Gives, Takes
-from escalade.pipelines._types import Record, fits, narrower, shown, union
+from escalade.pipelines.checking._fields import NOTHING, UNKNOWN, Gives, Takes
+from escalade.pipelines.checking._types import Record, fits, narrower, shown, union
 
 _DIGITS = re.compile(r"\d+")
 ERROR, WARNING = "error", "warning"

@@ -24,12 +24,12 @@ from escalade import events, scopes, telemetry
 from escalade.errors import BadInput, BudgetExceeded, DeadlineExceeded, ScopeError
 from escalade.money import Money
 from escalade.pipelines import _errors
-from escalade.pipelines._identity import code_of, key_of
-from escalade.pipelines._last import FEW, Last
-from escalade.pipelines.groups import HELD, Group, rank
-from escalade.pipelines.hedge import KNOWN, Hedge, Hedges, hedged
-from escalade.pipelines.retry import NodeRetry, retried
-from escalade.pipelines.reuse import Kept, codec_of, joined, whole
+from escalade.pipelines.options._identity import code_of, key_of
+from escalade.pipelines.options._last import FEW, Last
+from escalade.pipelines.options.groups import HELD, Group, rank
+from escalade.pipelines.options.hedge import KNOWN, Hedge, Hedges, hedged
+from escalade.pipelines.options.retry import NodeRetry, retried
+from escalade.pipelines.options.reuse import Kept, codec_of, joined, whole
 from escalade.pipelines.values import NotPlain
 from escalade.scopes import Scope
 from escalade.telemetry import names
@@ -327,13 +327,13 @@ class Layers:
 
 def _needed(prepared: Prepared, fields: dict[str, Any]) -> int | None:
     """Nano-dollars that it must find."""
-    from escalade.pipelines._takes import takes
+    from escalade.pipelines.options._takes import takes
 
     return takes(prepared, fields)[0]
 
 
 def _usual_seconds(prepared: Prepared) -> float:
-    from escalade.pipelines._takes import usual_seconds
+    from escalade.pipelines.options._takes import usual_seconds
 
     return usual_seconds(prepared)
 

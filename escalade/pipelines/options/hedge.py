@@ -17,7 +17,7 @@ from typing import Any
 import dspy
 
 from escalade.errors import BadInput
-from escalade.pipelines._last import Last
+from escalade.pipelines.options._last import Last
 from escalade.registry.governed import GovernedTool
 
 KNOWN = 20

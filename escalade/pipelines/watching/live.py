@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Self
 from escalade import events, scopes
 from escalade.errors import BadInput
 from escalade.events import Event
-from escalade.pipelines import _live_view
-from escalade.pipelines._rows import Row, Rows
-from escalade.pipelines.listening import Listening
 from escalade.pipelines.shape import shape_of
+from escalade.pipelines.watching import _live_view
+from escalade.pipelines.watching._rows import Row, Rows
+from escalade.pipelines.watching.listening import Listening
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

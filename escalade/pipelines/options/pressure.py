@@ -24,10 +24,10 @@ from typing import Any
 from escalade.errors import BudgetExceeded, DeadlineExceeded, Refused
 from escalade.money import Money
 from escalade.pipelines import _run
-from escalade.pipelines._layers import Memory
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._takes import takes, usual_seconds
-from escalade.pipelines.estimate import hidden_by
+from escalade.pipelines.checking.estimate import hidden_by
+from escalade.pipelines.options._layers import Memory
+from escalade.pipelines.options._takes import takes, usual_seconds
 from escalade.scopes import Scope
 
 Begun = Sequence[tuple[Prepared, Mapping[str, Any]]]

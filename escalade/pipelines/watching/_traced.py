@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from escalade import events, scopes
-from escalade.pipelines import _words
-from escalade.pipelines._timeline import alike
-from escalade.pipelines.profile import Profile
+from escalade.pipelines.watching import _words
+from escalade.pipelines.watching._timeline import alike
+from escalade.pipelines.watching.profile import Profile
 from escalade.telemetry import names
 
 if TYPE_CHECKING:

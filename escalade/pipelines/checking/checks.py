@@ -29,10 +29,10 @@ from typing import Any, Literal
 import dspy
 
 from escalade.pipelines._calls import ASIDE, RESULT, meanings
-from escalade.pipelines._fields import NOTHING, Gives, Takes, gives_of, named, one_of, parts, plan_of, takes_of
 from escalade.pipelines._node import Prepared
-from escalade.pipelines._traffic import Fields, Finding, Ledger, Traffic, as_prediction, close
-from escalade.pipelines._types import Items, fits, members, shown, union
+from escalade.pipelines.checking._fields import NOTHING, Gives, Takes, gives_of, named, one_of, parts, plan_of, takes_of
+from escalade.pipelines.checking._traffic import Fields, Finding, Ledger, Traffic, as_prediction, close
+from escalade.pipelines.checking._types import Items, fits, members, shown, union
 
 __all__ = ["Fields", "Finding", "of_branch", "of_chain", "of_fan_out", "of_loop", "of_map", "of_race"]
 

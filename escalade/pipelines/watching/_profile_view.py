@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from escalade.pipelines import _words
-from escalade.pipelines._timeline import above
+from escalade.pipelines.watching import _words
+from escalade.pipelines.watching._timeline import above
 
 if TYPE_CHECKING:
-    from escalade.pipelines.profile import NodeProfile, Profile
+    from escalade.pipelines.watching.profile import NodeProfile, Profile
 
 BARS = 8
 """Characters of a full bar."""

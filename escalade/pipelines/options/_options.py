@@ -21,10 +21,10 @@ from escalade.scopes import Principal, Scope
 
 if TYPE_CHECKING:  # what a node isn't told is not imported either: together they take longer than all of pipelines
     from escalade.agents._route import Retry
-    from escalade.pipelines.groups import Group
-    from escalade.pipelines.hedge import Hedge
-    from escalade.pipelines.retry import NodeRetry
-    from escalade.pipelines.reuse import NodeCache
+    from escalade.pipelines.options.groups import Group
+    from escalade.pipelines.options.hedge import Hedge
+    from escalade.pipelines.options.retry import NodeRetry
+    from escalade.pipelines.options.reuse import NodeCache
     from escalade.registry.cache import Cache
 
 
@@ -186,7 +186,7 @@ def _retry(given: Any, where: str) -> NodeRetry | None:
     if given is None:
         return None
     from escalade.agents._route import Retry
-    from escalade.pipelines.retry import NodeRetry
+    from escalade.pipelines.options.retry import NodeRetry
 
     if isinstance(given, NodeRetry):
         return given
@@ -200,7 +200,7 @@ def _retry(given: Any, where: str) -> NodeRetry | None:
 def _hedge(given: Any, where: str, target: Any) -> Hedge | None:
     if given is None:
         return None
-    from escalade.pipelines.hedge import Hedge
+    from escalade.pipelines.options.hedge import Hedge
 
     found = given if isinstance(given, Hedge) else Hedge(given)
     found.check(target, where)
@@ -217,7 +217,7 @@ def _fallback(given: Any) -> Node:
 def _cache(given: Any, where: str) -> NodeCache | None:
     if given is None or given is False:
         return None
-    from escalade.pipelines.reuse import NodeCache
+    from escalade.pipelines.options.reuse import NodeCache
 
     if isinstance(given, NodeCache):
         return given
@@ -233,7 +233,7 @@ def _cache(given: Any, where: str) -> NodeCache | None:
 
 
 def _group(given: Any) -> Group:
-    from escalade.pipelines.groups import Group
+    from escalade.pipelines.options.groups import Group
 
     return Group.of(given)
 

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money, money_or_none
 from escalade.pipelines import _errors
-from escalade.pipelines._bills import bill_of
 from escalade.pipelines._bridge import THREADS
-from escalade.pipelines._fields import gives_of, plan_of
 from escalade.pipelines._node import Prepared
+from escalade.pipelines.checking._bills import bill_of
+from escalade.pipelines.checking._fields import gives_of, plan_of
 from escalade.pipelines.shape import SEGMENTS
 
 if TYPE_CHECKING:

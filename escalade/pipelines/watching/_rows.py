@@ -12,8 +12,8 @@ from typing import Any
 
 from escalade import events
 from escalade.events import Event
-from escalade.pipelines._timeline import COUNTS, ENDS, above, alike
 from escalade.pipelines.shape import Shape
+from escalade.pipelines.watching._timeline import COUNTS, ENDS, above, alike
 
 ITEMS = "[*]"
 _LATELY = 1000

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.events import Event
 from escalade.money import Money
-from escalade.pipelines._critical import Piece, critical_path
-from escalade.pipelines._timeline import Span, Timeline, above, alike
-from escalade.pipelines.listening import Listening
+from escalade.pipelines.watching._critical import Piece, critical_path
+from escalade.pipelines.watching._timeline import Span, Timeline, above, alike
+from escalade.pipelines.watching.listening import Listening
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -187,7 +187,7 @@ class Profile(Listening):
 
     def table(self) -> Table:
         """The nodes as a table, for `rich.print`."""
-        from escalade.pipelines._profile_view import table
+        from escalade.pipelines.watching._profile_view import table
 
         return table(self)
 
@@ -195,7 +195,7 @@ class Profile(Listening):
         return self.table()
 
     def _repr_html_(self) -> str:
-        from escalade.pipelines._profile_view import html
+        from escalade.pipelines.watching._profile_view import html
 
         return html(self)
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from escalade.pipelines._timeline import Span
+from escalade.pipelines.watching._timeline import Span
 
 LATE = 0.02
 """Seconds by which a node that was cancelled must have outlived the others: to be cancelled takes a moment, too."""
