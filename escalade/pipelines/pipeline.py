@@ -75,16 +75,23 @@ class Pipeline(Operators, dspy.Module):
         self._prepared = Plan()
         self._given: dict[str, str | None] | None = None  # by an operator: its nodes, and the names that people gave
 
-    def forward(self, **inputs: Any) -> Any:
+    def forward(self, *unnamed: Any, **inputs: Any) -> Any:
         """Run it for a sync caller: on an event loop of the calling thread, or in a thread if a loop is running
         there.
         """
+        self._refuse(unnamed)
         with homeward():
             return run_sync(lambda: self.aforward(**inputs))
 
-    async def aforward(self, **inputs: Any) -> Any:
+    async def aforward(self, *unnamed: Any, **inputs: Any) -> Any:
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
+        self._refuse(unnamed)
         return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title(), spare=self._spare())
+
+    def _refuse(self, unnamed: tuple[Any, ...]) -> None:
+        if unnamed:
+            names = [f"{name}=..." for name in self.inputs] or ["question=..."]
+            raise BadInput(f"inputs go by name: pipeline({', '.join(names)}), got {unnamed[0]!r:.80} without one")
 
     def _spare(self) -> float:
         """Seconds that a call may take after the deadline of its scope."""

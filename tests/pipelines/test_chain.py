@@ -162,3 +162,11 @@ def test_an_async_callable_object_is_a_step() -> None:
 
     adder = Adder()
     assert Chain(node(adder, name="a"), node(lambda x: adder(x=x), name="b"))(x=1).x == 3
+
+
+async def test_inputs_without_a_name_are_refused() -> None:
+    """What they are called is said, in both ways to call."""
+    with pytest.raises(BadInput, match=r"inputs go by name: pipeline\(text=\.\.\.\), got 'to be' without one"):
+        Chain(words, count)("to be")
+    with pytest.raises(BadInput, match="inputs go by name"):
+        await Chain(words, count).acall("to be")
