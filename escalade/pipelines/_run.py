@@ -120,7 +120,7 @@ class Frame:
                 del self.trace[:surplus]
 
 
-async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, spare: float = 0.0) -> Any:
+async def conduct(flow: Callable[[Frame], Awaitable[Any]], pipeline: Any, *, spare: float = 0.0) -> Any:
     """One call of a pipeline: its flow under the scope's deadline, with its events; refusals that DSPy swallowed are
     raised. `spare`: seconds that the flow may take after the deadline; inf for one that ends by itself when it comes.
 
@@ -129,6 +129,7 @@ async def conduct(flow: Callable[[Frame], Awaitable[Any]], what: str, *, spare: 
     frame = Frame()
     if not frame.root:
         return await _bounded(flow, frame, spare)
+    what = pipeline._title()
     with contextlib.ExitStack() as stack:
         scope = frame.scope
         if scope is not None:  # of its own, so that what this call costs can be told from what others in the scope cost

@@ -143,7 +143,9 @@ class FanOut(Pipeline):
     async def _flow(self, inputs: dict[str, Any], frame: _run.Frame) -> Any:
         plan = self._ready(inputs)
         join = None if self.join is None else plan[JOIN]
-        branches = [branch for branch in plan.values() if branch is not join]
+        branches = list(plan.values())
+        if join is not None:
+            branches.pop()  # it stands last
         if self._shares and frame.scope is not None:
             frame.base = frame.scope.left
         if (frame.listeners or frame.traced) and (self.concurrency is not None or any(_gates(branches))):
@@ -156,7 +158,7 @@ class FanOut(Pipeline):
         finally:
             if traces:
                 frame.merge(traces)
-        named = dict(zip(self.branches, results, strict=True))
+        named = {branch.name: result for branch, result in zip(branches, results, strict=True)}
         return Joined(**named) if join is None else await _joined(join, inputs, named, named, frame)
 
     async def _ruled(

@@ -123,7 +123,7 @@ class Map(Pipeline):
             else:
                 await self._gather(inputs, frame, None, ended)
 
-        work = _run.conduct(flow, self._title(), spare=self._spare())
+        work = _run.conduct(flow, self, spare=self._spare())
         async with contextlib.aclosing(carried(pipe, work)) as finished:
             async for pair in finished:
                 yield pair

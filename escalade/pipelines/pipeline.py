@@ -79,19 +79,21 @@ class Pipeline(Operators, dspy.Module):
         """Run it for a sync caller: on an event loop of the calling thread, or in a thread if a loop is running
         there.
         """
-        self._refuse(unnamed)
+        if unnamed:
+            raise self._unnamed(unnamed)
         with homeward():
             return run_sync(lambda: self.aforward(**inputs))
 
     async def aforward(self, *unnamed: Any, **inputs: Any) -> Any:
         """Run it. No task that it started is alive when this returns, raises or is cancelled."""
-        self._refuse(unnamed)
-        return await _run.conduct(lambda frame: self._flow(inputs, frame), self._title(), spare=self._spare())
-
-    def _refuse(self, unnamed: tuple[Any, ...]) -> None:
         if unnamed:
-            names = [f"{name}=..." for name in self.inputs] or ["question=..."]
-            raise BadInput(f"inputs go by name: pipeline({', '.join(names)}), got {unnamed[0]!r:.80} without one")
+            raise self._unnamed(unnamed)
+        # Each attribute of a Module is a Python call of DSPy's: the fewer are asked for here, the faster.
+        return await _run.conduct(lambda frame: self._flow(inputs, frame), self, spare=self._spare())
+
+    def _unnamed(self, unnamed: tuple[Any, ...]) -> BadInput:
+        names = [f"{name}=..." for name in self.inputs] or ["question=..."]
+        return BadInput(f"inputs go by name: pipeline({', '.join(names)}), got {unnamed[0]!r:.80} without one")
 
     def _spare(self) -> float:
         """Seconds that a call may take after the deadline of its scope."""
