@@ -73,8 +73,13 @@ class Prepared:
     memory: Any = None
     call: Callable[[dict[str, Any]], Coroutine[Any, Any, Any]] = field(init=False)
     """Start it with its fields; a coroutine."""
+    only: str = field(init=False, default="")
+    """The one field that it takes, as it is; "" for any other number of them."""
 
     def __post_init__(self) -> None:
+        wants = self.wants
+        if len(wants.required) == 1 and not (wants.optional or wants.rest or self.signed):
+            self.only = wants.required[0]
         if self.threaded:
             self.call = functools.partial(_call_thread, self.target, self.wants.positional)
         elif self.module:

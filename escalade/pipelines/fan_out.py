@@ -248,8 +248,8 @@ def _starts(
     branches: list[Prepared], inputs: dict[str, Any], frame: _run.Frame, traces: list[list[Any] | None]
 ) -> Iterator[Coroutine[Any, Any, Any]]:
     """The branches as coroutines. Nothing per node happens here that isn't needed: this is the hot path."""
-    blocking = sum(branch.threaded for branch in branches)
-    gate = asyncio.Semaphore(THREADS) if blocking > THREADS else None
+    crowded = len(branches) > THREADS and sum(branch.threaded for branch in branches) > THREADS
+    gate = asyncio.Semaphore(THREADS) if crowded else None
     direct, plain, outer = frame.direct, _run.plain, frame.step
     for index, branch in enumerate(branches):
         fields = fields_of(branch, inputs)
@@ -284,6 +284,9 @@ async def _gated(gate: asyncio.Semaphore, start: Callable[[], Coroutine[Any, Any
 
 def fields_of(branch: Prepared, inputs: dict[str, Any]) -> dict[str, Any]:
     """What a branch takes of the inputs. Raises a NodeError that is a BadInput for what is missing."""
+    only = branch.only
+    if only and only in inputs:
+        return {only: inputs[only]}
     wants = branch.wants
     if not (wants.required or wants.optional or wants.rest):
         return {}
