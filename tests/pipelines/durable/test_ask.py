@@ -40,7 +40,7 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runs]:
 def waiting(runs: Runs, run_id: str) -> Question:
     """The one question of a run, when it waits for nothing else."""
     end = time.monotonic() + 10
-    while runs.get(run_id).status() != "waiting":
+    while runs.get(run_id).status() != "waiting" or run_id in runs.host.live:  # its task ends a moment later
         assert time.monotonic() < end, runs.get(run_id).row()
         time.sleep(0.005)
     (question,) = runs.questions(run_id)
