@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 
-from escalade.agents._estimate import Bill, _size, predictor_of
+from escalade.agents._estimate import Bill, _size, model_on, predictor_of
 from escalade.agents._shapes import Prompt, Shape
 from escalade.agents.models import Model
 from escalade.registry.governed import GovernedTool
@@ -67,9 +67,7 @@ def bounds(
 
 def model_of(predictor: Any) -> Model | None:
     """The governed model that it would ask here, None for none."""
-    lm = _predictor(predictor).lm or dspy.settings.lm
-    gateway = getattr(getattr(lm, "_engine_spec", None), "gateway", None)
-    return None if gateway is None else gateway.model(lm.model)
+    return model_on(_predictor(predictor).lm or dspy.settings.lm)
 
 
 def _predictor(program: Any) -> Any:

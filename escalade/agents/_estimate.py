@@ -83,6 +83,12 @@ def _sum(amounts: Iterable[int | None]) -> int | None:
     return total
 
 
+def model_on(lm: Any) -> Model | None:
+    """The governed model behind a language model, None for none."""
+    gateway = getattr(getattr(lm, "_engine_spec", None), "gateway", None)
+    return None if gateway is None else gateway.model(lm.model)
+
+
 def predictor_of(program: dspy.Module) -> dspy.Predict | None:
     """The one predictor of a program whose prompt bounds its price, None for other programs."""
     if type(program) is dspy.Predict:

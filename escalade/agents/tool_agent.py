@@ -21,7 +21,7 @@ import dspy
 from escalade.agents._agent_bill import bill as bill_of
 from escalade.agents._agent_bill import bounds, growth, model_of
 from escalade.agents._agent_run import Run, adrive, drive, native_adapter
-from escalade.agents._estimate import Bill
+from escalade.agents._estimate import Bill, model_on
 from escalade.agents._shapes import CONVERSATION, Prompt, conversation, shaped, talkless
 from escalade.agents._spans import working
 from escalade.agents._specialist import as_tool
@@ -134,7 +134,7 @@ class ToolAgent(dspy.Module):
     @property
     def own_model(self) -> Model | None:
         """The model that it was given, None for the one around it."""
-        return None if self._lm is None else self._lm._engine_spec.gateway.model(self._lm.model)
+        return model_on(self._lm)
 
     def bill(self, model: Model, inputs: Mapping[str, Any]) -> Bill:
         """(expected price, upper bound) of one call in nano-dollars, None where unknown: steps times the bound of one.

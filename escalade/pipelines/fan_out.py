@@ -248,9 +248,7 @@ def _starts(
     branches: list[Prepared], inputs: dict[str, Any], frame: _run.Frame, traces: list[list[Any] | None]
 ) -> Iterator[Coroutine[Any, Any, Any]]:
     """The branches as coroutines. Nothing per node happens here that isn't needed: this is the hot path."""
-    crowded = len(branches) > THREADS and sum(branch.threaded for branch in branches) > THREADS
-    gate = asyncio.Semaphore(THREADS) if crowded else None
-    direct, plain, outer = frame.direct, _run.plain, frame.step
+    gate, direct, plain, outer = _gate(branches), frame.direct, _run.plain, frame.step
     for index, branch in enumerate(branches):
         fields = fields_of(branch, inputs)
         gated = gate is not None and branch.threaded
@@ -261,9 +259,15 @@ def _starts(
         yield _gated(gate, start) if gate is not None and gated else start()
 
 
+def _gate(branches: list[Prepared]) -> asyncio.Semaphore | None:
+    """What branches that block a thread wait for, None where they are few. Few branches aren't counted at all."""
+    crowded = len(branches) > THREADS and sum(branch.threaded for branch in branches) > THREADS
+    return asyncio.Semaphore(THREADS) if crowded else None
+
+
 def _gates(branches: list[Prepared]) -> list[asyncio.Semaphore | None]:
     """What branches that block a thread wait for, where they are many."""
-    gate = asyncio.Semaphore(THREADS) if sum(branch.threaded for branch in branches) > THREADS else None
+    gate = _gate(branches)
     return [gate if branch.threaded else None for branch in branches]
 
 

@@ -95,3 +95,15 @@ def no_task_left() -> Iterator[None]:
     yield
     left = asyncio.all_tasks() - before
     assert not left, left
+
+
+def after(seconds: float, value: Any = 1) -> Any:
+    """A branch that returns `value`, or raises it, after some time."""
+
+    async def branch() -> Any:
+        await asyncio.sleep(seconds)
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    return branch

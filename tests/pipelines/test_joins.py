@@ -22,21 +22,9 @@ from escalade.pipelines.map import Map
 from escalade.pipelines.node import node
 from escalade.pipelines.race import Race
 from escalade.registry.opening import scope
-from tests.pipelines.offline import Gauge, no_task_left, offline_lm
+from tests.pipelines.offline import Gauge, after, no_task_left, offline_lm
 
 CENT = 10_000_000
-
-
-def after(seconds: float, value: Any = 1) -> Any:
-    """A branch that returns `value`, or raises it, after some time."""
-
-    async def branch() -> Any:
-        await asyncio.sleep(seconds)
-        if isinstance(value, BaseException):
-            raise value
-        return value
-
-    return branch
 
 
 def paying(amount: int, seconds: float = 0.0, value: Any = 1) -> Any:

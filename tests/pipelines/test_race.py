@@ -26,20 +26,10 @@ from escalade.pipelines.race import Race
 from escalade.registry.journal import Journal
 from escalade.registry.opening import scope
 from escalade.registry.prices import Price
-from tests.pipelines.offline import no_task_left, offline_lm
+from tests.pipelines.offline import after, no_task_left, offline_lm
 from tests.servers.fault_server import FaultServer
 
 PRICE = Price.of("1", "2")
-
-
-def after(seconds: float, value: Any) -> Any:
-    async def branch() -> Any:
-        await asyncio.sleep(seconds)
-        if isinstance(value, BaseException):
-            raise value
-        return value
-
-    return branch
 
 
 def states(result: Any) -> dict[str, str]:

@@ -63,7 +63,7 @@ def _of_tool(tool: GovernedTool) -> Bill:
 
 
 def _of_predictor(target: dspy.Module, predictor: dspy.Predict, known: Mapping[str, Any]) -> Bill:
-    model = _model_of(getattr(predictor, "lm", None) or dspy.settings.lm)
+    model = _estimate.model_on(predictor.lm or dspy.settings.lm)
     if model is None:
         return Bill(0, None, None, None, "its model is not one of a gateway: no price is known")
     needed, usual, most, note = _asked(target, model, _fields(predictor, known), predictor.config.get("max_tokens"))
@@ -117,7 +117,7 @@ def _at_context(model: Model, most: int | None) -> int | None:
 
 def _of_agent(agent: Any, known: Mapping[str, Any]) -> Bill:
     """Its own word for it: steps times the bound of one. With inputs that aren't known, no most is."""
-    model = agent.own_model or _model_of(dspy.settings.lm)
+    model = agent.own_model or _estimate.model_on(dspy.settings.lm)
     if model is None:
         return Bill(0, None, None, None, "its model is not one of a gateway: no price is known")
     fields = {name: known.get(name) for name in agent.signature.input_fields}
@@ -129,8 +129,3 @@ def _of_agent(agent: Any, known: Mapping[str, Any]) -> Bill:
 
 def _fields(predictor: dspy.Predict | None, known: Mapping[str, Any]) -> dict[str, Any]:
     return {} if predictor is None else {name: known.get(name) for name in predictor.signature.input_fields}
-
-
-def _model_of(lm: Any) -> Model | None:
-    gateway = getattr(getattr(lm, "_engine_spec", None), "gateway", None)
-    return None if gateway is None else gateway.model(lm.model)
