@@ -17,25 +17,12 @@ from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
 from escalade.pipelines.node import node
 from escalade.pipelines.race import Race
-
-
-class Jumping(asyncio.SelectorEventLoop):
-    """A loop whose time jumps to the next timer when nothing else is to be done."""
-
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    def _run_once(self) -> None:
-        if not self._ready and self._scheduled:
-            self.now = max(self.now, self._scheduled[0]._when)
-        super()._run_once()
+from escalade.testing import virtual_time
 
 
 def in_virtual_time(work: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=Jumping) as runner:
-        return runner.run(work)
+    with virtual_time() as clock:
+        return clock.run(work)
 
 
 @dataclass(frozen=True)
