@@ -92,6 +92,7 @@ class Draft:
     tariff: dict[str, Listed] = field(default_factory=dict)
     output_column: str = "output_tokens (or out_chars)"
     form: Floats | None = None
+    group: list[str] | None = None
 
     @classmethod
     def blank(cls, name: str, rungs: Sequence[Rung], keys: list[str]) -> Draft:
@@ -123,6 +124,7 @@ class Draft:
         }
         changed["keys"] = [self.keys[i] for i in at.tolist()]
         changed["category"] = None if self.category is None else [self.category[i] for i in at.tolist()]
+        changed["group"] = None if self.group is None else [self.group[i] for i in at.tolist()]
         changed["features"] = {name: column[at] for name, column in self.features.items()}
         return replace(self, **changed)
 
@@ -173,6 +175,7 @@ def finish(draft: Draft, choices: Choices) -> Outcomes:
         status=draft.status,
         labels=choices.labels or draft.labels,
         category=None if draft.category is None else tuple(draft.category),
+        group=None if draft.group is None else tuple(draft.group),
         notes=tuple(draft.notes),
         gradings=_gradings(draft),
         tariff={rung.name: draft.tariff[rung.name] for rung in draft.rungs if rung.name in draft.tariff},

@@ -109,13 +109,17 @@ class Answer(_Row):
 
 
 class Question(_Row):
-    """One question: what was known before any attempt, and the answer of each rung by its name."""
+    """One question: what was known before any attempt, and the answer of each rung by its name.
+
+    `group`: what it has in common with others (a document, a conversation).
+    """
 
     key: Name
     prompt_chars: Count | None = None
     prompt_bytes: Count | None = None
     input_tokens: Count | None = None
     category: str | None = None
+    group: Name | None = None
     features: dict[str, bool | int | float | str] = {}
     contaminated: bool = False
     outcomes: dict[str, Answer]
@@ -182,7 +186,7 @@ def _with_prompts(draft: Draft, questions: list[Question]) -> Draft:
             for q in questions
         ]
     )
-    categories = [q.category for q in questions]
+    categories, groups = [q.category for q in questions], [q.group for q in questions]
     changed: dict[str, Any] = {
         "input_tokens": np.where(np.isnan(into), tokens_of(chars), into),
         "prompt_chars": chars.astype(np.int64) if known else None,
@@ -190,6 +194,10 @@ def _with_prompts(draft: Draft, questions: list[Question]) -> Draft:
         "regraded": regraded if questions and not np.isnan(regraded).all() else None,
         "contaminated": np.array([q.contaminated for q in questions], dtype=bool),
         "category": None if all(c is None for c in categories) else [c or "" for c in categories],
+        # who names no group is a group of his own
+        "group": None
+        if all(g is None for g in groups)
+        else [g or q.key for g, q in zip(groups, questions, strict=True)],
         "features": {name: fact_column([q.features[name] for q in questions]) for name in _shared(questions)},
     }
     return Draft(**{**vars(draft), **changed})

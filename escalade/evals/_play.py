@@ -16,6 +16,7 @@ import numpy as np
 from escalade.agents.policies import Budgeted, Constant, RandomMix
 from escalade.errors import UnknownPrice
 from escalade.evals.folds import shuffled
+from escalade.evals.outcomes import UNKNOWN
 from escalade.evals.replay import Fitted, FittedBudgeted, MatchedRandom, Replayed, cross_fit, oracle
 from escalade.evals.replay import replay as replayed
 
@@ -32,19 +33,30 @@ P95 = 0.95
 
 @dataclass(frozen=True)
 class Played:
-    """What a policy came to. `quality`: (n,) in 0..1, expected values for a mix.
+    """What a policy came to, question by question. `quality`: (n,) in 0..1, expected values for a mix.
 
-    `mean_cost`: nano-dollars per question, None where unknown. `errors`: questions without a usable answer; `unpaid`:
-    those of them for which no rung fitted the budget. `violations`: of budgets. `p95`: seconds over the questions that
-    were answered, nan where unknown.
+    `cost`: (n,) nano-dollars, expected values for a mix, nan where unknown. `latency`: (n,) seconds of the attempts one
+    after the other, expected values for a mix, nan where unknown or unanswered. `errors`: questions without a usable
+    answer; `unpaid`: those of them for which no rung fitted the budget. `violations`: of budgets. `p95`: seconds over
+    the questions that were answered, nan where unknown. `replayed`: the path on each question, None for a mix.
+    `share`: of a mix, the strong rung's part; None for all others.
     """
 
     quality: Floats
-    mean_cost: float | None
+    cost: Floats
+    latency: Floats
     errors: float
     unpaid: int
     violations: int
     p95: float
+    replayed: Replayed | None = None
+    share: float | None = None
+
+    @property
+    def mean_cost(self) -> float | None:
+        """Nano-dollars per question, None where unknown."""
+        mean = float(self.cost.mean()) if len(self.cost) else math.nan
+        return None if math.isnan(mean) else mean
 
 
 def play(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
@@ -56,11 +68,13 @@ def play(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
     budgeted = entry.per_request is not None or isinstance(entry.play, Budgeted | FittedBudgeted)
     return Played(
         quality=one.quality,
-        mean_cost=one.mean_cost,
+        cost=np.where(one.cost == UNKNOWN, np.nan, one.cost),
+        latency=np.where(stopped, np.nan, one.latency),
         errors=int(one.errors.sum()),
         unpaid=int(stopped.sum()) if budgeted else 0,
         violations=_violations(entry, one),
         p95=_p95(one.latency[~stopped]),
+        replayed=one,
     )
 
 
@@ -84,14 +98,19 @@ def _mixed(entry: Entry, mix: RandomMix | MatchedRandom, outcomes: Outcomes, fol
     """The expected value: `share` of the strong rung's column and the rest of the cheap one's, for every question."""
     low, high = (replayed(Constant(rung), outcomes) for rung in (mix.low, mix.high))
     share = mix.share if isinstance(mix, RandomMix) else _share(entry, mix, outcomes, folds, seed, low, high)
-    known = low.mean_cost is not None and high.mean_cost is not None
+
+    def expected(a: Floats, b: Floats) -> Floats:
+        return (1.0 - share) * a + share * b
+
     return Played(
-        quality=(1.0 - share) * low.quality + share * high.quality,
-        mean_cost=(1.0 - share) * (low.mean_cost or 0.0) + share * (high.mean_cost or 0.0) if known else None,
+        quality=expected(low.quality, high.quality),
+        cost=expected(*(np.where(one.cost == UNKNOWN, np.nan, one.cost) for one in (low, high))),
+        latency=expected(low.latency, high.latency),
         errors=(1.0 - share) * int(low.errors.sum()) + share * int(high.errors.sum()),
         unpaid=0,
         violations=0,
         p95=_p95(np.append(low.latency, high.latency), np.repeat([1.0 - share, share], len(low.latency))),
+        share=share,
     )
 
 

@@ -10,6 +10,7 @@ from escalade.agents.policies import Constant
 from escalade.evals import curves, statistics
 from escalade.evals._play import Played, play
 from escalade.evals.curves import Sweep, oracle_sweep, sweep_of
+from escalade.evals.evidence import Evidence
 from escalade.evals.replay import FittedBudgeted, replay
 
 if TYPE_CHECKING:
@@ -75,14 +76,20 @@ class Row:
         return self.verdict not in {BASELINE, HINDSIGHT}
 
 
-def rows_of(entries: list[Entry], base: Entry, lineup: Lineup, folds: int) -> list[Row]:
+def evidence_of(entries: list[Entry], base: Entry, lineup: Lineup, folds: int) -> Evidence:
+    """All of them, played."""
+    played = {entry.name: play(entry, lineup.outcomes, folds, lineup.seed) for entry in entries}
+    return Evidence(lineup, tuple(entries), played, base.name, folds)
+
+
+def rows_of(evidence: Evidence) -> list[Row]:
     """Best quality first; of equal ones the cheaper first."""
-    played = [play(entry, lineup.outcomes, folds, lineup.seed) for entry in entries]
-    against = next(one for entry, one in zip(entries, played, strict=True) if entry.name == base.name)
+    entries, lineup, against = evidence.entries, evidence.lineup, evidence.base
+    played = [evidence.played[entry.name] for entry in entries]
     real = [math.nan if entry.play is None else _or_nan(p.mean_cost) for entry, p in zip(entries, played, strict=True)]
     on = curves.frontier(real, [float(p.quality.mean()) for p in played]).tolist()
     rows = [
-        _row(entry, one, against, lineup, folds, frontier=front, is_base=entry.name == base.name)
+        _row(entry, one, against, lineup, evidence.folds, frontier=front, is_base=entry.name == evidence.baseline)
         for entry, one, front in zip(entries, played, on, strict=True)
     ]
     return sorted(_adjusted(rows), key=lambda row: (-row.quality, row.cost_per_1k_usd or 0.0, row.name))

@@ -55,6 +55,8 @@ def _rows(outcomes: Outcomes, *, texts: bool) -> Iterator[dict[str, Any]]:
             row["features"] = features
         if outcomes.category is not None:
             row["category"] = outcomes.category[i]
+        if outcomes.group is not None:
+            row["group"] = outcomes.group[i]
         answers = [_answer(outcomes, i, rung, float(recorded[i, rung])) for rung in range(outcomes.k)]
         yield row | {"outcomes": dict(zip([rung.name for rung in outcomes.rungs], answers, strict=True))}
 

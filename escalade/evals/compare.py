@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from escalade.agents.climb import Policy
 from escalade.errors import BadInput, UnknownName
 from escalade.evals import _notes, statistics
-from escalade.evals._rows import BASELINE, HINDSIGHT, PER_1K, POWER, Row, rows_of
+from escalade.evals._rows import BASELINE, HINDSIGHT, PER_1K, POWER, Row, evidence_of, rows_of
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.replay import Fitted
@@ -23,6 +23,7 @@ from escalade.money import NANO, money_or_none
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from escalade.evals.evidence import Evidence
     from escalade.evals.outcomes import Outcomes
 
 __all__ = ["BASELINE", "HINDSIGHT", "PER_1K", "POWER", "Change", "Comparison", "Row", "compare"]
@@ -43,7 +44,8 @@ class Comparison:
 
     `notes`: on the data, its prices and the policies. `excluded`: on questions that aren't in `n`. `changed`: verdicts
     that are others by `other_labels`, where the data has two gradings. `settings`: budgets and prices in dollars as
-    floats, and the digest of the data, for the JSON. `metrics`: show the table of router metrics as well.
+    floats, and the digest of the data, for the JSON. `metrics`: show the table of router metrics as well. `evidence`:
+    what each policy did on every question, for whatever is asked next.
     """
 
     dataset: str
@@ -60,6 +62,7 @@ class Comparison:
     changed: tuple[Change, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: bool = False
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
         """The row of this name, "random=0.3" being "random-0.3". Raises UnknownName."""
@@ -160,7 +163,8 @@ def compare(
     base = _baseline(lineup, entries, baseline)
     if (request is not None or run is not None) and all(e.per_request is None for e in entries):
         raise BadInput("a budget limits the +budget policies, and none is compared; name one, like agreement-3+budget")
-    rows = rows_of(entries, base, lineup, folds)
+    evidence = evidence_of(entries, base, lineup, folds)
+    rows = rows_of(evidence)
     other, changed = _changed(rows, entries, base, lineup, folds)
     return Comparison(
         dataset=outcomes.name,
@@ -177,6 +181,7 @@ def compare(
         changed=changed,
         settings=_settings(lineup, entries),
         metrics=metrics or outcomes.k == 2,
+        evidence=evidence,
     )
 
 
@@ -188,7 +193,7 @@ def _changed(
     other = next((labels for labels in outcomes.gradings if labels != outcomes.labels), None)
     if other is None:
         return None, ()
-    again = {row.name: row for row in rows_of(entries, base, lineup.on(outcomes.graded(other)), folds)}
+    again = {row.name: row for row in rows_of(evidence_of(entries, base, lineup.on(outcomes.graded(other)), folds))}
     pairs = [(row, again[row.name]) for row in rows]
     return other, tuple(Change(a.name, a.verdict, b.verdict) for a, b in pairs if a.verdict != b.verdict)
 

@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def assign_folds(keys: Sequence[str], folds: int = 5, seed: int = 0) -> NDArray[np.int64]:
-    """Fold of each question, `(n,)` int64 in 0..folds-1.
+def assign_folds(
+    keys: Sequence[str], folds: int = 5, seed: int = 0, *, group: Sequence[str] | None = None
+) -> NDArray[np.int64]:
+    """Fold of each question, `(n,)` int64 in 0..folds-1. `group`: n names, dealt out in place of the keys.
 
     The distinct keys are sorted by a hash of seed and key and dealt out in turn: so the folds depend on the set of keys
     and the seed, never on the order of the data, sizes differ by at most one distinct key, and rows with the same key
     share a fold (a duplicate on both sides would be a leak). Raises BadInput with fewer than 2 folds, or fewer distinct
     keys than folds.
     """
+    what = "questions" if group is None else "groups"
+    keys = keys if group is None else group
     distinct = sorted(set(keys), key=lambda key: (_hash(seed, key), key))
     if folds < 2:
         raise BadInput(f"cross-fitting needs 2 folds or more, not {folds}")
     if len(distinct) < folds:
-        raise BadInput(f"{len(distinct)} distinct questions can't be dealt out to {folds} folds; use fewer folds")
+        raise BadInput(f"{len(distinct)} distinct {what} can't be dealt out to {folds} folds; use fewer folds")
     fold = {key: rank % folds for rank, key in enumerate(distinct)}
     return np.fromiter((fold[key] for key in keys), dtype=np.int64, count=len(keys))
 

@@ -125,7 +125,7 @@ class FittedBandit:
 
 def held_out_scores(fitted: FittedRouter | FittedAnswers, outcomes: Outcomes, folds: int = 5, seed: int = 0) -> Any:
     """The score of each question, `(n,)`, by what was fitted on the other folds; nan after a failed answer."""
-    fold = assign_folds(outcomes.keys, folds, seed)
+    fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
     scores = np.full(outcomes.n, np.nan)
     tried = [] if isinstance(fitted, FittedRouter) else [rung_index(outcomes.rungs, m) for m in fitted.members]
     for f in range(folds):

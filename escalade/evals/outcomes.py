@@ -61,6 +61,8 @@ class Outcomes:
     `confidence`: (n, k) float, nan where unknown. `cost`, `price`, `ceiling`: (n, k) int64 nano-dollars: what it cost
     at list price, what one would have expected it to cost, and a bound that it can't exceed; UNKNOWN where unknown.
     `latency`: (n, k) seconds, nan where unknown. `status`: (n, k) int8 codes into STATUSES. `category`: n labels.
+    `group`: n names of what questions have in common (a document, a conversation): questions of one group are never on
+    both sides of a split, and their differences don't count as independent. Rows of one key are epochs of one question.
     `notes`: one line each on what the loader left out or assumed, to be shown with every result. `gradings`: name of
     the labels -> (n, k) quality by them, where the data has more than one grading; `quality` is that of `labels`.
     `form`: (n, k, 4) float, the form of each answer (`forms.Form`), nan for none; None where it isn't known.
@@ -85,6 +87,7 @@ class Outcomes:
     gradings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     tariff: Mapping[str, Listed] = field(default_factory=dict)
     form: NDArray[np.float64] | None = None
+    group: tuple[str, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -104,6 +107,8 @@ class Outcomes:
         """16 hex digits that change when any figure, key or rung does: which data a result was found on."""
         found = blake2b(digest_size=8)
         found.update(repr(([rung.name for rung in self.rungs], self.keys, self.labels)).encode())
+        if self.group is not None:
+            found.update(repr(self.group).encode())
         facts = {f"={f}": c for f, c in self.features.items() if f != TEXT}  # the keys stand for the texts
         for name, column in ({name: getattr(self, name) for name in COLUMNS} | facts).items():
             found.update(

@@ -308,7 +308,7 @@ def cross_fit(
     `per_run`, `rows`: as in `replay`, one budget over all folds; all rows are fitted on, whichever are replayed. Raises
     BadInput with fewer distinct questions than folds.
     """
-    fold = assign_folds(outcomes.keys, folds, seed)
+    fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
     policies = tuple(fitted.fit(outcomes, np.flatnonzero(fold != f)) for f in range(folds))
     stitched = ByFold(fitted.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
     return replay(stitched, outcomes, per_run=per_run, rows=rows)

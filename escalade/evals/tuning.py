@@ -168,7 +168,7 @@ def tune_on(
     if distinct < needed:
         raise _too_few(f"{distinct} different questions", needed)
     _check_answers(outcomes)
-    fold = assign_folds(outcomes.keys, 10, seed)
+    fold = assign_folds(outcomes.keys, 10, seed, group=outcomes.group)
     fitting, choosing, judging = (np.flatnonzero(np.isin(fold, part)) for part in (FITTING, CHOOSING, JUDGING))
     tuned = program.deepcopy()
     tuned.calibrators = {}

@@ -1,0 +1,53 @@
+"""What a comparison rests on: the outcomes, the policies, and what each of them did on every question.
+
+Every further table, check and picture is made from it (`findings.py`), so that all of them speak of the same replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from escalade.errors import UnknownName
+
+if TYPE_CHECKING:
+    from escalade.evals._play import Played
+    from escalade.evals.lineup import Entry, Lineup
+    from escalade.evals.outcomes import Outcomes
+
+__all__ = ["Evidence"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`played`: by the name of the policy, in the order of `entries`. `baseline`: the name of one of them."""
+
+    lineup: Lineup
+    entries: tuple[Entry, ...]
+    played: Mapping[str, Played]
+    baseline: str
+    folds: int
+
+    @property
+    def outcomes(self) -> Outcomes:
+        return self.lineup.outcomes
+
+    @property
+    def seed(self) -> int:
+        return self.lineup.seed
+
+    @property
+    def margin(self) -> float:
+        return self.lineup.margin
+
+    @property
+    def base(self) -> Played:
+        return self.played[self.baseline]
+
+    def entry(self, name: str) -> Entry:
+        """Raises UnknownName."""
+        found = next((entry for entry in self.entries if entry.name == name), None)
+        if found is None:
+            raise UnknownName("policy", name, [entry.name for entry in self.entries])
+        return found
