@@ -10,9 +10,11 @@ scopes, timeouts, pauses of retries, hedges, rate limits, lanes and the latencie
 run is the same. Afterwards all is as it was.
 
 The clock stands still while a thread works for a pipeline or a tool, however long that really takes; one that sleeps by
-`time.sleep` sleeps in virtual time. What it can't: an event loop that was running before (write such tests as plain
-functions, and use `clock.run`), more than one event loop at once, real sockets, other processes, and modules that have
-imported `sleep` or `monotonic` from `time` by name.
+`time.sleep` sleeps in virtual time, or until the block ends. Threads that were there before and do nothing for what
+runs inside, such as the heartbeat of a ledger that somebody else has, sleep really: their naps are not the test's time.
+What it can't: an event loop that was running before (write such tests as plain functions, and use `clock.run`), more
+than one event loop at once, real sockets, other processes, and modules that have imported `sleep` or `monotonic` from
+`time` by name.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from unittest import mock
 
 from escalade.agents.lanes._clock import RealClock
@@ -40,6 +42,12 @@ GLANCE = 0.005
 """Real seconds between two looks at threads that are at work."""
 
 
+class _Work:
+    """What a thread does for somebody who waits for it. Nobody does any more when it `ended`; its thread may go on."""
+
+    ended = False
+
+
 class VirtualClock:
     """The time. `start`: seconds since 1970 when it begins (None: as it is now)."""
 
@@ -47,8 +55,12 @@ class VirtualClock:
         self._began = self._now = time.monotonic()
         self._ahead = (time.time() if start is None else start) - self._now
         self._lock = threading.RLock()
-        self._busy = self._loops = 0
+        self._loops = 0
         self._here = threading.local()
+        self._at_work: set[_Work] = set()
+        self._asleep: set[threading.Event] | None = set()
+        self._home = threading.current_thread()
+        self._before, self._really = set(threading.enumerate()), time.sleep
         self._numbers = itertools.count()
         self._alarms: list[tuple[float, int, Callable[[], object]]] = []
 
@@ -82,44 +94,78 @@ class VirtualClock:
 
     def sleep(self, seconds: float) -> None:
         """What `time.sleep` does. Where nobody else could move the time, it moves it."""
-        if not getattr(self._here, "counted", False):
+        if self._is_stranger():
+            self._really(seconds)
+        elif (work := self._mine()) is None:
             self.advance(max(0.0, seconds))
-            return
+        else:
+            self._sleep(work, max(0.0, seconds))
+
+    def _sleep(self, work: _Work, seconds: float) -> None:
         woken = threading.Event()
 
         def wake() -> None:
-            self._busy += 1
+            self._resume(work)
             woken.set()
 
         with self._lock:
-            self.call_at(self._now + max(0.0, seconds), wake)
-            self._busy -= 1
+            if self._asleep is None:
+                return
+            self._asleep.add(woken)
+            self.call_at(self._now + seconds, wake)
+            self._pause(work)
             self._settle()
         woken.wait()
 
+    def close(self) -> None:
+        """Its time is over: who still sleeps wakes, since nobody would ever move the time for him."""
+        with self._lock:
+            asleep, self._asleep = self._asleep or set(), None
+        for woken in asleep:
+            woken.set()
+
     # -- threads at work
 
-    def begin(self) -> None:
+    def _mine(self) -> _Work | None:
+        """What this thread does."""
+        return getattr(self._here, "work", None)
+
+    def _is_stranger(self) -> bool:
+        """Was this thread there before, and does it nothing for what runs here?"""
+        thread = threading.current_thread()
+        at_home = thread is self._home or isinstance(asyncio._get_running_loop(), _Loop)
+        return thread in self._before and not at_home and self._mine() is None
+
+    def begin(self) -> _Work:
         """A thread is about to work."""
         with self._lock:
-            self._busy += 1
+            work = _Work()
+            self._at_work.add(work)
+            return work
 
-    def end(self, *_: object) -> None:
-        """It has ended, and whoever waits for it knows."""
+    def end(self, work: _Work) -> None:
+        """It has ended, and whoever waits for it knows; or nobody waits for it any more."""
         with self._lock:
-            self._busy -= 1
+            work.ended = True
+            self._at_work.discard(work)
 
-    def counted(self, work: Callable[..., T]) -> Callable[..., T]:
-        """The same, in a thread that was counted."""
+    def _pause(self, work: _Work) -> None:
+        """Its thread waits. Under the lock."""
+        self._at_work.discard(work)
 
-        def run(*args: Any) -> T:
-            self._here.counted = True
-            try:
-                return work(*args)
-            finally:
-                self._here.counted = False
+    def _resume(self, work: _Work) -> None:
+        """It goes on, and counts unless it was left meanwhile. Under the lock."""
+        if not work.ended:
+            self._at_work.add(work)
 
-        return run
+    @contextlib.contextmanager
+    def doing(self, work: _Work) -> Iterator[None]:
+        """This thread does it."""
+        before, self._here.work = self._mine(), work
+        try:
+            yield
+        finally:
+            self._here.work = before
 
     @contextlib.contextmanager
     def looping(self, by: int) -> Iterator[None]:
@@ -135,7 +181,7 @@ class VirtualClock:
 
     def awaited(self, job: workers.Job, wait: Callable[[], T]) -> T:
         """`wait()` for a job: meanwhile this thread works no more."""
-        if not getattr(self._here, "counted", False):
+        if (work := self._mine()) is None:
             with self.looping(-1 if asyncio._get_running_loop() is not None else 0):
                 return wait()
         back = False
@@ -143,12 +189,13 @@ class VirtualClock:
         def again(*_: object) -> None:  # in the job's thread, before that one ends
             nonlocal back
             with self._lock:
-                self._busy += not back
+                if not back:
+                    self._resume(work)
                 back = True
 
         job.add_done_callback(again)
         with self._lock:
-            self._busy -= 1
+            self._pause(work)
             self._settle()
         try:
             return wait()
@@ -159,7 +206,7 @@ class VirtualClock:
 
     def _settle(self) -> None:
         """Where all sleep and no event loop runs, those who sleep move the time themselves."""
-        if self._busy == 0 and self._loops <= 0 and self._alarms:
+        if not self._at_work and self._loops <= 0 and self._alarms:
             self._move(self._alarms[0][0])
 
     def jump(self, until: float, ready: Callable[[], Any]) -> tuple[bool, Any]:
@@ -167,7 +214,7 @@ class VirtualClock:
         thread is at work: is it `until`, and what was ready?
         """
         with self._lock:
-            if self._busy > getattr(self._here, "counted", False):
+            if self._at_work - {self._mine()}:
                 return False, None
             # Looked at once more: a thread that has just ended has left its word before.
             found = ready()
@@ -185,6 +232,21 @@ class VirtualClock:
             self._now = max(self._now, at)
             do()
         self._now = max(self._now, when)
+
+
+class _Counted(Generic[T]):
+    """A call that a thread is about to do, which the clock waits for."""
+
+    def __init__(self, clock: VirtualClock, call: Callable[..., T]) -> None:
+        self.clock, self._call, self._work = clock, call, clock.begin()
+
+    def __call__(self, *args: Any) -> T:
+        with self.clock.doing(self._work):
+            return self._call(*args)
+
+    def end(self, *_: object) -> None:
+        """It has ended, or nobody waits for it any more."""
+        self.clock.end(self._work)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -226,18 +288,18 @@ class _Loop(asyncio.SelectorEventLoop):
         self, executor: Executor | None, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
         """A thread's work counts until this loop has its result."""
-        self._clock.begin()
-        future = super().run_in_executor(executor, self._clock.counted(func), *args)
-        future.add_done_callback(self._clock.end)
+        counted = _Counted(self._clock, func)
+        future = super().run_in_executor(executor, counted, *args)
+        future.add_done_callback(counted.end)
         return future
 
     async def shutdown_default_executor(self, *args: Any) -> None:
         """It gives its threads some time to end, which is not to jump by."""
-        self._clock.begin()
+        work = self._clock.begin()
         try:
             await super().shutdown_default_executor(*args)
         finally:
-            self._clock.end()
+            self._clock.end(work)
 
 
 @contextlib.contextmanager
@@ -259,6 +321,7 @@ def virtual_time(start: float | None = None) -> Iterator[VirtualClock]:
     with contextlib.ExitStack() as stack:
         for owner, name, new in _patches(clock):
             stack.enter_context(mock.patch.object(owner, name, new))
+        stack.callback(clock.close)
         stack.enter_context(_own_loop())
         yield clock
 
@@ -268,14 +331,16 @@ def _patches(clock: VirtualClock) -> list[tuple[Any, str, Any]]:
     submit, run, result = workers.Workers.submit, workers.Job.run, workers.Job.result
 
     def submitted(pool: workers.Workers, call: Callable[[], Any]) -> workers.Job:
-        clock.begin()
-        return submit(pool, clock.counted(call))
+        return submit(pool, _Counted(clock, call))
 
     def ran(job: workers.Job) -> None:
         run(job)
-        clock.end()
+        if isinstance(job._call, _Counted):
+            job._call.end()
 
     def awaited(job: workers.Job, timeout: float | None = None) -> Any:
+        if not isinstance(job._call, _Counted):  # submitted before the block: it goes by real time
+            return result(job, timeout)
         return clock.awaited(job, lambda: result(job, timeout))
 
     return [

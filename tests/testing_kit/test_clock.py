@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
 import time
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 import escalade
 from escalade import Chain, DeadlineExceeded, FanOut, NodeRetry, NodeTimeout, events, node
+from escalade.registry import workers
 from escalade.testing import virtual_time
 
 
@@ -77,6 +80,95 @@ def test_threads_hold_it_still_unless_they_sleep() -> None:
         result = FanOut(a=sleeps, b=sleeps, late=late)(x=1)
         assert (result.a, result.late) == (1, pytest.approx(3600))
         assert time.monotonic() - began == pytest.approx(3600)
+
+
+def test_who_was_there_before_sleeps_really() -> None:
+    """A heartbeat of somebody else's, in a thread that was there before the block, moves no time; nor is it held up."""
+    beats, over = itertools.count(), threading.Event()
+    seen = [0]
+
+    def heartbeat() -> None:
+        while not over.is_set():
+            seen[0] = next(beats)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=heartbeat)
+    thread.start()
+    try:
+        with virtual_time() as clock:
+            began, deadline = seen[0], threading.Event()
+            while seen[0] < began + 20:
+                deadline.wait(0.001)  # really
+            assert clock.elapsed == 0
+            time.sleep(5.0)
+            assert clock.elapsed == 5
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_thread_that_was_there_before_works_for_it() -> None:
+    """Workers are kept: what they do for a pipeline in the block goes by its clock."""
+
+    def sleeps(x: int) -> int:
+        time.sleep(3600)
+        return x
+
+    pool = workers.Workers(1)
+    pool.submit(lambda: None).result()
+    Chain(a=lambda x: x)(x=1)  # a thread for blocking nodes
+    with virtual_time() as clock:
+        pool.submit(lambda: time.sleep(60.0)).result()
+        assert clock.elapsed == pytest.approx(60)
+        assert Chain(a=sleeps)(x=1).a == 1
+        assert clock.elapsed == pytest.approx(3660)
+
+
+def test_a_job_of_before_counts_for_nobody() -> None:
+    """One that was submitted before the block, and is done inside, doesn't end the work of another one."""
+    pool, holding, begun = workers.Workers(1), threading.Event(), threading.Event()
+    first = pool.submit(lambda: begun.set() or holding.wait(30))
+    waiting = pool.submit(lambda: "done")  # there is one place
+    begun.wait(30)
+
+    def works(x: int) -> int:
+        holding.set()
+        assert (first.result(), waiting.result()) == (True, "done")
+        until = real() + 0.05
+        while real() < until:  # time enough for a clock that goes
+            pass
+        return x
+
+    real = time.monotonic
+    with virtual_time() as clock:
+        assert Chain(a=node(works, timeout=0.001))(x=1).a == 1
+        assert clock.elapsed < 0.001
+
+
+def test_a_job_that_was_left_holds_nobody_up_and_hurries_nobody() -> None:
+    """What was cut off goes on sleeping, and counts no more: others' work still holds the time still."""
+    ended = threading.Event()
+    real = time.monotonic
+
+    def sleeps(x: int) -> int:
+        time.sleep(3600)
+        ended.set()
+        return x
+
+    def works(x: int) -> int:
+        until = real() + 0.05
+        while real() < until:
+            pass
+        return x
+
+    with virtual_time() as clock:
+        with pytest.raises(NodeTimeout):
+            Chain(a=node(sleeps, timeout=60.0))(x=1)
+        assert clock.elapsed == pytest.approx(60)
+        assert Chain(a=node(works, timeout=0.001))(x=1).a == 1
+        assert clock.elapsed == pytest.approx(60)
+        assert not ended.is_set()
+    assert ended.wait(30), "the clock is gone: nobody would ever wake it"
 
 
 @escalade.tool(name="kit.slow", side_effects="read")
