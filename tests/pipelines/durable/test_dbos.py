@@ -21,6 +21,8 @@ from escalade.pipelines.durable import _dbos, keeper
 from escalade.pipelines.durable.runs import Runs
 from escalade.pipelines.durable.slots import PostgresSlots
 from escalade.pipelines.durable.worker import Worker
+from escalade.registry.limits import Taken
+from escalade.registry.stores.sqlite_limits import SqliteLimiter
 from tests.pipelines.durable import app
 from tests.pipelines.durable.workers import ROOT, WorkerProcess, until
 
@@ -175,12 +177,20 @@ def test_nothing_that_says_it_is_a_pickle_is_read(url, tmp_path, runs):
 
 def test_runs_begin_no_oftener_than_their_queue_lets_them(url, tmp_path, monkeypatch):
     """By all workers together, in any second; DBOS's own limit let twice as many begin."""
-    began = []
+    began, admitted = [], []
+    take_all = SqliteLimiter.take_all
+
+    def noted(limiter, windows):
+        taken = take_all(limiter, windows)
+        if isinstance(taken, Taken):
+            admitted.append(taken.at)
+        return taken
 
     async def note(x: int) -> dict[str, int]:
         began.append(time.monotonic())
         return {"y": x}
 
+    monkeypatch.setattr(SqliteLimiter, "take_all", noted)
     engine = DbosEngine(url, concurrency=50, queues={"slow": RunQueue(50, rate="10/s", pipelines=("slow",))})
     with Runs(url, engine=engine, pipelines={"slow": Chain(note=note), "other": Chain(other=note)}) as runs:
         for number in range(25):
@@ -188,8 +198,10 @@ def test_runs_begin_no_oftener_than_their_queue_lets_them(url, tmp_path, monkeyp
         until(lambda: len(began) == 25)
         moments, began[:] = list(began), []
         runs.start("other", x=1).result(timeout=10)
-    assert max(sum(start <= moment < start + 0.95 for moment in moments) for start in moments) <= 10
-    assert moments[-1] - moments[0] >= 1.9
+    assert len(admitted) == 25, "and the other queue has no limit"
+    assert max(sum(start <= moment < start + 0.999 for moment in admitted) for start in admitted) <= 10
+    # How soon it begins after that is the machine's affair: one that is late comes close to the next.
+    assert all(allowed <= moment for allowed, moment in zip(sorted(admitted), sorted(moments), strict=True))
 
 
 def test_priorities_first_and_tenants_in_turn(url):
