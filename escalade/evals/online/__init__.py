@@ -1,0 +1,9 @@
+"""A policy in an app: what it decided and with which probability, and what another would have done.
+
+logged      one climb in numbers, with the probability of each step; no texts
+log         a file of them, and of the qualities that are told afterwards
+propensity  how likely a policy was to decide as it did
+epsilon     random exploration around a policy, so that others can be judged on its log
+canary      a new policy for some users, stopped by itself when it is worse
+shadow      a new policy that decides beside the one that serves
+"""
