@@ -43,6 +43,7 @@ from escalade.agents.cache.similar import SimilarityCache
 from escalade.events import new_run_id
 from escalade.registry.audit.reading import rows
 from escalade.registry.privacy.names import alias
+from escalade.registry.stores.disk_cache import DiskCache
 from escalade.scopes import current
 
 pytestmark = pytest.mark.slow
@@ -101,7 +102,8 @@ class House:
         self.transport = Partial()
         self.cached: Counter[str] = Counter()
         similar = SimilarityCache(threshold=0.7)
-        self.cache = ResponseCache(folder / "answers", similar=similar)
+        # By itself a disk that is busy for 0.1 s is left alone for a second, and what it did not take is asked again.
+        self.cache = ResponseCache(store=DiskCache(folder / "answers", patience=10.0), similar=similar)
         self.gateway = Gateway(
             [Model("small", "sim/small", self.transport, price=PRICE)], name="tenants", cache=self.cache
         )
