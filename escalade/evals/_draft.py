@@ -63,6 +63,9 @@ class Draft:
     `max_output`: per rung, a bound of its output tokens. `final`: the data is a saved `Outcomes`: its rungs are in
     order, its costs (`price`, `ceiling`: nano-dollars), `features`, `labels` and `tariff` are final, its notes say
     all. `output_column`: the name of the column that gives the lengths of answers. `form`: `(n, k, 4)`, of final data.
+    `input_tokens`: of each question, or `(n, k)` as each rung counted them. `listed`: prices that came with the data,
+    by the name of a rung; the caller's go before them.
+    `spent`: nano-dollars, None where the data doesn't say.
     """
 
     name: str
@@ -93,6 +96,8 @@ class Draft:
     output_column: str = "output_tokens (or out_chars)"
     form: Floats | None = None
     group: list[str] | None = None
+    listed: dict[str, Listed] = field(default_factory=dict)
+    spent: Ints | None = None
 
     @classmethod
     def blank(cls, name: str, rungs: Sequence[Rung], keys: list[str]) -> Draft:
@@ -146,7 +151,7 @@ class Draft:
 
 def finish(draft: Draft, choices: Choices) -> Outcomes:
     """The outcomes that the caller asked for. Raises DataError, UnknownName, BadInput."""
-    listed = prices_of(draft.rungs, choices.prices, choices.price_table)
+    listed = prices_of(draft.rungs, choices.prices, choices.price_table, draft.listed)
     at = _named(draft, choices)
     draft, listed = (draft if len(at) == len(draft.rungs) else draft.on(at)), [listed[i] for i in at]
     draft = _complete(_graded(_clean(draft, choices), choices), choices)
@@ -180,6 +185,7 @@ def finish(draft: Draft, choices: Choices) -> Outcomes:
         gradings=_gradings(draft),
         tariff={rung.name: draft.tariff[rung.name] for rung in draft.rungs if rung.name in draft.tariff},
         form=draft.form if draft.final else form_column(draft.answer.tolist()),
+        spent=draft.spent,
     )
 
 

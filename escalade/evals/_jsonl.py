@@ -25,7 +25,7 @@ from escalade.errors import DataError
 from escalade.evals._codes import fact_column
 from escalade.evals._draft import CHARS_PER_TOKEN, Draft, tokens_of
 from escalade.evals._files import read_text, stem
-from escalade.evals.outcomes import STATUSES
+from escalade.evals.outcomes import STATUSES, UNKNOWN
 from escalade.evals.prices import Listed
 from escalade.money import Money
 from escalade.registry.prices import Price
@@ -87,7 +87,8 @@ class Header(_Row):
 
 
 class Answer(_Row):
-    """What one rung gave: `quality` and `regraded` in 0..1, `cost` in dollars, `latency` in seconds.
+    """What one rung gave: `quality` and `regraded` in 0..1, `cost` (list price) and `spent` (what was
+    really paid) in dollars, `latency` in seconds.
 
     `price`, `ceiling`: of final files, dollars: what it was expected to cost, and what it can't exceed.
     `form`: of final files, the form of the answer (`agents.forms.Form`).
@@ -101,6 +102,7 @@ class Answer(_Row):
     output_chars: Count | None = None
     output_tokens: Count | None = None
     cost: Dollars | None = None
+    spent: Dollars | None = None
     price: Dollars | None = None
     ceiling: Dollars | None = None
     latency: Annotated[float, Field(ge=0)] | None = None
@@ -149,7 +151,9 @@ def parse(text: str, where: str, name: str) -> Draft:
     draft.tariff.update({info.name: _listed(info.tariff) for info in infos if info.tariff})
     forms = any(answer.form is not None for _, question in questions for answer in question.outcomes.values())
     blank = np.full((*draft.quality.shape, len(Form._fields)), np.nan) if forms else None
-    draft = replace(draft, final=header.final, labels=header.labels, form=blank)
+    paid = any(answer.spent is not None for _, question in questions for answer in question.outcomes.values())
+    spent = np.full(draft.quality.shape, UNKNOWN, dtype=np.int64) if paid else None
+    draft = replace(draft, final=header.final, labels=header.labels, form=blank, spent=spent)
     for i, (_, question) in enumerate(questions):
         for rung, answer in question.outcomes.items():
             _fill(draft, i, rungs[rung], answer)
@@ -169,9 +173,14 @@ def _fill(draft: Draft, i: int, rung: int, answer: Answer) -> None:
     draft.status[at] = STATUSES.index(answer.status)
     if answer.form is not None and draft.form is not None:
         draft.form[at] = answer.form
-    amounts = (draft.cost, answer.cost), (draft.price, answer.price), (draft.ceiling, answer.ceiling)
+    amounts = (
+        (draft.cost, answer.cost),
+        (draft.spent, answer.spent),
+        (draft.price, answer.price),
+        (draft.ceiling, answer.ceiling),
+    )
     for column, dollars in amounts:
-        if dollars is not None:
+        if column is not None and dollars is not None:
             column[at] = int(Money.of(dollars))
 
 

@@ -85,7 +85,8 @@ def _answer(outcomes: Outcomes, i: int, rung: int, quality: float) -> dict[str, 
         "status": None if status == STATUSES[0] else status,
         "form": None if outcomes.form is None or math.isnan(outcomes.form[at][0]) else outcomes.form[at].tolist(),
     }
-    amounts = {name: int(getattr(outcomes, name)[at]) for name in ("cost", "price", "ceiling")}
+    columns = ("cost", "price", "ceiling") if outcomes.spent is None else ("cost", "spent", "price", "ceiling")
+    amounts = {name: int(getattr(outcomes, name)[at]) for name in columns}
     row |= {name: None if nanos == UNKNOWN else _dollars(nanos) for name, nanos in amounts.items()}
     return {name: value for name, value in row.items() if value is not None}
 

@@ -67,6 +67,8 @@ class Outcomes:
     the labels -> (n, k) quality by them, where the data has more than one grading; `quality` is that of `labels`.
     `form`: (n, k, 4) float, the form of each answer (`forms.Form`), nan for none; None where it isn't known.
     `tariff`: name of a rung -> the list price that its costs were reckoned with, where they were.
+    `spent`: (n, k) int64 nano-dollars that each attempt really took, 0 for one that a cache answered, UNKNOWN where
+    unknown; None where the data doesn't say. `cost` is the list price whoever paid it.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Outcomes:
     tariff: Mapping[str, Listed] = field(default_factory=dict)
     form: NDArray[np.float64] | None = None
     group: tuple[str, ...] | None = None
+    spent: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -129,6 +132,7 @@ class Outcomes:
             gradings={labels: quality[:, at] for labels, quality in self.gradings.items()},
             tariff={name: price for name, price in self.tariff.items() if name not in left},
             form=None if self.form is None else self.form[:, at],
+            spent=None if self.spent is None else self.spent[:, at],
             **columns,
         )
 

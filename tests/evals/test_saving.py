@@ -55,6 +55,21 @@ def test_what_is_saved_is_loaded(found: Outcomes) -> None:
         assert load_outcomes(path).digest == found.digest
 
 
+def test_what_was_really_paid_is_kept() -> None:
+    """Money spent beside the list price, 0 after a cache, is saved and cut to rungs; data that doesn't say has None."""
+    found = table(quality=[[0, 1], [1, 1]], cost=[[5, 50]] * 2)
+    assert found.spent is None
+    paid = replace(found, spent=np.array([[5, 0], [-1, 50]]))
+    with TemporaryDirectory() as folder:
+        again = load_outcomes(paid.save(Path(folder) / "mine.jsonl"))
+    assert again.spent is not None
+    assert again.spent.tolist() == [[5, 0], [-1, 50]]
+    assert again.cost.tolist() == paid.cost.tolist()
+    only = again.only_rungs(["r1"]).spent
+    assert only is not None
+    assert only.tolist() == [[0], [50]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", ["recorded", "regraded"])
 def test_ladder_that_ships(tmp_path, labels) -> None:
