@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from escalade.registry.prices import Price
 
     Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
 
 BYTES_PER_CHAR = 4
 """UTF-8 never takes more: bounds the bytes of a prompt of which only the characters are known."""
@@ -37,27 +38,28 @@ def money(draft: Draft, prices: list[Listed | None]) -> tuple[Ints, Ints, Ints]:
     longest answer). Where costs were recorded: their mean, and their maximum.
     """
     expected, ceilings, costs = (np.full(draft.quality.shape, UNKNOWN, dtype=np.int64) for _ in range(3))
-    prompt = _prompt_bound(draft)
     for rung, found in enumerate(prices):
         recorded, out = draft.cost[:, rung], draft.output_tokens[:, rung]
         if (recorded != UNKNOWN).all():
             costs[:, rung] = recorded
             expected[:, rung], ceilings[:, rung] = -(-int(recorded.sum()) // len(recorded)), recorded.max()
-        elif found is not None and prompt is not None and not np.isnan(out).any():
+        elif found is not None and not np.isnan(out).any() and not np.isnan(_input(draft, rung)).any():
             longest = int(out.max())
             bound = max(draft.max_output[rung] or 1 << max(0, longest - 1).bit_length(), longest)
-            into = draft.input_tokens.astype(np.int64)
+            into = _input(draft, rung).astype(np.int64)
             costs[:, rung] = _cost(found.price, into, out.astype(np.int64))
             expected[:, rung] = _cost(found.price, into, np.full_like(into, int(np.ceil(out.mean()))))
-            ceilings[:, rung] = _cost(found.price, prompt, np.full_like(into, bound))
+            ceilings[:, rung] = _cost(found.price, _prompt_bound(draft, into), np.full_like(into, bound))
     return expected, ceilings, costs
 
 
-def _prompt_bound(draft: Draft) -> Ints | None:
-    """Upper bound of the input tokens, `(n,)`: one for each byte. None where the input tokens are unknown."""
-    if np.isnan(draft.input_tokens).any():
-        return None
-    tokens = draft.input_tokens.astype(np.int64)
+def _input(draft: Draft, rung: int) -> Floats:
+    """Input tokens of this rung, `(n,)`: of the question, or as this rung counted them."""
+    return draft.input_tokens if draft.input_tokens.ndim == 1 else draft.input_tokens[:, rung]
+
+
+def _prompt_bound(draft: Draft, tokens: Ints) -> Ints:
+    """Upper bound of the input tokens, `(n,)`: one for each byte."""
     if draft.prompt_bytes is not None:
         return np.maximum(tokens, draft.prompt_bytes)
     return tokens if draft.prompt_chars is None else np.maximum(tokens, draft.prompt_chars * BYTES_PER_CHAR)

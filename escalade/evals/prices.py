@@ -1,6 +1,6 @@
 """List prices of rungs: whose, as of when, from where. Yours go before them; an unknown price stays unknown.
 
-    yours (`--price NAME=IN/OUT`, `--prices FILE`)  ->  LIST_PRICES  ->  the frozen price map of `registry.prices`
+    yours (`--price NAME=IN/OUT`, `--prices FILE`)  ->  the data's own  ->  LIST_PRICES  ->  the frozen price map of `registry.prices`
 
 All are dollars per million tokens. A rung finds its price by its own name, by its model's, and by either without the
 provider's prefix ("mistralai/") and without what comes after an "@" (a token budget, not a model).
@@ -68,22 +68,28 @@ def read_prices(path: str | Path) -> PriceTable:
 
 
 def prices_of(
-    rungs: Sequence[Rung], own: Mapping[str, Price] | None = None, table: PriceTable | None = None
+    rungs: Sequence[Rung],
+    own: Mapping[str, Price] | None = None,
+    table: PriceTable | None = None,
+    with_data: Mapping[str, Listed] | None = None,
 ) -> list[Listed | None]:
     """The price of each rung, None where it is unknown.
 
     `own`: each of its names has to fit a rung, otherwise UnknownName is raised. `table`: may know more than is needed.
+    `with_data`: prices that came with the data, by the name of a rung: they go before lists of ours.
     """
     own = own or {}
     used: set[str] = set()
-    found = [_found(rung, own, table, used) for rung in rungs]
+    found = [_found(rung, own, table, used, with_data or {}) for rung in rungs]
     for name in own:
         if name not in used:
             raise UnknownName("rung to price", name, [rung.name for rung in rungs])
     return found
 
 
-def _found(rung: Rung, own: Mapping[str, Price], table: PriceTable | None, used: set[str]) -> Listed | None:
+def _found(
+    rung: Rung, own: Mapping[str, Price], table: PriceTable | None, used: set[str], with_data: Mapping[str, Listed]
+) -> Listed | None:
     names = list(_names(rung))
     mine = [name for name in names if name in own]
     used.update(mine)
@@ -93,6 +99,8 @@ def _found(rung: Rung, own: Mapping[str, Price], table: PriceTable | None, used:
         price = table.get(name) if table is not None else None
         if price is not None:
             return Listed(price, table.source if table else "")
+    if rung.name in with_data:
+        return with_data[rung.name]
     for name in names:
         for start, listed in LIST_PRICES.items():
             if name.lower().startswith(start):
