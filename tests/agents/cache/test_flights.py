@@ -195,7 +195,7 @@ def test_caches_on_one_folder_make_one_call(tmp_path: Path, modes: tuple[str, st
     worlds = [World([0.4], path=tmp_path / "answers") for _ in modes]
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(worlds[0].ask, "q", modes[0])
-        time.sleep(0.15)
+        _until(lambda: worlds[0].calls)
         second = pool.submit(worlds[1].ask, "q", modes[1])
         assert (first.result().answer, second.result().answer) == ("42", "42")
     assert [world.calls for world in worlds] == [1, 0]

@@ -34,7 +34,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, 
     """Options of a cache on each kind of store; nothing in memory where there is another."""
     if request.param == "redis":
         with RedisServer() as server:
-            yield {"store": RedisCache(server.url), "memory": 0}
+            yield {"store": RedisCache(server.url, timeout=10.0), "memory": 0}
         return
     yield {} if request.param == "memory" else {"path": tmp_path / "answers", "memory": 0}
 

@@ -28,9 +28,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnswerStor
     """An empty one of each kind."""
     if request.param == "redis":
         with RedisServer() as server:
-            yield RedisCache(server.url)
+            yield RedisCache(server.url, timeout=10.0)
         return
-    yield DiskCache(tmp_path / "answers")
+    yield DiskCache(tmp_path / "answers", patience=10.0)
 
 
 def test_forgotten_by_word(store: AnswerStore) -> None:
@@ -81,7 +81,7 @@ def test_claim_of_the_dead_is_free(tmp_path: Path) -> None:
 def test_server_that_dies_costs_hits_only(mode: str) -> None:
     """Redis is killed: calls are answered; it comes back, empty: answers are kept again."""
     with RedisServer() as server:
-        world = World(store=RedisCache(server.url, rest=0.1), memory=0)
+        world = World(store=RedisCache(server.url, timeout=3.0, rest=0.1), memory=0)
         world.ask(mode=mode)
         assert world.ask(mode=mode).answer == "42"
         assert world.calls == 1
@@ -102,8 +102,8 @@ def test_server_that_dies_costs_hits_only(mode: str) -> None:
 def test_two_hosts_share_answers_and_evictions() -> None:
     """Two caches on one server: what one has kept the other finds; what one forgets the other has for a minute."""
     with RedisServer() as server:
-        one = World([answering("one")], store=RedisCache(server.url))
-        other = World([answering("other")], store=RedisCache(server.url), transport=one.model)
+        one = World([answering("one")], store=RedisCache(server.url, timeout=10.0))
+        other = World([answering("other")], store=RedisCache(server.url, timeout=10.0), transport=one.model)
         assert [world.ask().answer for world in (one, other)] == ["one", "one"]
         one.cache.evict(tenant="acme")
         assert other.ask().answer == "one"

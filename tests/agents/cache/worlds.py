@@ -13,6 +13,7 @@ from escalade.agents.gateway import Gateway
 from escalade.agents.models import Model
 from escalade.registry.access import Roles
 from escalade.registry.prices import Price
+from escalade.registry.stores.disk_cache import DiskCache
 from escalade.scopes import Principal
 from tests.agents.scripted import Scripted
 
@@ -34,10 +35,15 @@ class Clock:
 
 
 class World:
-    """A cache, a model behind a gateway, and a program that asks it."""
+    """A cache, a model behind a gateway, and a program that asks it. `path`: of a cache on disk, which waits for those
+    who write; by itself it waits for 0.1 s, and what it then doesn't keep is a miss.
+    """
 
     def __init__(self, script: Any = (), *, name: str = "cached", transport: Any = None, **options: Any) -> None:
         self.clock = Clock()
+        if (path := options.pop("path", None)) is not None:
+            size = {"size_limit": options.pop("size_limit")} if "size_limit" in options else {}
+            options["store"] = DiskCache(path, patience=10.0, **size)
         self.cache = ResponseCache(**{"now": self.clock, **options})
         self.model = Scripted(script) if transport is None else transport
         self.gateway = Gateway([Model("small", "sim/small", self.model, price=PRICE)], cache=self.cache, name=name)

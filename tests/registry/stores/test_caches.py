@@ -34,7 +34,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """An empty one of each kind."""
     if request.param == "redis":
         with RedisServer() as server:
-            yield RedisCache(server.url)
+            yield RedisCache(server.url, timeout=10.0)
         return
     if request.param == "postgres":
         yield PostgresCache(request.getfixturevalue("postgres_url"), timeout=5.0)
@@ -380,7 +380,7 @@ def test_children_have_connections_of_their_own(tmp_path: Path) -> None:
 def test_a_server_that_is_gone() -> None:
     """A server that died is a miss, soon and for all; what it has lost is asked for again."""
     with RedisServer() as server:
-        registry, tool = counted(RedisCache(server.url, rest=0.2))
+        registry, tool = counted(RedisCache(server.url, timeout=3.0, rest=0.2))
         with escalade.scope():
             assert [tool(x=1), tool(x=1)] == [1, 1]
             assert registry.usage()[0].calls == 1
@@ -430,7 +430,7 @@ async def test_a_folder_that_is_written_to(tmp_path: Path) -> None:
 def test_a_generation_that_was_evicted() -> None:
     """What the server throws away can make values disappear, never appear again."""
     with RedisServer() as server:
-        cache = RedisCache(server.url)
+        cache = RedisCache(server.url, timeout=10.0)
         cache.set("a", b"old", 60.0, "t")
         cache.clear("t")
         cache.server.command("DEL", cache._all)
