@@ -33,7 +33,7 @@ P95 = 0.95
 
 @dataclass(frozen=True)
 class Played:
-    """What a policy came to, question by question. `quality`: (n,) in 0..1, expected values for a mix.
+    """What a policy came to, row by row of the outcomes. `quality`: (n,) in 0..1, expected values for a mix.
 
     `cost`: (n,) nano-dollars, expected values for a mix, nan where unknown. `latency`: (n,) seconds of the attempts one
     after the other, expected values for a mix, nan where unknown or unanswered. `errors`: questions without a usable
@@ -45,12 +45,17 @@ class Played:
     quality: Floats
     cost: Floats
     latency: Floats
-    errors: float
+    failed: Floats
     unpaid: int
     violations: int
     p95: float
     replayed: Replayed | None = None
     share: float | None = None
+
+    @property
+    def errors(self) -> float:
+        """Rows without a usable answer."""
+        return float(self.failed.sum())
 
     @property
     def mean_cost(self) -> float | None:
@@ -70,7 +75,7 @@ def play(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
         quality=one.quality,
         cost=np.where(one.cost == UNKNOWN, np.nan, one.cost),
         latency=np.where(stopped, np.nan, one.latency),
-        errors=int(one.errors.sum()),
+        failed=one.errors.astype(np.float64),
         unpaid=int(stopped.sum()) if budgeted else 0,
         violations=_violations(entry, one),
         p95=_p95(one.latency[~stopped]),
@@ -106,7 +111,7 @@ def _mixed(entry: Entry, mix: RandomMix | MatchedRandom, outcomes: Outcomes, fol
         quality=expected(low.quality, high.quality),
         cost=expected(*(np.where(one.cost == UNKNOWN, np.nan, one.cost) for one in (low, high))),
         latency=expected(low.latency, high.latency),
-        errors=(1.0 - share) * int(low.errors.sum()) + share * int(high.errors.sum()),
+        failed=expected(low.errors.astype(np.float64), high.errors.astype(np.float64)),
         unpaid=0,
         violations=0,
         p95=_p95(np.append(low.latency, high.latency), np.repeat([1.0 - share, share], len(low.latency))),

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 
 from escalade.agents.policies import Constant
 from escalade.evals import curves, statistics
-from escalade.evals._play import Played, play
+from escalade.evals._play import play
 from escalade.evals.curves import Sweep, oracle_sweep, sweep_of
 from escalade.evals.evidence import Evidence
+from escalade.evals.inference import clustered
 from escalade.evals.replay import FittedBudgeted, replay
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from escalade.evals.lineup import Entry, Lineup
+
+    Floats = NDArray[np.float64]
 
 PER_1K = 1_000 / 1_000_000_000
 """From nano-dollars a question to dollars per 1,000 questions."""
@@ -29,15 +35,17 @@ BASELINE, HINDSIGHT = "baseline", "hindsight"
 class Row:
     """What one policy came to. Quality and differences in 0..1; None is unknown, never zero.
 
+    `n`: distinct questions; rows of one question are averaged first, and questions of one group aren't independent.
     `diff`: mean per-question difference to the baseline, with its 95 % interval. `verdict`: "better", "as good",
     "can't tell" or "worse"; "baseline" and "hindsight" for the two rows that aren't judged. `frontier`: no other policy
-    is as good and cheaper, or as cheap and better. `errors`: questions without a usable answer, `unpaid`: those of
-    them for which there was no money. `budget_violations`: questions that cost more than the budget per request, plus
-    one if the run cost more than its own. `p95_latency_s`: of the answered questions. `apgr`, `cpt50`, `cpt80`: of the
-    score that the policy sets a threshold on, between the answers `weak` and `strong`. `hindsight`: it needed the
-    truth. `mixed`: a random mix at its expected value. `beats_random`: is it better than a random mix of its cheap and
-    its strong rung that costs the same? None where there is nothing to choose. `detectable`: smallest true difference
-    to the baseline that this sample would find 4 times in 5, 1 at most. `cost_ratio`: cost relative to the baseline's.
+    is as good and cheaper, or as cheap and better. `errors`: questions without a usable answer (one that failed in half
+    of its rows counts half), `unpaid`: rows of them for which there was no money. `budget_violations`: rows that cost
+    more than the budget per request, plus one if the run cost more than its own. `p95_latency_s`: of the answered ones.
+    `apgr`, `cpt50`, `cpt80`: of the score that the policy sets a threshold on, between the answers `weak` and `strong`.
+    `hindsight`: it needed the truth. `mixed`: a random mix at its expected value. `beats_random`: is it better than a
+    random mix of its cheap and its strong rung that costs the same? None where there is nothing to choose.
+    `detectable`: smallest true difference to the baseline that this sample would find 4 times in 5, 1 at most.
+    `cost_ratio`: cost relative to the baseline's.
     `p_better`: one-sided p value that it is no better than the baseline, adjusted by Holm for all rows that are judged;
     `better_adjusted`: does "better" survive that? None where the verdict is another.
     """
@@ -84,37 +92,34 @@ def evidence_of(entries: list[Entry], base: Entry, lineup: Lineup, folds: int) -
 
 def rows_of(evidence: Evidence) -> list[Row]:
     """Best quality first; of equal ones the cheaper first."""
-    entries, lineup, against = evidence.entries, evidence.lineup, evidence.base
-    played = [evidence.played[entry.name] for entry in entries]
-    real = [math.nan if entry.play is None else _or_nan(p.mean_cost) for entry, p in zip(entries, played, strict=True)]
-    on = curves.frontier(real, [float(p.quality.mean()) for p in played]).tolist()
-    rows = [
-        _row(entry, one, against, lineup, evidence.folds, frontier=front, is_base=entry.name == evidence.baseline)
-        for entry, one, front in zip(entries, played, on, strict=True)
-    ]
+    real = [math.nan if entry.play is None else _or_nan(_cost(evidence, entry.name)) for entry in evidence.entries]
+    quality = [float(_quality(evidence, entry.name).mean()) for entry in evidence.entries]
+    on = curves.frontier(real, quality).tolist()
+    rows = [_row(entry, evidence, frontier=front) for entry, front in zip(evidence.entries, on, strict=True)]
     return sorted(_adjusted(rows), key=lambda row: (-row.quality, row.cost_per_1k_usd or 0.0, row.name))
 
 
-def _row(entry: Entry, one: Played, base: Played, lineup: Lineup, folds: int, *, frontier: bool, is_base: bool) -> Row:
-    quality, low, high = statistics.mean_interval(one.quality, LEVEL)
-    diff, diff_low, diff_high = (
-        (0.0, 0.0, 0.0) if is_base else statistics.paired_difference(one.quality, base.quality, LEVEL)
-    )
-    sweep = _sweep(entry, lineup, folds)
+def _row(entry: Entry, evidence: Evidence, *, frontier: bool) -> Row:
+    one, lineup, asked = evidence.played[entry.name], evidence.lineup, evidence.questions
+    of_each, is_base = _quality(evidence, entry.name), entry.name == evidence.baseline
+    quality, low, high = clustered.mean_interval(of_each, asked.group, level=LEVEL)
+    change = clustered.difference(of_each, _quality(evidence, evidence.baseline), asked.group, level=LEVEL, power=POWER)
+    sweep = _sweep(entry, lineup, evidence.folds)
     told = BASELINE if is_base else HINDSIGHT if entry.play is None else None
+    cost, base_cost = _cost(evidence, entry.name), _cost(evidence, evidence.baseline)
     return Row(
         name=entry.name,
-        n=len(one.quality),
+        n=asked.n,
         quality=quality,
         quality_low=_known(max(low, 0.0)),
         quality_high=_known(min(high, 1.0)),
-        cost_per_1k_usd=None if one.mean_cost is None else one.mean_cost * PER_1K,
-        diff=diff,
-        diff_low=_known(max(diff_low, -1.0)),
-        diff_high=_known(min(diff_high, 1.0)),
-        verdict=told or statistics.verdict(diff_low, diff_high, lineup.margin),
+        cost_per_1k_usd=None if cost is None else cost * PER_1K,
+        diff=0.0 if is_base else change.value,
+        diff_low=0.0 if is_base else _known(max(change.low, -1.0)),
+        diff_high=0.0 if is_base else _known(min(change.high, 1.0)),
+        verdict=told or statistics.verdict(change.low, change.high, lineup.margin),
         frontier=frontier,
-        errors=round(one.errors),
+        errors=round(float(asked.mean(one.failed).sum())),
         budget_violations=one.violations,
         p95_latency_s=_known(one.p95),
         apgr=sweep.apgr if sweep else None,
@@ -122,14 +127,26 @@ def _row(entry: Entry, one: Played, base: Played, lineup: Lineup, folds: int, *,
         cpt80=sweep.cpt(0.8) if sweep else None,
         hindsight=entry.play is None,
         mixed=entry.mixed,
-        beats_random=_beats_random(entry, one, lineup),
-        detectable=None if is_base else _known(min(statistics.detectable(one.quality, base.quality, POWER), 1.0)),
-        cost_ratio=one.mean_cost / base.mean_cost if one.mean_cost is not None and base.mean_cost else None,
+        beats_random=_beats_random(entry, evidence),
+        detectable=None if is_base else _known(min(change.detectable, 1.0)),
+        cost_ratio=cost / base_cost if cost is not None and base_cost else None,
         unpaid=one.unpaid,
         weak=sweep.names[0] if sweep else None,
         strong=sweep.names[1] if sweep else None,
-        p_better=None if told else _known(statistics.better_p(one.quality, base.quality)),
+        p_better=None if told else _known(change.p_better),
     )
+
+
+def _quality(evidence: Evidence, name: str) -> Floats:
+    """One value per question: the mean over its rows."""
+    return evidence.questions.mean(evidence.played[name].quality)
+
+
+def _cost(evidence: Evidence, name: str) -> float | None:
+    """Nano-dollars of the mean question, None where unknown."""
+    cost = evidence.questions.mean(evidence.played[name].cost)
+    mean = float(cost.mean()) if len(cost) else math.nan
+    return _known(mean)
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
@@ -154,18 +171,17 @@ def _sweep(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
     return sweep_of(entry.play, lineup.outcomes, folds, lineup.seed)
 
 
-def _beats_random(entry: Entry, one: Played, lineup: Lineup) -> bool | None:
+def _beats_random(entry: Entry, evidence: Evidence) -> bool | None:
     """Against the expected quality of a random mix of the cheap and the strongest rung at the same mean cost."""
-    cost = one.mean_cost
+    lineup, asked, cost = evidence.lineup, evidence.questions, _cost(evidence, entry.name)
     if not entry.routes or cost is None:
         return None
     low, high = (replay(Constant(rung), lineup.outcomes) for rung in (lineup.cheap, lineup.strong))
     if low.mean_cost is None or high.mean_cost is None or high.mean_cost <= low.mean_cost:
         return None
     share = min(1.0, max(0.0, (cost - low.mean_cost) / (high.mean_cost - low.mean_cost)))
-    mixed = (1.0 - share) * low.quality + share * high.quality
-    _, at_least, _ = statistics.paired_difference(one.quality, mixed, LEVEL)
-    return at_least > 0
+    mixed = asked.mean((1.0 - share) * low.quality + share * high.quality)
+    return clustered.difference(_quality(evidence, entry.name), mixed, asked.group, level=LEVEL).low > 0
 
 
 def _known(value: float) -> float | None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from escalade.errors import UnknownName
+from escalade.evals.inference.units import Questions, questions_of
 
 if TYPE_CHECKING:
     from escalade.evals._play import Played
@@ -32,6 +34,11 @@ class Evidence:
     @property
     def outcomes(self) -> Outcomes:
         return self.lineup.outcomes
+
+    @cached_property
+    def questions(self) -> Questions:
+        """Which rows are epochs of one question, and which questions come in groups."""
+        return questions_of(self.outcomes)
 
     @property
     def seed(self) -> int:

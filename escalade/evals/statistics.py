@@ -47,18 +47,21 @@ def t_quantile(p: float, df: float) -> float:
         return 0.0
     tail = min(p, 1.0 - p)
     low, high = 0.0, 1.0
-    while _t_tail(high, df) > tail:
+    while t_tail(high, df) > tail:
         low, high = high, 2.0 * high
     for _ in range(200):
         middle = (low + high) / 2.0
         if middle in {low, high}:
             break
-        low, high = (middle, high) if _t_tail(middle, df) > tail else (low, middle)
+        low, high = (middle, high) if t_tail(middle, df) > tail else (low, middle)
     return math.copysign(high, p - 0.5)
 
 
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion k of n; (0, 1) for n = 0. Raises BadInput unless 0 <= k <= n."""
+def wilson(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion k of n; (0, 1) for n = 0. Raises BadInput unless 0 <= k <= n.
+
+    Both may be fractions: an effective number of questions, as questions in groups have.
+    """
     if not 0 <= k <= n:
         raise BadInput(f"{k!r} of {n!r} is no proportion")
     if n == 0:
@@ -137,7 +140,7 @@ def better_p(a: Values, b: Values) -> float:
     mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d))
     if error == 0.0:
         return 0.5 if mean == 0.0 else float(mean < 0.0)
-    tail = _t_tail(abs(mean) / error, len(d) - 1)
+    tail = t_tail(abs(mean) / error, len(d) - 1)
     return tail if mean >= 0.0 else 1.0 - tail
 
 
@@ -201,6 +204,11 @@ def _adjusted(d: Floats, z: float) -> tuple[float, float]:
     return mean, z * math.sqrt(variance / n)
 
 
+def adjusts(a: Values, b: Values) -> bool:
+    """Are these columns 0/1, or all of their differences equal, so that half pairs are added?"""
+    return _adjusts(a, b, _differences(a, b))
+
+
 def _adjusts(a: Values, b: Values, d: Floats) -> bool:
     x, y = _column(a), _column(b)
     in_range = bool(((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)).all())
@@ -234,7 +242,7 @@ def _z(level: float) -> float:
     return normal_quantile(0.5 + level / 2.0)
 
 
-def _t_tail(t: float, df: float) -> float:
+def t_tail(t: float, df: float) -> float:
     """P(T > t) for t >= 0."""
     return 0.5 * _incomplete_beta(df / 2.0, 0.5, df / (df + t * t), t * t / (df + t * t))
 
