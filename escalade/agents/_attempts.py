@@ -44,7 +44,11 @@ ANSWERS_BADLY = (Refused, LMError, AdapterParseError, NodeTimeout)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All that attempts need, for one climb. Sequences are by rung; `judges`: (program, LM) by name of the helper."""
+    """All that attempts need, for one climb. Sequences are by rung; `judges`: (program, LM) by name of the helper.
+
+    `rollout`: which of several times the same question is asked, from 0: no cache answers one with the answer of
+    another.
+    """
 
     rungs: Sequence[Rung]
     programs: Sequence[dspy.Module]
@@ -55,6 +59,7 @@ class Bench:
     outputs: tuple[str, ...]
     same: Callable[[Any], Any]
     scope: Scope
+    rollout: int = 0
 
     def attempt(self, rung: int, inputs: Mapping[str, Any]) -> Attempt:
         """Try it, in this thread; calls of one round each in a thread of its own."""
@@ -163,6 +168,7 @@ class Bench:
         """
         if call.helper:
             program, lm = self.judges[rung][call.helper]
+            lm = lm.copy(rollout_id=self.rollout) if self.rollout else lm
         else:
             program, lm = self.programs[rung], self._sampling(rung, call)
         plain = predictor_of(program) is not None
@@ -188,6 +194,8 @@ class Bench:
         options: dict[str, Any] = {}
         if given is not None:
             options = {k: given.kwargs[k] for k in ("rollout_id", "temperature") if given.kwargs.get(k) is not None}
+        if self.rollout:
+            options["rollout_id"] = options.get("rollout_id", 0) + self.rollout
         draws = source.draws() if source is not None and call.sample is not None else None
         if draws is not None and call.sample is not None:
             options["rollout_id"] = options.get("rollout_id", 0) * draws.k + call.sample + 1

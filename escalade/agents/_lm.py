@@ -13,6 +13,9 @@ from escalade.agents._engines import AsyncEngine, Engine
 from escalade.agents._execution import aexecuted, aprepared
 from escalade.money import NANO
 
+HEARD = "escalade_heard"
+"""The key of `dspy.context` with a function that is told each `CallResult`: of calls and of cache hits."""
+
 
 class GatewayLM(dspy.LM):
     """A `dspy.LM` whose history carries what each call really cost; made by `Gateway.lm`."""
@@ -61,12 +64,12 @@ class GatewayLM(dspy.LM):
             return await aexecuted(self, call)
 
         if self._answers is None:
-            return finalize(self, call, await make(call))
+            return finalize(self, call, _heard(await make(call)))
         from escalade.agents.cache.answering import aanswered
 
         gateway = self._engine_spec.gateway
         result = await aanswered(self._answers, gateway, gateway.model(self.model), call, make)
-        return finalize(self, call, result)
+        return finalize(self, call, _heard(result))
 
     def _get_initial_kwargs(self, **options: Any) -> dict[str, Any]:
         """The settings as they are: `dspy.LM` wants others for a model called "gpt-5" or "o3", but here that is an
@@ -88,6 +91,14 @@ class GatewayLM(dspy.LM):
             size = len(repr(messages if prompt is None else prompt).encode()) + 64
             limit = kwargs.get("max_tokens") or self.kwargs.get("max_tokens")
             gateway.check_affordable(self.model, size, n, limit)
+
+
+def _heard(result: Any) -> Any:
+    """The result; whoever records attempts is told of it."""
+    hear = dspy.settings.get(HEARD)
+    if hear is not None:
+        hear(result)
+    return result
 
 
 def _bill(response: Any, *, hit: bool) -> float | None:

@@ -204,6 +204,10 @@ class Escalate(dspy.Module):
         """One rung's attempt on the question, paid by the current scope: for recording outcomes."""
         return self._bench(self._checked(inputs)).attempt(rung, inputs)
 
+    async def attempt(self, rung: int, inputs: Mapping[str, Any], *, rollout: int = 0) -> Attempt:
+        """As `attempt_sync`. `rollout`: which time the same question is asked, from 0; caches tell them apart."""
+        return await self._bench(self._checked(inputs), rollout).aattempt(rung, inputs)
+
     def _checked(self, inputs: Mapping[str, Any]) -> Scope:
         """The scope that pays, once the inputs are the signature's: DSPy would only warn, and pay for garbage."""
         wanted = self.signature.input_fields
@@ -214,7 +218,7 @@ class Escalate(dspy.Module):
             raise BadInput(f"Escalate needs {missing}; the call gave {', '.join(inputs) or 'nothing'}")
         return require("Escalate")
 
-    def _bench(self, payer: Scope) -> Bench:
+    def _bench(self, payer: Scope, rollout: int = 0) -> Bench:
         names = [rung.name for rung in self.rungs]
         for name in self.calibrators:
             if name not in names:
@@ -229,6 +233,7 @@ class Escalate(dspy.Module):
             outputs=self._outputs,
             same=self._answer,
             scope=payer,
+            rollout=rollout,
         )
 
     def get_lm(self) -> Any:
