@@ -70,7 +70,11 @@ class FittedAnswers:
 
 @dataclass(frozen=True)
 class FittedGuaranteed:
-    """A `Guaranteed` on the scores of `scored`: half of the training rows fit those, the others calibrate the cut."""
+    """A `Guaranteed` on the scores of `scored`: half of the training questions fit those, the others calibrate the cut.
+
+    Rows of one question, and questions of one group, are all in the same half: what calibrates was never fitted on. Of
+    each question, or group, one row calibrates: the test behind the promise takes independent rows.
+    """
 
     scored: FittedRouter | FittedAnswers
     epsilon: float = 0.05
@@ -78,15 +82,15 @@ class FittedGuaranteed:
     name: str = "guaranteed"
 
     def fit(self, outcomes: Outcomes, rows: Ints) -> Guaranteed:
-        order = rows[shuffled([outcomes.keys[i] for i in rows.tolist()])]
-        candidates = cuts_of(self.scored.fit(outcomes, order[::2]))
+        fitting, calibrating = _halves(outcomes, rows)
+        candidates = cuts_of(self.scored.fit(outcomes, fitting))
         return Guaranteed.fit(
             outcomes,
             candidates,
             self.scored.high,
             epsilon=self.epsilon,
             delta=self.delta,
-            rows=order[1::2].tolist(),
+            rows=calibrating.tolist(),
             name=self.name,
         )
 
@@ -121,6 +125,18 @@ class FittedBandit:
             reward = float(outcomes.quality[i, rung]) if outcomes.attempt(i, rung).ok else 0.0
             bandit = bandit.learned(view, decision, reward)
         return bandit
+
+
+def _halves(outcomes: Outcomes, rows: Ints) -> tuple[Ints, Ints]:
+    """Every other question, or group, in an order that depends on names alone; of the second half, one row each."""
+    names = outcomes.keys if outcomes.group is None else outcomes.group
+    order = rows[shuffled([names[i] for i in rows.tolist()])]
+    rank: dict[str, int] = {}
+    half = np.array([rank.setdefault(names[i], len(rank)) % 2 for i in order.tolist()], dtype=np.int64)
+    first = np.unique([rank[names[i]] for i in order.tolist()], return_index=True)[1]
+    alone = np.zeros(len(order), dtype=bool)
+    alone[first] = True
+    return order[half == 0], order[(half == 1) & alone]
 
 
 def held_out_scores(fitted: FittedRouter | FittedAnswers, outcomes: Outcomes, folds: int = 5, seed: int = 0) -> Any:

@@ -9,12 +9,13 @@ import pytest
 
 from benchmarks import policies as figures
 from escalade.agents.learned.gain import Gain
+from escalade.agents.learned.guarantee import Guaranteed
 from escalade.agents.learned.nearest import Nearest
 from escalade.errors import BadInput, UnknownName, UnknownPrice
 from escalade.evals.compare import compare
 from escalade.evals.curves import sweep_of
 from escalade.evals.folds import assign_folds
-from escalade.evals.learned import FittedAnswers, FittedBandit, FittedRouter, held_out_scores
+from escalade.evals.learned import FittedAnswers, FittedBandit, FittedGuaranteed, FittedRouter, held_out_scores
 from escalade.evals.lineup import LEARNED, Lineup
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.replay import cross_fit
@@ -90,6 +91,34 @@ def test_a_bandit_is_trained_on_its_own_choices() -> None:
     bandit = FittedBandit((LOW, HIGH), 0.02).fit(FOUND, np.arange(100))
     assert sum(arm.pulls for arm in bandit.arms) == 100
     assert cross_fit(FittedBandit((LOW, HIGH), 0.02), FOUND).calls.sum() == FOUND.n
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_nothing_calibrates_that_was_fitted_on(grouped: bool) -> None:
+    """A guarantee's two halves share no question and no group, and no question or group calibrates twice."""
+    plain = load_outcomes(limit=600)
+    names = [f"q{i // 3}" for i in range(plain.n)]
+    data = replace(plain, group=tuple(names)) if grouped else replace(plain, keys=tuple(names))
+    seen: dict[str, list[int]] = {}
+
+    class Watched(FittedAnswers):
+        def fit(self, outcomes, rows):
+            seen["fitted"] = rows.tolist()
+            return super().fit(outcomes, rows)
+
+    fitted = FittedGuaranteed(Watched((2, 4), 5), epsilon=0.1)
+    calibrate = Guaranteed.fit.__func__
+
+    def watch(cls, outcomes, candidates, strong, **settings):
+        seen["calibrated"] = settings["rows"]
+        return calibrate(cls, outcomes, candidates, strong, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Guaranteed, "fit", classmethod(watch))
+        fitted.fit(data, np.arange(data.n))
+    once = [names[i] for i in seen["calibrated"]]
+    assert len(set(once)) == len(once) == 100
+    assert not {names[i] for i in seen["fitted"]} & set(once)
 
 
 def test_names_that_are_none() -> None:
