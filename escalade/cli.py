@@ -6,16 +6,24 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 import escalade
-from escalade import _cli_access, _cli_audit, _cli_budget, _cli_models, _cli_runs, _cli_serve, _cli_sources, _cli_tools
+from escalade import (
+    _cli_access,
+    _cli_audit,
+    _cli_budget,
+    _cli_models,
+    _cli_reports,
+    _cli_runs,
+    _cli_serve,
+    _cli_sources,
+    _cli_tools,
+)
+from escalade._cli_chosen import Chosen, compared
 from escalade.errors import BadInput, EscaladeError
-
-if TYPE_CHECKING:
-    from escalade.evals.outcomes import Outcomes
 
 app = App(
     name="escalade",
@@ -37,6 +45,8 @@ app.command(_cli_audit.app)
 app.command(_cli_budget.app)
 app.command(_cli_runs.app)
 app.command(_cli_runs.worker)
+app.command(_cli_reports.show)
+app.command(_cli_reports.export)
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
@@ -46,90 +56,46 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def compare(
     *,
     data: str | None = None,
-    rungs: str | None = None,
-    labels: Literal["recorded", "regraded"] | None = None,
-    policies: str | None = None,
-    baseline: str | None = None,
-    margin: float = 0.02,
-    seed: int = 0,
-    folds: int = 5,
-    limit: int | None = None,
-    missing: Literal["refuse", "drop"] = "refuse",
-    contaminated: Literal["keep", "drop"] | None = None,
-    price: Annotated[list[str] | None, Parameter(negative=())] = None,
-    prices: str | None = None,
-    per_request: str | None = None,
-    per_run: str | None = None,
+    chosen: Chosen = _cli_reports.EVERYTHING,
     metrics: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    tables: str | None = None,
+    markdown: str | None = None,
+    fail_if: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
     """Compare routing policies on recorded outcomes: quality and cost, on paired data.
 
     Without options it replays the line-up on the data that ships with escalade: 1,319 questions of GSM8K, answered by
-    a 1.5B model at four token budgets, Mixtral-8x7B and GPT-4. No key, no network.
+    a 1.5B model at four token budgets, Mixtral-8x7B and GPT-4. No key, no network. Exit code 100 where a --fail-if
+    holds.
 
     Parameters
     ----------
     data
-        PATH or LOADER:PATH, with loader routellm (CSV or folder), long (CSV, TSV) or jsonl; guessed where not named.
-    rungs
-        The rungs that are the ladder, separated by commas; all of the data by default.
-    labels
-        Which grading to trust, where the data has two; the recorded one by default.
-    policies
-        Names, separated by commas: a rung, oracle, random-0.3, random@POLICY, prompt-length, threshold-0.9,
-        threshold-0.8/3 (three rungs), threshold-fitted, agreement-3, agreement-models; learned on the other folds:
-        gain, nearest, answer-in-view, cascade-routing, bandit, guaranteed-0.05; NAME+budget.
-    baseline
-        What differences are against; the strongest rung by default.
-    margin
-        How much worse is still "as good": 0.02 is two points.
-    seed
-        Of folds, of the order in which budgets are spent, and of random draws.
-    folds
-        What is fitted is fitted on all folds but the one that it is judged on.
-    limit
-        Only the first so many questions.
-    missing
-        Refuse data in which a rung lacks outcomes, or drop these questions.
-    contaminated
-        Keep or drop questions that are marked as leaked; RouteLLM's files drop them by default, all others keep them.
-    price
-        NAME=IN/OUT, dollars per million tokens. Can be repeated.
-    prices
-        A JSON or TOML file of them.
-    per_request
-        Dollars: the hard budget per request of the +budget rows.
-    per_run
-        Dollars: their hard budget for all questions together, spent in a random order.
+        A run directory, PATH or LOADER:PATH, with loader routellm (CSV or folder), long (CSV, TSV) or jsonl; guessed
+        where not named.
     metrics
         Show APGR and CPT of the policies that have a score, too; always shown on RouteLLM's files.
+    tables
+        Further tables, by their names or those of rooms that make some, separated by commas; `escalade show` has all.
+    markdown
+        Write a report for a pull request to this file.
+    fail_if
+        What must not be, like "policy.quality < baseline - 2", where policy stands for each of --policies; qualities in
+        points, cost in dollars per 1,000 questions. Can be repeated.
     json
         One JSON object instead of a table.
     """
-    from escalade.evals.compare import compare as run
-    from escalade.evals.loaders import loader_of
-
-    choices = {"labels": labels, "missing": missing, "contaminated": contaminated, "limit": limit}
-    outcomes = _load(data, price or [], prices, rungs=_names(rungs), **choices)
-    comparison = run(
-        outcomes,
-        _names(policies),
-        baseline=baseline,
-        margin=margin,
-        seed=seed,
-        folds=folds,
-        per_request=per_request,
-        per_run=per_run,
-        metrics=metrics or (data is not None and loader_of(data) == "routellm"),
-    )
+    comparison = compared(data, chosen, metrics=metrics)
+    reports = _cli_reports.Reports(comparison, chosen, fail_if or (), tables)
     if json:
         from json import dumps
 
         sys.stdout.write(dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
     else:
-        comparison.show()
-    return OK
+        reports.show()
+    reports.write(markdown=markdown)
+    return reports.code()
 
 
 @app.command(sort_key=2)
@@ -176,20 +142,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _told("interrupted", INTERRUPTED)
     return result if isinstance(result, int) else OK
-
-
-def _load(data: str | None, price: list[str], prices: str | None, **choices: Any) -> Outcomes:
-    from escalade.evals.loaders import load_outcomes
-    from escalade.evals.prices import parse_price, read_prices
-
-    own = dict(parse_price(text) for text in price)
-    table = None if prices is None else read_prices(prices)
-    return load_outcomes(data, prices=own, price_table=table, **choices)
-
-
-def _names(text: str | None) -> list[str] | None:
-    """What stands between the commas."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _silence() -> None:

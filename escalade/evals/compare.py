@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from escalade.evals.evidence import Evidence
     from escalade.evals.outcomes import Outcomes
+    from escalade.evals.reporting.conditions import Checked
 
 __all__ = ["BASELINE", "HINDSIGHT", "PER_1K", "POWER", "Change", "Comparison", "Row", "compare"]
 
@@ -117,6 +118,12 @@ class Comparison:
             "excluded": list(self.excluded),
             "notes": list(self.notes),
         }
+
+    def check(self, condition: str) -> Checked:
+        """Does `"mine.quality < baseline - 2"` hold? (`reporting/conditions.py` has the language.) Raises BadInput."""
+        from escalade.evals.reporting.conditions import check
+
+        return check(self, condition)
 
     def show(self, console: Console | None = None) -> None:
         """Print the report, as `escalade compare` does."""

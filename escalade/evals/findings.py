@@ -8,8 +8,8 @@ Each room adds its builder below; a builder that has nothing to say about this d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import BadInput, UnknownName
@@ -33,12 +33,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Findings:
-    """`sentences`: what has to be said in words, such as that a policy doesn't beat its matched random mix."""
+    """`sentences`: what has to be said in words, such as that a policy doesn't beat its matched random mix. `rooms`:
+    the names of the tables by the room that made them.
+    """
 
     comparison: Comparison
     tables: tuple[Table, ...] = ()
     checks: tuple[Check, ...] = ()
     sentences: tuple[str, ...] = ()
+    rooms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def table(self, name: str) -> Table:
         """Raises UnknownName."""
@@ -46,6 +49,19 @@ class Findings:
         if found is None:
             raise UnknownName("table", name, [table.name for table in self.tables])
         return found
+
+    def named(self, names: Sequence[str], more: Sequence[Table] = ()) -> list[Table]:
+        """Tables by their names or by that of their room, each once. Raises UnknownName.
+
+        `more`: others to choose from.
+        """
+        known = {table.name: table for table in (*more, *self.tables)}
+        found: dict[str, Table] = {}
+        for name in names:
+            if name not in known and name not in self.rooms:
+                raise UnknownName("table", name, [*known, *self.rooms])
+            found |= {one: known[one] for one in self.rooms.get(name, (name,))}
+        return list(found.values())
 
     def to_json(self) -> dict[str, Any]:
         """The comparison's JSON, and its tables, checks and sentences beside it."""
@@ -70,12 +86,13 @@ def findings(comparison: Comparison, *, only: Sequence[str] | None = None) -> Fi
     for name in only or ():
         if name not in BUILDERS:
             raise UnknownName("room of findings", name, list(BUILDERS))
-    built = [
-        one for name, build in BUILDERS.items() if only is None or name in only for one in build(comparison.evidence)
-    ]
+    evidence = comparison.evidence
+    built = {name: build(evidence) for name, build in BUILDERS.items() if only is None or name in only}
+    every = [one for made in built.values() for one in made]
     return Findings(
         comparison,
-        tables=tuple(one for one in built if isinstance(one, Table)),
-        checks=tuple(one for one in built if isinstance(one, Check)),
-        sentences=tuple(one for one in built if isinstance(one, str)),
+        tables=tuple(one for one in every if isinstance(one, Table)),
+        checks=tuple(one for one in every if isinstance(one, Check)),
+        sentences=tuple(one for one in every if isinstance(one, str)),
+        rooms={room: tuple(one.name for one in made if isinstance(one, Table)) for room, made in built.items()},
     )

@@ -65,7 +65,7 @@ PLAIN = Glyphs("|", "-", "o", "|", "!", "?", "~")
 
 def show(comparison: Comparison, console: Console | None = None) -> None:
     """Print the report. Without a terminal it is plain text of 100 columns (or `COLUMNS`)."""
-    console = console or _console()
+    console = console or new_console()
     for part in parts(comparison, console.width, console.encoding):
         console.print(part)
 
@@ -120,7 +120,8 @@ def _power(comparison: Comparison) -> str:
     return f"With {n}, a true difference to {base} of {points} is found 4 times in 5, a smaller one may stay hidden."
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """The terminal; plain text of 100 columns (or `COLUMNS`) where there is none."""
     console = Terminal(highlight=False)
     if console.is_terminal or "COLUMNS" in console._environ:
         return console

@@ -1,0 +1,108 @@
+"""The options that say what is compared, of all commands that compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from escalade.evals.compare import Comparison
+    from escalade.evals.outcomes import Outcomes
+
+__all__ = ["Chosen", "compared", "names"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Chosen:
+    """What is compared.
+
+    Parameters
+    ----------
+    rungs
+        The rungs that are the ladder, separated by commas; all of the data by default.
+    labels
+        Which grading to trust, where the data has two; the recorded one by default.
+    policies
+        Names, separated by commas: a rung, oracle, random-0.3, random@POLICY, prompt-length, threshold-0.9,
+        threshold-0.8/3 (three rungs), threshold-fitted, agreement-3, agreement-models; learned on the other folds:
+        gain, nearest, answer-in-view, cascade-routing, bandit, guaranteed-0.05; NAME+budget.
+    baseline
+        What differences are against; the strongest rung by default.
+    margin
+        How much worse is still "as good": 0.02 is two points.
+    seed
+        Of folds, of the order in which budgets are spent, and of random draws.
+    folds
+        What is fitted is fitted on all folds but the one that it is judged on.
+    limit
+        Only the first so many questions.
+    missing
+        Refuse data in which a rung lacks outcomes, or drop these questions.
+    contaminated
+        Keep or drop questions that are marked as leaked; RouteLLM's files drop them by default, all others keep them.
+    price
+        NAME=IN/OUT, dollars per million tokens. Can be repeated.
+    prices
+        A JSON or TOML file of them.
+    per_request
+        Dollars: the hard budget per request of the +budget rows.
+    per_run
+        Dollars: their hard budget for all questions together, spent in a random order.
+    """
+
+    rungs: str | None = None
+    labels: Literal["recorded", "regraded"] | None = None
+    policies: str | None = None
+    baseline: str | None = None
+    margin: float = 0.02
+    seed: int = 0
+    folds: int = 5
+    limit: int | None = None
+    missing: Literal["refuse", "drop"] = "refuse"
+    contaminated: Literal["keep", "drop"] | None = None
+    price: Annotated[list[str] | None, Parameter(negative=())] = None
+    prices: str | None = None
+    per_request: str | None = None
+    per_run: str | None = None
+
+
+def compared(data: str | None, chosen: Chosen, *, metrics: bool = False) -> Comparison:
+    """The comparison of these policies on the data; None is the data that ships. Raises BadInput and its kin."""
+    from escalade.evals.compare import compare
+    from escalade.evals.loaders import loader_of
+
+    return compare(
+        _loaded(data, chosen),
+        names(chosen.policies),
+        baseline=chosen.baseline,
+        margin=chosen.margin,
+        seed=chosen.seed,
+        folds=chosen.folds,
+        per_request=chosen.per_request,
+        per_run=chosen.per_run,
+        metrics=metrics or (data is not None and loader_of(data) == "routellm"),
+    )
+
+
+def names(text: str | None) -> list[str] | None:
+    """What stands between the commas."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _loaded(data: str | None, chosen: Chosen) -> Outcomes:
+    from escalade.evals.loaders import load_outcomes
+    from escalade.evals.prices import parse_price, read_prices
+
+    choices: dict[str, Any] = {
+        "rungs": names(chosen.rungs),
+        "labels": chosen.labels,
+        "missing": chosen.missing,
+        "contaminated": chosen.contaminated,
+        "limit": chosen.limit,
+        "prices": dict(parse_price(text) for text in chosen.price or []),
+        "price_table": None if chosen.prices is None else read_prices(chosen.prices),
+    }
+    return load_outcomes(data, **choices)

@@ -1,0 +1,166 @@
+"""`escalade show`, `plot` and `export`: what was found, in a terminal, as a page, and for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from escalade._cli_chosen import Chosen, compared, names
+from escalade.errors import BadInput
+
+if TYPE_CHECKING:
+    from escalade.evals.compare import Comparison
+    from escalade.evals.findings import Findings
+    from escalade.evals.tables import Table
+
+OK, CHECK_FAILED = 0, 100
+
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+EVERYTHING = Chosen()
+
+
+def show(
+    data: str | None = None,
+    *,
+    tables: str | None = None,
+    chosen: Chosen = EVERYTHING,
+    metrics: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Everything that was found out: the comparison, its self-checks, and further tables.
+
+    Parameters
+    ----------
+    data
+        A run directory, PATH or LOADER:PATH; the data that ships by default.
+    tables
+        Names, separated by commas, of tables or of rooms that make some, such as metrics,gap; all by default.
+    metrics
+        Show APGR and CPT of the policies that have a score, too.
+    json
+        One JSON object instead of text.
+    """
+    from escalade.evals.report import new_console
+    from escalade.evals.reporting.exporting import as_json
+    from escalade.evals.reporting.terminal import said, show_tables
+
+    found = _found(compared(data, chosen, metrics=metrics), tables)
+    shown = _tables(found, tables, comparing=False)
+    if json:
+        sys.stdout.write(as_json(found, shown))
+        return OK
+    terminal = new_console()
+    found.comparison.show(terminal)
+    terminal.print()
+    show_tables(shown, terminal)
+    for part in said(found):
+        terminal.print(part)
+    return OK
+
+
+def export(
+    data: str | None = None,
+    *,
+    to: Literal["json", "csv", "parquet", "md"],
+    out: str,
+    tables: str | None = None,
+    chosen: Chosen = EVERYTHING,
+) -> int:
+    """Write what was found to files that programs read.
+
+    Parameters
+    ----------
+    data
+        A run directory, PATH or LOADER:PATH; the data that ships by default.
+    to
+        json: one object; md: Markdown for a pull request; csv, parquet: a folder with a file per table.
+    out
+        The file or folder; with csv and parquet a file, where one table is named.
+    tables
+        Names, separated by commas, of tables or of rooms that make some; all by default. Named only: questions, with a
+        line per question and policy.
+    """
+    from escalade.evals.reporting import exporting
+    from escalade.evals.reporting.markdown import markdown
+
+    found, path = _found(compared(data, chosen), tables), Path(out)
+    shown = _tables(found, tables)
+    if to in {"csv", "parquet"}:
+        write = exporting.write_csv if to == "csv" else exporting.write_parquet
+        for one in write(shown, path):
+            sys.stdout.write(f"{one}\n")
+        return OK
+    _write(path, exporting.as_json(found, shown) if to == "json" else markdown(found))
+    return OK
+
+
+class Reports:
+    """What `compare` shows and writes beside its table: each is made when it is first asked for."""
+
+    def __init__(self, comparison: Comparison, chosen: Chosen, fail_if: Sequence[str], tables: str | None) -> None:
+        from escalade.evals.reporting.conditions import checks
+
+        self.comparison, self.tables = comparison, tables
+        self.checked = checks(comparison, fail_if, names(chosen.policies)) if fail_if else []
+
+    def show(self) -> None:
+        """The report, and the tables that were asked for."""
+        from escalade.evals.report import new_console
+        from escalade.evals.reporting.terminal import show_tables
+
+        further = _tables(_found(self.comparison, self.tables), self.tables) if self.tables else []
+        terminal = new_console()
+        self.comparison.show(terminal)
+        if further:
+            terminal.print()
+            show_tables(further, terminal)
+
+    def write(self, *, markdown: str | None) -> None:
+        """The files that were asked for."""
+        if markdown is not None:
+            from escalade.evals.reporting import markdown as md
+
+            _write(Path(markdown), md.markdown(self._all, self.checked))
+
+    def code(self) -> int:
+        """100 where a condition holds, which is said on the error output; else 0."""
+        held = [one for one in self.checked if one.holds]
+        sys.stderr.writelines(f"failed: {one.text}: {one.said}\n" for one in held)
+        return CHECK_FAILED if held else OK
+
+    @cached_property
+    def _all(self) -> Findings:
+        return _found(self.comparison, None)
+
+
+def _found(comparison: Comparison, tables: str | None) -> Findings:
+    """Of the rooms that are named alone, where all names are those of rooms: none of the others has to work."""
+    from escalade.evals.findings import BUILDERS, findings
+
+    wanted = names(tables)
+    rooms = wanted is not None and all(name in BUILDERS for name in wanted)
+    return findings(comparison, only=wanted if rooms else None)
+
+
+def _tables(found: Findings, named: str | None, *, comparing: bool = True) -> list[Table]:
+    """Those that are named, by room or by name; all where none is. Raises UnknownName."""
+    from escalade.evals.reporting.comparing import comparison_table
+
+    own = comparison_table(found.comparison)
+    if named is None:
+        return [own, *found.tables] if comparing else list(found.tables)
+    return found.named(names(named) or [], [own])
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise BadInput(f"{path} can't be written: {error.strerror or error}") from None
+    sys.stdout.write(f"{path}\n")
