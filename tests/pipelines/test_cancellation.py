@@ -17,6 +17,7 @@ from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
 from escalade.pipelines.race import Race
 from escalade.registry.opening import scope
+from tests._virtual import virtually
 from tests.pipelines.offline import no_task_left
 
 RULES: list[dict[str, Any]] = [
@@ -212,6 +213,7 @@ async def test_a_held_reservation_of_a_loser_is_settled() -> None:
         assert (outer.purse.held, int(outer.spent)) == (0, 14)
 
 
+@virtually
 async def test_a_partial_result_does_not_wait_for_who_swallows_a_cancellation() -> None:
     """When time is up, a branch that swallows its first cancellation is cancelled again."""
 

@@ -28,7 +28,7 @@ from escalade import (
     node,
 )
 
-LATE = 0.5
+LATE = 3.0
 """Seconds beyond a deadline that a loaded machine is forgiven. What is waited for takes 5 s and more."""
 
 
@@ -75,7 +75,7 @@ async def test_models_end_with_the_deadline(target: Any, wrap: Callable[[Any], A
 
 
 async def _settled(scope: Any) -> bool:
-    for _ in range(100):
+    for _ in range(1000):
         if scope.purse.held == 0:
             return True
         await asyncio.sleep(0.01)
@@ -98,10 +98,10 @@ def test_a_node_in_a_thread_passes_its_timeout_on() -> None:
             raise
 
     with dspy.context(lm=slow_model()), escalade.scope(budget="1.00"), pytest.raises(NodeTimeout):
-        Chain(a=node(asking, timeout=0.2, retry=NodeRetry(1, base=0.001)))(question="q")
-    assert over.wait(2.0)
+        Chain(a=node(asking, timeout=0.5, retry=NodeRetry(1, base=0.001)))(question="q")
+    assert over.wait(10.0)
     assert [name for name, _ in ended] == ["DeadlineExceeded"] * 2
-    assert all(seconds < 0.2 + LATE for _, seconds in ended)
+    assert all(seconds < 0.5 + LATE for _, seconds in ended)
 
 
 @pytest.mark.parametrize("threaded", [True, False])

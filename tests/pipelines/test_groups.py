@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import escalade
 from escalade import BadInput, Chain, DeadlineExceeded, FanOut, Group, Map, events, node
+from tests._virtual import virtually
 from tests.pipelines.offline import Gauge, no_task_left
 
 _numbers = itertools.count()
@@ -160,6 +161,7 @@ async def test_the_priority_around_counts() -> None:
     assert order == ["first", "lifted", "usual", "batch"]
 
 
+@virtually
 async def test_waiting_ends_with_the_deadline() -> None:
     """Who waits for a place has nothing begun when the deadline comes, and leaves the line."""
     group = new_group(1)

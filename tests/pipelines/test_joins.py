@@ -22,6 +22,7 @@ from escalade.pipelines.map import Map
 from escalade.pipelines.node import node
 from escalade.pipelines.race import Race
 from escalade.registry.opening import scope
+from tests._virtual import virtually
 from tests.pipelines.offline import Gauge, after, no_task_left, offline_lm
 
 CENT = 10_000_000
@@ -55,6 +56,7 @@ async def test_a_quorum() -> None:
     assert list(result.missing) == ["b", "d"]
 
 
+@virtually
 async def test_a_quorum_that_cannot_come_is_told_at_once() -> None:
     """Three of four are needed and two have failed: no waiting for the others, which are cancelled."""
     began = time.perf_counter()
@@ -129,6 +131,7 @@ async def test_what_is_there_in_time() -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@virtually
 async def test_what_is_there_at_the_deadline(nested: bool) -> None:
     """Without `within` the deadline of the scope counts, also for what is around the fan-out and has the same one."""
     fan: Any = FanOut(a=after(0.01, "a"), b=after(9), partial=True)
@@ -140,6 +143,7 @@ async def test_what_is_there_at_the_deadline(nested: bool) -> None:
     assert states(result) == {"a": "ok", "b": "timeout"}
 
 
+@virtually
 async def test_partial_ends_when_all_have() -> None:
     """There is no waiting for a deadline when nobody is at work any more; failures are statuses."""
     began = time.perf_counter()
@@ -227,6 +231,7 @@ async def test_a_join_over_what_is_there() -> None:
     assert states(result) == {"a": "ok", "b": "failed"}
 
 
+@virtually
 async def test_the_join_has_its_time_after_within() -> None:
     """`within` cuts the branches; the join runs after it, until the deadline of the scope, and no longer."""
     fan = FanOut(a=after(0), b=after(9), partial=True, within=0.05, join=lambda a: after(0.1, "joined")())
@@ -492,8 +497,8 @@ def test_blocking_branches_under_a_rule() -> None:
         return work
 
     began = time.perf_counter()
-    result = FanOut(slow=block(1.0), quick=block(0.01), quorum=1)()
-    assert time.perf_counter() - began < 0.7
+    result = FanOut(slow=block(9.0), quick=block(0.01), quorum=1)()
+    assert time.perf_counter() - began < 5
     assert states(result) == {"slow": "cancelled", "quick": "ok"}
     gauge.most = 0
     assert len(FanOut({f"b{i}": block(0.01) for i in range(80)}, quorum=80)().missing) == 0
@@ -526,6 +531,7 @@ async def test_traces_of_losers_are_left_out() -> None:
     assert states(result)["c"] == "cancelled"
 
 
+@virtually
 async def test_what_is_around_a_partial_result_waits_for_it() -> None:
     """At the deadline, the pipelines around it give it time to end its branches, though these swallow a cancellation;
     those without any partial part end on time.

@@ -20,6 +20,8 @@ from escalade.pipelines.node import node
 from escalade.registry.access import Roles
 from escalade.registry.opening import scope
 from escalade.scopes import Principal, require
+from escalade.testing import virtual_time
+from tests._virtual import virtually
 from tests.pipelines.offline import no_task_left
 
 CENT = 10_000_000
@@ -52,6 +54,7 @@ def spend(amount: int) -> Any:
         lambda: Chain(a=node(lambda seconds: [time.sleep(seconds)], timeout=0.03)),
     ],
 )
+@virtually
 async def test_a_nodes_timeout(make: Any) -> None:
     """A node that takes too long is cancelled and named; it is a NodeTimeout, a NodeError and a TimeoutError."""
     started = time.perf_counter()
@@ -68,7 +71,8 @@ async def test_a_nodes_timeout(make: Any) -> None:
 def test_the_join_has_options_of_its_own() -> None:
     """`timeout` is for the branches; the join is limited by its own name or by `node`."""
     slow = lambda: nap(0.2)  # noqa: E731
-    assert FanOut(a=lambda: 0, join=lambda a: slow(), timeout=0.1)().join == 0.2
+    with virtual_time():
+        assert FanOut(a=lambda: 0, join=lambda a: slow(), timeout=0.1)().join == 0.2
     for fan in (
         FanOut(a=lambda: 0, join=lambda a: slow(), timeouts={"join": 0.02}),
         FanOut(a=lambda: 0, join=node(lambda a: slow(), timeout=0.02)),
@@ -80,6 +84,7 @@ def test_the_join_has_options_of_its_own() -> None:
         FanOut(a=lambda: 0, join=lambda a: spend(CENT)(), budgets={"join": "0.001"})()
 
 
+@virtually
 async def test_each_item_has_its_own_timeout() -> None:
     """A map's timeout counts from the start of each item, not of the map."""
     assert len((await Map(nap, over="xs", timeout=0.2, concurrency=1).acall(xs=[0.05] * 6)).results) == 6
@@ -107,8 +112,8 @@ def test_the_deadline_of_the_scope_ends_everything(blocking: bool) -> None:
     pipeline = Chain(a=FanOut(b=Map(node(worker, timeout=5.0), over="xs"), c=lambda: 0))
     started = time.perf_counter()
     with scope(deadline=0.1), pytest.raises(DeadlineExceeded):
-        pipeline(xs=[0.5, 0.5])
-    assert time.perf_counter() - started < 0.4
+        pipeline(xs=[4.0, 4.0])
+    assert time.perf_counter() - started < 3.0
 
 
 async def test_a_passed_deadline_starts_nothing() -> None:

@@ -47,6 +47,7 @@ from escalade.pipelines.options._last import Last
 from escalade.pipelines.options.hedge import Hedge
 from escalade.pipelines.options.retry import NodeRetry, may_pass
 from escalade.registry.idempotency import step_path
+from tests._virtual import virtually
 from tests.pipelines.offline import Gauge, no_task_left, offline_lm
 
 QUICK = NodeRetry(2, base=0.001)
@@ -186,6 +187,7 @@ async def test_retry_after_is_believed() -> None:
             await Chain(a=node(Flaky(RateLimited("full", 50.0)), retry=1)).acall(x=1)
 
 
+@virtually
 async def test_no_pause_outlasts_the_deadline() -> None:
     """With 0.2 s left and a pause of 5 s, the failure is raised at once."""
     flaky = Flaky(ConnectionError("gone"))
@@ -457,6 +459,7 @@ async def test_a_late_node_gets_a_second_attempt() -> None:
     assert told(heard, events.NodeFinished)[0].seconds < 5
 
 
+@virtually
 async def test_a_node_in_time_is_not_hedged() -> None:
     """No second attempt before `after`; and its failure is raised, not waited out."""
     gauge = Gauge()
@@ -660,6 +663,7 @@ def test_what_changes_the_world_is_not_hedged() -> None:
 # -- time, money, priority
 
 
+@virtually
 async def test_nothing_begins_that_cannot_end_in_time() -> None:
     """When the fastest of 20 runs took longer than what is left, the node isn't begun."""
     calls = []

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import escalade
 from escalade import BudgetExceeded, Chain, FanOut, Gateway, Model, Money, Price, events, node
+from tests._virtual import virtually
 from tests.pipelines.test_estimate import Long, ask
 from tests.pipelines.test_journal_hook import Kept
 
@@ -133,6 +134,7 @@ def test_the_join_and_the_later_steps_are_kept_money() -> None:
         assert list(skipped(heard)) == ["extra"]
 
 
+@virtually
 async def test_what_comes_after_is_kept_time() -> None:
     """An optional node isn't begun when it and what follows it usually take longer than there is."""
 
@@ -170,6 +172,7 @@ async def test_a_fallback_answers_at_once_where_there_is_money_for_it_alone() ->
         await chain.acall(question=QUESTION)
 
 
+@virtually
 async def test_a_fallback_answers_at_once_where_there_is_time_for_it_alone() -> None:
     """What the node usually takes is known after five runs."""
     begun: list[int] = []

@@ -26,6 +26,7 @@ from escalade.pipelines.race import Race
 from escalade.registry.journal import Journal
 from escalade.registry.opening import scope
 from escalade.registry.prices import Price
+from tests._virtual import virtually
 from tests.pipelines.offline import after, no_task_left, offline_lm
 from tests.servers.fault_server import FaultServer
 
@@ -90,6 +91,7 @@ def node_error() -> Exception:
     return KeyError("two")
 
 
+@virtually
 async def test_staggered_starts() -> None:
     """The next begins when no earlier one has answered after `stagger` seconds, or at once when one has failed."""
     told: list[events.Event] = []

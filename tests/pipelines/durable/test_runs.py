@@ -130,7 +130,7 @@ def test_cancelling_ends_it_soon(runs: Runs, counted: Counted) -> None:
     run.cancel()
     with pytest.raises(RunError, match="cancelled"):
         run.result(10)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 8.0
     assert run.status() == "cancelled"
     counted.hold.set()
     assert run.resume().result(10).third == 25
