@@ -9,12 +9,12 @@ the fold that was held out, so that nothing is ever judged on rows that it was f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from escalade.agents.climb import OK, Climb, Policy, climb_sync, counted_down
+from escalade.agents.climb import OK, Attempt, Climb, Policy, climb_sync, counted_down
 from escalade.agents.policies import Budgeted, Constant, PromptLength, RandomMix, RungRef, Threshold, rung_index
 from escalade.errors import BadInput, DataError, UnknownPrice
 from escalade.evals._vector import NONE, climb_all, vectorised
@@ -44,6 +44,8 @@ class Replayed:
     `cost`: (n,) int64 nano-dollars over all attempts, UNKNOWN (-1) where an attempt's cost is unknown. `quality`: (n,)
     float, 0.0 when unanswered or failed. `latency`: (n,) seconds of the attempts one after the other, nan where
     unknown, 0.0 where nothing was tried. `errors`: (n,) bool, unanswered or answered by an attempt that isn't OK.
+    `raised`: (n,) bool, where the policy itself raised: unanswered, and what it had tried by then is paid; None if it
+    never did. `error`: the first that it raised.
     """
 
     policy: str
@@ -54,6 +56,8 @@ class Replayed:
     quality: NDArray[np.float64]
     latency: NDArray[np.float64]
     errors: Bools
+    raised: Bools | None = None
+    error: str = ""
 
     @property
     def n(self) -> int:
@@ -80,15 +84,18 @@ def replay(policy: Policy, outcomes: Outcomes, *, per_run: int | None = None, ro
 
     `per_run`: nano-dollars for all questions together, a hard budget consumed in order: a question on which nothing
     fits any more stays unanswered (an error of quality 0 that costs nothing), and past its brake nothing escalates, as
-    in a scope with that budget. An unknown ceiling never fits a budget.
+    in a scope with that budget. An unknown ceiling never fits a budget. A question on which the policy raises stays
+    unanswered, as it does live (but for BadInput: a policy that can't be used at all ends the replay).
     `rows`: indices or a mask of the rows to replay, None is all. Raises UnknownName for rungs that the ladder lacks.
     """
     at = _rows(outcomes, rows)
     if vectorised(policy):
-        chosen, tried = climb_all(policy, outcomes, at, per_run, brake_left(per_run))
-    else:
-        chosen, tried = _climb_each(policy, outcomes, at, per_run)
-    return _replayed(policy.name, outcomes, at, chosen, tried)
+        return _replayed(policy.name, outcomes, at, *climb_all(policy, outcomes, at, per_run, brake_left(per_run)))
+    chosen, tried, raised = _climb_each(policy, outcomes, at, per_run)
+    found = _replayed(policy.name, outcomes, at, chosen, tried)
+    if not raised:
+        return found
+    return replace(found, raised=np.isin(np.arange(len(at)), list(raised)), error=next(iter(raised.values())))
 
 
 def replay_one(
@@ -99,8 +106,7 @@ def replay_one(
     `budget_left`: nano-dollars, None without a limit. `brake_left`: what is left when the budget brakes (`brake_left`
     of this module, for a budget of a run), None for a budget that doesn't.
     """
-    look = counted_down(outcomes.view(i, budget_left=budget_left), brake_left)
-    return climb_sync(policy, lambda rung: outcomes.attempt(i, rung), look)
+    return _climb_one(policy, outcomes, i, (budget_left, brake_left), [])
 
 
 def brake_left(per_run: int | None) -> int | None:
@@ -136,17 +142,37 @@ def _ok(outcomes: Outcomes, rows: Ints) -> Bools:
     return ok
 
 
-def _climb_each(policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | None) -> tuple[Ints, Bools]:
+def _climb_each(
+    policy: Policy, outcomes: Outcomes, rows: Ints, per_run: int | None
+) -> tuple[Ints, Bools, dict[int, str]]:
+    """What answers, what was tried, and what was raised, by place in `rows`."""
     chosen, tried = np.full(len(rows), NONE, dtype=np.int64), np.zeros((len(rows), outcomes.k), dtype=bool)
-    left, brake = per_run, brake_left(per_run)
+    left, brake, raised = per_run, brake_left(per_run), {}
     for at, i in enumerate(rows.tolist()):
-        climb = replay_one(policy, outcomes, i, left, brake_left=brake)
-        tried[at, list(climb.path)] = True
-        if climb.chosen is not None:
-            chosen[at] = climb.chosen.rung
+        paid: list[Attempt] = []
+        try:
+            climb = _climb_one(policy, outcomes, i, (left, brake), paid)
+            chosen[at] = NONE if climb.chosen is None else climb.chosen.rung
+        except BadInput:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, live the question would stay unanswered
+            raised[at] = f"{type(error).__name__}: {error}"
+        tried[at, [attempt.rung for attempt in paid]] = True
         if left is not None:
-            left -= climb.cost
-    return chosen, tried
+            left -= sum(attempt.cost for attempt in paid)
+    return chosen, tried, raised
+
+
+def _climb_one(
+    policy: Policy, outcomes: Outcomes, i: int, budget: tuple[int | None, int | None], paid: list[Attempt]
+) -> Climb:
+    """`budget`: what is left, and when it brakes. `paid`: is filled with the attempts, whatever becomes of them."""
+
+    def attempt(rung: int) -> Attempt:
+        paid.append(outcomes.attempt(i, rung))
+        return paid[-1]
+
+    return climb_sync(policy, attempt, counted_down(outcomes.view(i, budget_left=budget[0]), budget[1]))
 
 
 def _replayed(name: str, outcomes: Outcomes, rows: Ints, chosen: Ints, tried: Bools) -> Replayed:
@@ -308,10 +334,14 @@ def cross_fit(
     `per_run`, `rows`: as in `replay`, one budget over all folds; all rows are fitted on, whichever are replayed. Raises
     BadInput with fewer distinct questions than folds.
     """
+    return replay(out_of_fold(fitted, outcomes, folds, seed), outcomes, per_run=per_run, rows=rows)
+
+
+def out_of_fold(fitted: Fitted, outcomes: Outcomes, folds: int = 5, seed: int = 0) -> ByFold:
+    """The policy that decides on each question as fitted on the folds that it isn't in. Raises as `cross_fit`."""
     fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
     policies = tuple(fitted.fit(outcomes, np.flatnonzero(fold != f)) for f in range(folds))
-    stitched = ByFold(fitted.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
-    return replay(stitched, outcomes, per_run=per_run, rows=rows)
+    return ByFold(fitted.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
 
 
 def _reference_cost(reference: Reference, outcomes: Outcomes, rows: Ints) -> float:
