@@ -76,7 +76,7 @@ def play(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
         cost=np.where(one.cost == UNKNOWN, np.nan, one.cost),
         latency=np.where(stopped, np.nan, one.latency),
         failed=one.errors.astype(np.float64),
-        unpaid=int(stopped.sum()) if budgeted else 0,
+        unpaid=int((stopped if one.raised is None else stopped & ~one.raised).sum()) if budgeted else 0,
         violations=_violations(entry, one),
         p95=_p95(one.latency[~stopped]),
         replayed=one,
