@@ -4,7 +4,8 @@
     [, prompt_chars] [, text | question | prompt] [, input_tokens] [, out_chars | output_chars]
     [, output_tokens] [, status]
 
-`correct`: True, False, 1, 0 or a score between. `cost`: dollars. `latency`: seconds. CSV or TSV, gzipped or not.
+`correct`: True, False, 1, 0 or a score between. `cost`: dollars. `latency`: seconds. CSV, TSV, JSON, JSON lines or
+Parquet.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from escalade.agents.climb import Rung
 from escalade.errors import BadInput
 from escalade.evals._codes import fact_column
 from escalade.evals._draft import Draft, tokens_of
-from escalade.evals._files import Table, number, read_table, stem, verdict
+from escalade.evals._files import Table, number, stem, verdict
+from escalade.evals.loading.rows import read_rows
 from escalade.evals.outcomes import STATUSES, UNKNOWN
 from escalade.money import Money
 
@@ -30,7 +32,7 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def load(path: Path, split: str | None = None) -> Draft:
     """A long table; only the rows of this split, where one is named. Raises DataError."""
-    table = read_table(path)
+    table = read_rows(path)
     for name in ("question_id", "model", "correct"):
         table.need(name)
     if split is not None:

@@ -20,7 +20,8 @@ from escalade.agents.climb import Rung
 from escalade.errors import DataError
 from escalade.evals._codes import fact_column
 from escalade.evals._draft import Draft, tokens_of
-from escalade.evals._files import Table, read_header, read_table, read_text, stem, verdict
+from escalade.evals._files import Table, read_text, stem, verdict
+from escalade.evals.loading.rows import read_header, read_rows
 
 RESPONSE = "_response"
 LIST = "contaminated_prompts.jsonl"
@@ -53,7 +54,7 @@ def load(path: Path) -> Draft:
 def _tables(path: Path) -> tuple[list[Table], list[str]]:
     """(the files, a note on those of a folder that have no prompts)."""
     if not path.is_dir():
-        return [_needing_prompts(read_table(path))], []
+        return [_needing_prompts(read_rows(path))], []
     files = sorted(p for p in path.iterdir() if p.suffix == ".csv" or p.name.endswith(".csv.gz"))
     if not files:
         raise DataError(f"{path}: no CSV file in this folder")
@@ -62,7 +63,7 @@ def _tables(path: Path) -> tuple[list[Table], list[str]]:
         raise DataError(f"{path}: none of its {len(files)} CSV files has a column 'prompt', {files[0].name} neither")
     others = [file.name for file in files if file not in kept]
     note = f"CSV files without prompts are left out: {', '.join(others)}"
-    return [read_table(file) for file in kept], [note] if others else []
+    return [read_rows(file) for file in kept], [note] if others else []
 
 
 def _needing_prompts(table: Table) -> Table:

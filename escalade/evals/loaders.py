@@ -1,21 +1,29 @@
 """Recorded outcomes from files: `load_outcomes("routellm:answers.csv")`.
 
-    routellm   a CSV, or a folder of them: prompt, a column of verdicts per model, maybe <model>_response
-    long       a CSV or TSV with a line per question and model: question_id, model, correct, …
-    jsonl      escalade's own format: one question per line (`_jsonl.py` describes it)
+    routellm      a table, or a folder of them: prompt, a column of verdicts per model, maybe <model>_response
+    long          a table with a line per question and model: question_id, model, correct, …
+    jsonl         escalade's own format: one question per line (`_jsonl.py` describes it)
+    routerbench   a table: sample_id, prompt, eval_name, <model>, <model>|total_cost, …
+    routerarena   graded answers as JSON lines, one file per model, or a router's predictions
+    llmrouter     a table of scores: question, a column per model; prices in default_llm.json
+    mmlu_pro      a folder: outcomes_long.csv and questions.csv
+    inspect       logs of inspect_ai, .eval or .json: one per model, or a folder of them
 
-Any of them may be gzipped. Without a loader's name it is guessed, by the name of the file and by its columns.
+Tables are CSV, TSV, JSON lines or Parquet (`pip install escalade[parquet]`). Any but Parquet may be gzipped. Without a
+loader's name it is guessed, by the name of the file, its columns and its first record. Each of `loading/` says which
+version of a format it reads.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from escalade.errors import DataError, UnknownName
-from escalade.evals import _files
 from escalade.evals._draft import Choices, Draft, finish
+from escalade.evals.loading.guessing import guess
 
 if TYPE_CHECKING:
     from escalade.evals.outcomes import Outcomes
@@ -62,45 +70,23 @@ def _loader_and_path(data: str | Path) -> tuple[str, Path]:
     if colon and rest and not path.exists():
         if name in NAMED:
             loader, path = name, Path(rest)
+        elif name == "dspy":
+            raise DataError(f"{data}: questions without answers; load_examples() loads them, record() asks them")
         elif name.isidentifier() and len(name) > 1:  # one letter is a drive
             raise UnknownName("loader", name, list(NAMED))
     if not path.exists():
         raise DataError(f"no such data file: {path}")
-    return loader or _guessed(path), path
+    return loader or guess(path), path
 
 
-def _guessed(path: Path) -> str:
-    if path.is_dir():
-        return "routellm"
-    if {".jsonl", ".ndjson"} & set(path.suffixes):
-        return "jsonl"
-    header = _files.read_header(path)
-    if {"question_id", "model"} <= set(header):
-        return "long"
-    if {"prompt", "question"} & set(header):
-        return "routellm"
-    raise DataError(
-        f"{path}: can't tell what this is; expected the columns question_id, model, correct (long), or prompt and "
-        f"one per model (routellm); found {', '.join(header[:8])}; name the loader, like long:{path.name}"
-    )
+def _by(module: str) -> Callable[[Path], Draft]:
+    """The function `load` of a module, which is imported when it is wanted."""
 
+    def load(path: Path) -> Draft:
+        loaded: Draft = importlib.import_module(f"escalade.evals.{module}").load(path)
+        return loaded
 
-def _jsonl(path: Path) -> Draft:
-    from escalade.evals import _jsonl
-
-    return _jsonl.load(path)
-
-
-def _long(path: Path) -> Draft:
-    from escalade.evals import _long
-
-    return _long.load(path)
-
-
-def _routellm(path: Path) -> Draft:
-    from escalade.evals import _routellm
-
-    return _routellm.load(path)
+    return load
 
 
 def _bundled(_: Path) -> Draft:
@@ -109,7 +95,16 @@ def _bundled(_: Path) -> Draft:
     return bundled.draft()
 
 
-NAMED: dict[str, Callable[[Path], Draft]] = {"routellm": _routellm, "long": _long, "jsonl": _jsonl}
+NAMED: dict[str, Callable[[Path], Draft]] = {
+    "routellm": _by("_routellm"),
+    "long": _by("_long"),
+    "jsonl": _by("_jsonl"),
+    "routerbench": _by("loading.routerbench"),
+    "routerarena": _by("loading.routerarena"),
+    "llmrouter": _by("loading.llmrouter"),
+    "mmlu_pro": _by("loading.mmlu_pro"),
+    "inspect": _by("loading.inspect_logs"),
+}
 """Loader by the name that a user gives."""
 
 LOADERS = {**NAMED, "bundled": _bundled}

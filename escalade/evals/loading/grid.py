@@ -47,14 +47,17 @@ class Given:
 def grid(path: Path, name: str, answers: Iterable[Given]) -> Draft:
     """The draft of these answers. Questions are in the order of the data, rungs in that of their names.
 
-    Rows of one key are epochs. What nobody answered stays unknown: `finish` refuses or drops it. Raises DataError for
-    two answers of one model in one epoch, and for a question that isn't the same in all of its answers.
+    Rows of one key are epochs. What nobody answered stays unknown: `finish` refuses or drops it. The same answer twice
+    counts once, with a note. Raises DataError for two different answers of one model in one epoch, and for a question
+    that isn't the same in all of its answers.
     """
     found: dict[tuple[Place, str], Given] = {}
+    again = 0
     for given in answers:
         before = found.setdefault(((given.key, given.epoch), given.model), given)
-        if before is not given:
-            raise DataError(f"{given.where}: {given.model!r} has answered {given.key!r} before, at {before.where}")
+        if before is not given and replace(before, where=given.where) != given:
+            raise DataError(f"{given.where}: {given.model!r} has another answer to {given.key!r} at {before.where}")
+        again += before is not given
     places = list(dict.fromkeys(place for place, _ in found))
     models = sorted({model for _, model in found})
     if not places:
@@ -64,7 +67,8 @@ def grid(path: Path, name: str, answers: Iterable[Given]) -> Draft:
     row, rung = {place: i for i, place in enumerate(places)}, {model: i for i, model in enumerate(models)}
     for (place, model), given in found.items():
         _fill(draft, (row[place], rung[model]), given)
-    return _with_questions(draft, row, list(found.values()))
+    noted = draft.noted(f"{again} answers that are in the data twice count once") if again else draft
+    return _with_questions(noted, row, list(found.values()))
 
 
 def _fill(draft: Draft, at: tuple[int, int], given: Given) -> None:
@@ -94,9 +98,7 @@ def _with_questions(draft: Draft, row: dict[Place, int], answers: Sequence[Given
         draft,
         input_tokens=into,
         category=None if all(c is None for c in categories) else [c or "" for c in categories],
-        group=None
-        if all(g is None for g in groups)
-        else [g or key for g, key in zip(groups, draft.keys, strict=True)],
+        group=None if all(g is None for g in groups) else [g or key for g, key in zip(groups, draft.keys, strict=True)],
         **known,
     )
 
