@@ -1,0 +1,10 @@
+"""Studies: what is to be found out, written down; run, resumed, and kept in a directory.
+
+study       Study (one model, in Python or YAML) and StudyRun, what came of it
+rundir      RunDir: the directory; Line: one attempt; appending, torn lines, locks
+reading     a run directory as Outcomes, fast
+recording   many attempts at once under a budget: the engine of studies and of `record`
+plan        which attempts there are, and in which order they are made
+identity    what an attempt hangs on: digests of rungs, metrics and labels
+telling     progress: a bar in a terminal, lines elsewhere
+"""

@@ -1,0 +1,212 @@
+"""What a live run says about the promise of a replay: a verdict for quality and for cost, and what differs most."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from escalade.evals.tables import Column, Table
+from escalade.money import NANO, Money
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["CONFIRMED", "INSIDE", "OUTSIDE", "UNKNOWN", "Cause", "Confirmation", "Promise"]
+
+CONFIRMED, INSIDE, OUTSIDE, UNKNOWN = "confirmed", "inside, but wide", "outside", "unknown"
+"""What becomes of a promise: the live mean is in the replay's interval, which is no wider than the margin; it is, but
+the interval is wider; it isn't; nothing is known, as of costs without a price.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One figure that a replay promised, and what it came to live, on the same questions.
+
+    `what`: "quality" (0..1) or "cost" (dollars per question). `replayed`, `live`: means. `low`, `high`: where the live
+    mean should lie: the replayed one, give or take the 95 % interval of the paired differences. `diff`, `diff_low`,
+    `diff_high`: mean of live - replayed, question by question, and its interval. `margin`: how much is as good as
+    nothing, in the same unit. nan is unknown.
+    """
+
+    what: str
+    replayed: float
+    live: float
+    diff: float
+    diff_low: float
+    diff_high: float
+    margin: float
+
+    @property
+    def low(self) -> float:
+        low = self.replayed - (self.diff_high - self.diff)
+        return low if math.isnan(low) else max(0.0, low)
+
+    @property
+    def high(self) -> float:
+        high = self.replayed + (self.diff - self.diff_low)
+        return min(1.0, high) if self.what == "quality" else high
+
+    @property
+    def inside(self) -> bool:
+        """Does the live mean lie in the replay's interval? The same as: is zero in that of the differences?"""
+        return self.diff_low <= 0.0 <= self.diff_high
+
+    @property
+    def verdict(self) -> str:
+        if math.isnan(self.diff_low) or math.isnan(self.diff_high):
+            return UNKNOWN
+        if not self.inside:
+            return OUTSIDE
+        return CONFIRMED if max(-self.diff_low, self.diff_high) <= self.margin else INSIDE
+
+    @property
+    def decided(self) -> bool:
+        """Would more questions change nothing?"""
+        return self.verdict in {CONFIRMED, OUTSIDE}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why live differs from the replay. `share`: of the questions. `quality`, `cost`: what it adds to the mean
+    differences, in 0..1 and dollars per question; None for what acts through the others. `said`: in one sentence.
+    """
+
+    name: str
+    share: float
+    quality: float | None
+    cost: float | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What a live run of a policy says of its replay. Print it with `show`.
+
+    `n`: questions that were answered live; `owed`: those that were not asked. `early`: it ended because it was decided.
+    `errors`: without an answer, live and replayed. `spent`: dollars of this run; `before`: of earlier ones of the same
+    directory. `causes`: what makes the difference, the largest first. `notes`: one line each.
+    """
+
+    policy: str
+    dataset: str
+    n: int
+    owed: int
+    seed: int
+    quality: Promise
+    cost: Promise
+    errors: tuple[int, int]
+    spent: Money
+    before: Money = field(default_factory=lambda: Money(0))
+    early: bool = False
+    peeking: bool = False
+    causes: tuple[Cause, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def holds(self) -> bool:
+        """Is nothing outside of its interval?"""
+        return OUTSIDE not in {self.quality.verdict, self.cost.verdict}
+
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        quality, cost = _said(self.quality), _said(self.cost)
+        first = f"{self.policy}, live on {self.n:,} questions: {quality}; {cost}."
+        return first if self.holds or not self.causes else f"{first} Most of it: {self.causes[0].said}."
+
+    def table(self) -> Table:
+        """Promised and live, as every report shows it."""
+        rows = [
+            {
+                "what": promise.what,
+                **{
+                    name: _shown(promise, getattr(promise, name))
+                    for name in ("replayed", "live", "low", "high", "diff", "diff_low", "diff_high")
+                },
+                "verdict": promise.verdict,
+            }
+            for promise in (self.quality, self.cost)
+        ]
+        columns = (
+            Column("what", "", "text", "quality in percent points of 0..100, cost in dollars per 1,000 questions"),
+            Column("replayed", "replayed", "figure", "mean over the questions that were asked live", "low", "high"),
+            Column("live", "live", "figure", "mean of the live climbs over the same questions"),
+            Column("diff", "difference", "figure", "mean of live - replayed by question", "diff_low", "diff_high"),
+            Column("verdict", "", "text", "confirmed: in the interval, and that is within the margin"),
+        )
+        return Table.of("live", f"{self.policy}: replay and live", columns, rows, about=self.sentence, notes=self.notes)
+
+    def to_json(self) -> dict[str, Any]:
+        """As one JSON object; dollars as floats."""
+        return {
+            "policy": self.policy,
+            "dataset": self.dataset,
+            "n": self.n,
+            "owed": self.owed,
+            "seed": self.seed,
+            "holds": self.holds,
+            "early": self.early,
+            "peeking": self.peeking,
+            **{p.what: _json(asdict(p) | _more(p)) for p in (self.quality, self.cost)},
+            "errors": {"live": self.errors[0], "replayed": self.errors[1]},
+            "spent_usd": int(self.spent) / NANO,
+            "spent_before_usd": int(self.before) / NANO,
+            "causes": [_json(asdict(cause)) for cause in self.causes],
+            "sentence": self.sentence,
+            "notes": list(self.notes),
+        }
+
+    def show(self, console: Console | None = None) -> None:
+        """Print it, as `escalade confirm` does."""
+        from escalade.evals.studies._live_view import show
+
+        show(self, console)
+
+
+def _more(promise: Promise) -> dict[str, Any]:
+    return {"low": promise.low, "high": promise.high, "verdict": promise.verdict}
+
+
+def _json(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return round(float(value), 12) if math.isfinite(value) else None
+
+
+def _shown(promise: Promise, value: float) -> float:
+    """Quality in percent, cost in dollars per 1,000 questions."""
+    return value * (100.0 if promise.what == "quality" else 1000.0)
+
+
+def figure(promise: Promise, value: float, *, signed: bool = False) -> str:
+    """As it is written: "85.3 %", "$1.234 per 1k"."""
+    if math.isnan(value):
+        return "unknown"
+    shown = _shown(promise, value)
+    if promise.what == "quality":
+        return f"{shown:+.1f} points" if signed else f"{shown:.1f} %"
+    sign = ("-" if shown < 0 else "+" if signed else "") + "$"
+    return f"{sign}{abs(shown):.4g} per 1k"
+
+
+def _said(promise: Promise) -> str:
+    if promise.verdict == UNKNOWN:
+        return f"{promise.what} can't be told"
+    where = "outside of" if promise.verdict == OUTSIDE else "in"
+    wide = ", which is wider than the margin" if promise.verdict == INSIDE else ""
+    live = figure(promise, promise.live)
+    return f"{promise.what} {live}, {where} the interval of the replay ({interval(promise)}){wide}"
+
+
+def interval(promise: Promise) -> str:
+    """Where the live mean should lie: "83.8 to 89.2 %"."""
+    low, high = figure(promise, promise.low), figure(promise, promise.high)
+    if math.isnan(promise.low) or math.isnan(promise.high):
+        return "unknown"
+    return f"{low.split(' ')[0]} to {high}"

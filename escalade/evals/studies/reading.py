@@ -1,0 +1,291 @@
+"""A run directory as Outcomes, in columns: 1,000,000 attempts in some 4 s (`benchmarks/studies.py` has the figure).
+
+A row for each question and epoch, in the order of `questions.jsonl`; rows of one key are epochs of one question. Of
+several lines of one attempt the last counts. Lines of another program than the study's, which have another digest, are
+not read as its own.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from escalade.agents.climb import Rung
+from escalade.agents.forms import Form
+from escalade.errors import DataError
+from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN, fact_column
+from escalade.evals.outcomes import TEXT, Outcomes
+from escalade.evals.prices import Listed
+from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, RunDir
+from escalade.money import Money
+from escalade.registry.prices import Price
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Filled", "blocks", "outcomes_of", "read_run"]
+
+BLOCK = 1 << 23
+"""Bytes that are parsed at once: 8 MiB keep the memory of a million attempts within what their columns take."""
+
+_IDENTITY = itemgetter("key", "of", "epoch")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Outcomes, and the rows of them that are complete: `(n,)` bool. `owed`: attempts that are missing."""
+
+    outcomes: Outcomes
+    complete: NDArray[np.bool_]
+    owed: int
+
+
+def read_run(path: str | Path, *, missing: str = "refuse") -> Outcomes:
+    """The outcomes in a run directory. `missing`: "refuse" one whose attempts aren't complete, "drop" those questions,
+    or "keep" them: their quality is nan. Raises DataError.
+    """
+    found = outcomes_of(RunDir(path))
+    if not found.owed or missing == "keep":
+        return found.outcomes
+    n, whole = found.outcomes.n, int(found.complete.sum())
+    if missing != "drop" or not whole:
+        raise DataError(
+            f"{path}: {found.owed:,} of {n * found.outcomes.k:,} attempts are owed, {whole:,} of {n:,} rows are "
+            f"complete; run the study again, which goes on where it stopped"
+            + (", or drop what is incomplete (missing='drop', --missing drop)" if whole else "")
+        )
+    return whole_rows(found)
+
+
+def whole_rows(found: Filled) -> Outcomes:
+    """Those that are complete, with a note on the others."""
+    from dataclasses import replace
+
+    outcomes, at = found.outcomes, np.flatnonzero(found.complete)
+    if not found.owed:
+        return outcomes
+    columns: dict[str, Any] = {
+        name: value[at] for name, value in vars(outcomes).items() if isinstance(value, np.ndarray)
+    }
+    lists: dict[str, Any] = {
+        name: tuple(value[i] for i in at.tolist())
+        for name in ("keys", "category", "group")
+        if (value := getattr(outcomes, name)) is not None
+    }
+    features = {name: column[at] for name, column in outcomes.features.items()}
+    note = f"{outcomes.n - len(at):,} of {outcomes.n:,} rows lack attempts and are left out ({found.owed:,} are owed)"
+    return replace(outcomes, features=features, notes=(*outcomes.notes, note), **lists, **columns)
+
+
+def outcomes_of(run: RunDir, texts: Mapping[str, str] | None = None) -> Filled:
+    """All that is there. `texts`: of questions by their keys, where they are known. Raises DataError."""
+    study = run.read(STUDY)
+    if study is None:
+        raise DataError(f"{run.path}: no run directory: it has no {STUDY}")
+    questions = [one for rows in blocks(run.path / QUESTIONS) for one in rows]
+    if not questions:
+        raise DataError(f"{run.path}: no questions in it yet; run the study")
+    rungs, epochs = study["rungs"], int(study["epochs"])
+    table = _Table(questions, [rung["digest"] for rung in rungs], epochs)
+    with _no_collector():
+        for part in run.parts():
+            for rows in blocks(part):
+                table.add(rows)
+    return Filled(_outcomes(run, study, questions, table, texts), np.asarray(table.filled().all(axis=1)), table.owed())
+
+
+def blocks(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The lines of a file, parsed, some 10,000 at once; a last line without an end isn't read. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            rest = b""
+            while block := file.read(BLOCK):
+                text, _, rest = (rest + block).rpartition(b"\n")
+                if text:
+                    yield _parsed(text, path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+def _parsed(text: bytes, path: Path) -> list[dict[str, Any]]:
+    import orjson
+
+    try:
+        rows: list[dict[str, Any]] = orjson.loads(b"[" + text.replace(b"\n", b",") + b"]")
+    except ValueError:
+        for line in text.split(b"\n"):
+            try:
+                orjson.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}: a line that is no JSON ({error}): {line[:80].decode(errors='replace')!r}; "
+                                f"take it out, and its attempt is owed again") from None  # fmt: skip
+        raise
+    return rows
+
+
+class _Table:
+    """Columns of `n * epochs * k` cells, filled block by block."""
+
+    def __init__(self, questions: Sequence[Mapping[str, Any]], digests: Sequence[str], epochs: int) -> None:
+        self.k, self.epochs = len(digests), epochs
+        self.n = len(questions) * epochs
+        width = epochs * self.k
+        self._row = {one["key"]: i * width for i, one in enumerate(questions)}
+        self._rung = {digest: i for i, digest in enumerate(digests)}
+        cells = self.n * self.k
+        self.quality = np.full(cells, np.nan)
+        self.confidence, self.latency = np.full(cells, np.nan), np.full(cells, np.nan)
+        self.answer, self.cost, self.spent = (np.full(cells, UNKNOWN, dtype=np.int64) for _ in range(3))
+        self.status = np.full(cells, -1, dtype=np.int8)
+        self.form = np.full((cells, len(Form._fields)), np.nan)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """The lines of one block. Those that aren't of this study are passed over."""
+        try:
+            at = self._places(rows)
+            if (at < 0).any():
+                rows = [row for row, place in zip(rows, at.tolist(), strict=True) if place >= 0]
+                at = at[at >= 0]
+            self.quality[at] = [row["quality"] for row in rows]
+            self.status[at] = [_STATUS[row["status"]] for row in rows]
+            self.spent[at] = [row["spent"] for row in rows]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"a line of attempts is none: {type(error).__name__}: {error}") from None
+        self.cost[at] = [row.get("cost", UNKNOWN) for row in rows]
+        self.answer[at] = [row.get("answer", NO_ANSWER) for row in rows]
+        self.confidence[at] = [row.get("confidence", np.nan) for row in rows]
+        self.latency[at] = [row.get("latency", np.nan) for row in rows]
+        self.form[at] = [row.get("form", _NO_FORM) for row in rows]
+
+    def _places(self, rows: list[dict[str, Any]]) -> NDArray[np.int64]:
+        row, rung, k, epochs = self._row, self._rung, self.k, self.epochs
+        never = -(1 << 40)
+        return np.fromiter(
+            (
+                row.get(key, never) + epoch * k + rung.get(of, never) if epoch < epochs else never
+                for key, of, epoch in map(_IDENTITY, rows)
+            ),
+            dtype=np.int64,
+            count=len(rows),
+        )
+
+    def filled(self) -> NDArray[np.bool_]:
+        return np.asarray(self.shaped(self.status) >= 0)
+
+    def owed(self) -> int:
+        return int((self.status < 0).sum())
+
+    def shaped(self, column: NDArray[Any]) -> NDArray[Any]:
+        return column.reshape(self.n, self.k, *column.shape[1:])
+
+
+_STATUS = {status: code for code, status in enumerate(STATUSES)}
+_NO_FORM = (np.nan,) * len(Form._fields)
+
+
+def _outcomes(
+    run: RunDir,
+    study: Mapping[str, Any],
+    questions: Sequence[Mapping[str, Any]],
+    table: _Table,
+    texts: Mapping[str, str] | None,
+) -> Outcomes:
+    epochs, shaped = table.epochs, table.shaped
+    features = _features(questions, texts)
+    prices, ceilings = ([one[name] for one in questions] for name in ("prices", "ceilings"))
+    form = shaped(table.form)
+    return Outcomes(
+        name=study["name"],
+        rungs=tuple(_rung(rung) for rung in study["rungs"]),
+        keys=tuple(key for one in questions for key in (one["key"],) * epochs),
+        features={name: np.repeat(column, epochs, axis=0) for name, column in features.items()},
+        quality=shaped(table.quality),
+        answer=_codes(shaped(table.answer)),
+        confidence=shaped(table.confidence),
+        cost=shaped(table.cost),
+        price=np.repeat(_amounts(prices), epochs, axis=0),
+        ceiling=np.repeat(_amounts(ceilings), epochs, axis=0),
+        latency=shaped(table.latency),
+        status=np.maximum(shaped(table.status), 0),
+        labels=study.get("labels", "metric"),
+        category=_repeated(questions, "category", epochs),
+        group=_repeated(questions, "group", epochs),
+        notes=tuple(study.get("notes", ())),
+        tariff=_tariff(run, study["rungs"]),
+        form=None if np.isnan(form).all() else form,
+        spent=shaped(table.spent),
+    )
+
+
+def _features(questions: Sequence[Mapping[str, Any]], texts: Mapping[str, str] | None) -> dict[str, NDArray[Any]]:
+    names = dict.fromkeys(name for one in questions for name in one["features"])
+    found = {
+        name: fact_column([one["features"][name] for one in questions])
+        for name in names
+        if all(name in one["features"] for one in questions)
+    }
+    if texts is not None and all(one["key"] in texts for one in questions):
+        found[TEXT] = np.array([texts[one["key"]] for one in questions], dtype=object)
+    return found
+
+
+def _amounts(rows: list[list[int | None]]) -> NDArray[np.int64]:
+    return np.array([[UNKNOWN if amount is None else amount for amount in row] for row in rows], dtype=np.int64)
+
+
+def _repeated(questions: Sequence[Mapping[str, Any]], name: str, epochs: int) -> tuple[str, ...] | None:
+    if all(one.get(name) is None for one in questions):
+        return None
+    otherwise = "" if name == "category" else None  # who names no group is a group of his own
+    told = [one.get(name) or (one["key"] if otherwise is None else otherwise) for one in questions]
+    return tuple(one for one in told for _ in range(epochs))
+
+
+def _codes(answers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Equal answers of a row get equal codes, counted from 0 in the order of the rungs."""
+    n, k = answers.shape
+    first = np.empty((n, k), dtype=np.int64)
+    for rung in range(k):
+        first[:, rung] = (answers[:, : rung + 1] == answers[:, rung : rung + 1]).argmax(axis=1)
+    known = answers != NO_ANSWER
+    new = known & (first == np.arange(k))
+    rank = new.cumsum(axis=1) - 1
+    return np.where(known, np.take_along_axis(rank, first, axis=1), NO_ANSWER)
+
+
+def _rung(told: Mapping[str, Any]) -> Rung:
+    ceiling = told.get("ceiling")
+    bound = None if ceiling is None else Money(ceiling)
+    return Rung(told["name"], told.get("strategy"), told.get("model"), bound, told.get("tier"))
+
+
+def _tariff(run: RunDir, rungs: Sequence[Mapping[str, Any]]) -> dict[str, Listed]:
+    known = (run.read(PRICES) or {}).get("models", {})
+    listed = {}
+    for rung in rungs:
+        told = known.get(rung.get("model"))
+        if told is not None and told.get("input") is not None:
+            price = Price(told["input"], told["output"], told.get("cached"), told.get("written"))
+            listed[rung["name"]] = Listed(price, told["source"])
+    return listed
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A million small dicts without a cycle: looking for one among them costs as much again as to parse them."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
