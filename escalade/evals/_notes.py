@@ -39,6 +39,8 @@ def method(margin: float) -> dict[str, str]:
         "as good": f"no more than {100 * margin:g} points of the interval lie below 0",
         "worse": "all of it lies below 0",
         "can't tell": "anything else",
+        "too few": "fewer than 30 questions, or than 10 groups: no interval is trusted",
+        "epochs and groups": "rows of a question are averaged; errors of groups are cluster-robust (Bell and McCaffrey 2002)",
         "better_adjusted": "better by Holm's adjustment of one-sided tests for all compared policies at 2.5 %",
         "detectable": "true difference that is found with a power of 80 % by the paired difference's standard error",
     }

@@ -37,7 +37,8 @@ class Row:
 
     `n`: distinct questions; rows of one question are averaged first, and questions of one group aren't independent.
     `diff`: mean per-question difference to the baseline, with its 95 % interval. `verdict`: "better", "as good",
-    "can't tell" or "worse"; "baseline" and "hindsight" for the two rows that aren't judged. `frontier`: no other policy
+    "can't tell" or "worse", "too few" questions for any of them (`statistics.too_few`); "baseline" and "hindsight" for
+    the two rows that aren't judged. `frontier`: no other policy
     is as good and cheaper, or as cheap and better. `errors`: questions without a usable answer (one that failed in half
     of its rows counts half), `unpaid`: rows of them for which there was no money. `budget_violations`: rows that cost
     more than the budget per request, plus one if the run cost more than its own. `p95_latency_s`: of the answered ones.
@@ -104,8 +105,9 @@ def _row(entry: Entry, evidence: Evidence, *, frontier: bool) -> Row:
     of_each, is_base = _quality(evidence, entry.name), entry.name == evidence.baseline
     quality, low, high = clustered.mean_interval(of_each, asked.group, level=LEVEL)
     change = clustered.difference(of_each, _quality(evidence, evidence.baseline), asked.group, level=LEVEL, power=POWER)
-    sweep = _sweep(entry, lineup, evidence.folds)
+    sweep = sweep_behind(entry, lineup, evidence.folds)
     told = BASELINE if is_base else HINDSIGHT if entry.play is None else None
+    few = statistics.NOT_ENOUGH if statistics.too_few(asked.n, asked.clusters) else None
     cost, base_cost = _cost(evidence, entry.name), _cost(evidence, evidence.baseline)
     return Row(
         name=entry.name,
@@ -117,7 +119,7 @@ def _row(entry: Entry, evidence: Evidence, *, frontier: bool) -> Row:
         diff=0.0 if is_base else change.value,
         diff_low=0.0 if is_base else _known(max(change.low, -1.0)),
         diff_high=0.0 if is_base else _known(min(change.high, 1.0)),
-        verdict=told or statistics.verdict(change.low, change.high, lineup.margin),
+        verdict=told or few or statistics.verdict(change.low, change.high, lineup.margin),
         frontier=frontier,
         errors=round(float(asked.mean(one.failed).sum())),
         budget_violations=one.violations,
@@ -162,7 +164,7 @@ def _adjusted(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _sweep(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
+def sweep_behind(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
     """The score behind the policy. A budget changes where the threshold stands, not the score: none is given for it."""
     if entry.play is None and lineup.outcomes.k > 1:
         return oracle_sweep(lineup.outcomes, lineup.cheap, lineup.strong)

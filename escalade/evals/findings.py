@@ -75,7 +75,14 @@ class Findings:
 Builder = Callable[["Evidence"], Sequence[Table | Check | str]]
 """What one room finds: tables, checks, sentences, in the order in which they are shown."""
 
-BUILDERS: dict[str, Builder] = {}
+
+def _inference(evidence: Evidence) -> Sequence[Table | Check | str]:
+    from escalade.evals.inference.findings import build
+
+    return build(evidence)
+
+
+BUILDERS: dict[str, Builder] = {"inference": _inference}
 """Builder by the name of its room, in the order in which they are shown."""
 
 

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 BETTER, AS_GOOD, WORSE, CANT_TELL = "better", "as good", "worse", "can't tell"
 """The four verdicts."""
 
+NOT_ENOUGH = "too few"
+"""What is said in place of any of them: there are too few questions, or groups, to trust an interval."""
+
+LEAST_QUESTIONS, LEAST_GROUPS = 30, 10
+"""With fewer of them the intervals aren't shown to keep their level."""
+
 
 def normal_quantile(p: float) -> float:
     """Quantile of the standard normal distribution. Raises BadInput unless 0 < p < 1."""
@@ -173,6 +179,18 @@ def verdict(low: float, high: float, margin: float = 0.02) -> str:
     if low >= -margin:
         return AS_GOOD
     return WORSE if high < 0 else CANT_TELL
+
+
+def too_few(questions: int, units: int) -> str:
+    """Why so many questions are too few for any verdict, in words; empty where they aren't.
+
+    `units`: groups where questions come in groups, else the questions.
+    """
+    if questions < LEAST_QUESTIONS:
+        return f"{questions} are compared, and intervals are shown to hold from {LEAST_QUESTIONS} on"
+    if units < LEAST_GROUPS:
+        return f"they come in {units} groups, and intervals are shown to hold from {LEAST_GROUPS} groups on"
+    return ""
 
 
 def detectable(a: Values, b: Values, power: float = 0.8, level: float = 0.95) -> float:

@@ -49,7 +49,7 @@ def test_short_names_fit_as_well(width) -> None:
     """One line for each policy of a tiny table at any width, with nothing behind the last word."""
     text = printed(compare(table(quality=[[0, 1], [1, 0]], cost=[[1, 5]] * 2)), width)
     lines = text.splitlines()
-    for name, verdict in (("r0", "can't tell"), ("r1", "baseline"), ("oracle", "hindsight")):
+    for name, verdict in (("r0", "too few"), ("r1", "baseline"), ("oracle", "hindsight")):
         (line,) = [line for line in lines if re.match(rf"[* ]?[†]? +{name} +\d+\.\d%", line)]
         assert line.endswith(verdict)
         assert len(line) <= width

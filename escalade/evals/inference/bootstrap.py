@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Statistic = Callable[[Floats], ArrayLike]
 
-__all__ = ["Interval", "bootstrap", "bootstrap_many", "resamples"]
+__all__ = ["Interval", "bootstrap", "bootstrap_many", "interval_of", "resamples"]
 
 REPS = 2_000
 CELLS = 2_000_000
@@ -104,7 +104,7 @@ def bootstrap_many(
     lean = _jackknife(statistic, n, codes) if method == "bca" else np.zeros(values.shape[1])
     units = n if codes is None else int(codes.max()) + 1
     return [
-        Interval(float(value), *_bounds(column, float(value), units, level, method, float(skew)), level)
+        interval_of(column, float(value), units, level, method=method, skew=float(skew))
         for value, column, skew in zip(values[0], drawn.T, lean, strict=True)
     ]
 
@@ -121,10 +121,13 @@ def resamples(n: int, reps: int = REPS, seed: int = 0, group: ArrayLike | None =
         yield counts if codes is None else counts[:, codes]
 
 
-def _bounds(drawn: Floats, value: float, units: int, level: float, method: Method, skew: float) -> tuple[float, float]:
+def interval_of(
+    drawn: Floats, value: float, units: int, level: float = 0.95, *, method: Method = "percentile", skew: float = 0.0
+) -> Interval:
+    """From the values that a figure had in all resamples, nan where unknown. `units`: that were drawn from."""
     known = drawn[~np.isnan(drawn)]
     if math.isnan(value) or len(known) < LEAST_KNOWN * len(drawn) or units < 2:
-        return math.nan, math.nan
+        return Interval(value, math.nan, math.nan, level)
     z = NormalDist()
     out = math.sqrt(units / (units - 1)) * t_quantile(0.5 + level / 2.0, units - 1)
     if method == "percentile":
@@ -134,7 +137,7 @@ def _bounds(drawn: Floats, value: float, units: int, level: float, method: Metho
         shift = z.inv_cdf(min(max(below, 0.5 / len(known)), 1.0 - 0.5 / len(known)))
         p_low, p_high = (z.cdf(shift + (shift + q) / (1.0 - skew * (shift + q))) for q in (-out, out))
     low, high = np.quantile(known, [p_low, p_high])
-    return float(low), float(high)
+    return Interval(value, float(low), float(high), level)
 
 
 def _jackknife(statistic: Statistic, n: int, group: NDArray[np.int64] | None) -> Floats:
