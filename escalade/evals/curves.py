@@ -32,10 +32,12 @@ from escalade.agents.policies import Agreement, PromptLength, RandomMix, RungRef
 from escalade.errors import BadInput
 from escalade.evals._vector import Board, Table, largest_group
 from escalade.evals.learned import FittedAnswers, FittedRouter, held_out_scores
-from escalade.evals.outcomes import STATUSES
+from escalade.evals.outcomes import STATUSES, UNKNOWN
 from escalade.evals.replay import Fitted, FittedPromptLength, FittedThreshold, MatchedRandom
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from escalade.evals.outcomes import Outcomes
@@ -96,13 +98,17 @@ def cpt(score: ArrayLike, weak_quality: ArrayLike, strong_quality: ArrayLike, x:
 class Sweep:
     """A score to sweep, with the quality of the two answers that it decides between; columns `(n,)`.
 
-    `names`: of the two answers, the weak one first.
+    `names`: of the two answers, the weak one first. `weak_cost`, `strong_cost`: `(n,)` nano-dollars of all attempts
+    that lead to either answer, nan where unknown; None where a sweep is made by hand. Of a vote all members count,
+    although one that can't be won any more ends before all of them were asked.
     """
 
     score: Floats
     weak: Floats
     strong: Floats
     names: tuple[str, str] = ("", "")
+    weak_cost: Floats | None = None
+    strong_cost: Floats | None = None
 
     @property
     def apgr(self) -> float | None:
@@ -122,7 +128,9 @@ def sweep_of(policy: Policy | Fitted, outcomes: Outcomes, folds: int = 5, seed: 
     (`folds`, `seed`); its weak answer is that of the last rung that it looks at.
     """
     if isinstance(policy, FittedRouter | FittedAnswers):
-        return _pair(held_out_scores(policy, outcomes, folds, seed), outcomes, policy.members[-1], policy.high)
+        before = policy.members if isinstance(policy, FittedAnswers) else ()
+        score = held_out_scores(policy, outcomes, folds, seed)
+        return _pair(score, outcomes, policy.members[-1], policy.high, before)
     rungs = outcomes.rungs
     if isinstance(policy, RandomMix | MatchedRandom):
         return _pair(np.zeros(outcomes.n), outcomes, policy.low, policy.high)
@@ -173,17 +181,26 @@ def _graded(outcomes: Outcomes, ref: RungRef) -> Floats:
     return np.where(outcomes.status[:, rung] == STATUSES.index(OK), outcomes.quality[:, rung], 0.0)
 
 
-def _pair(score: Floats, outcomes: Outcomes, low: RungRef, high: RungRef) -> Sweep:
+def _pair(score: Floats, outcomes: Outcomes, low: RungRef, high: RungRef, before: Sequence[RungRef] = ()) -> Sweep:
+    """`before`: the rungs that were asked whichever answer is taken; none where it is decided before any attempt."""
     rungs = outcomes.rungs
     names = rungs[rung_index(rungs, low)].name, rungs[rung_index(rungs, high)].name
-    return Sweep(score, _graded(outcomes, low), _graded(outcomes, high), names)
+    weak_cost = _cost_of(outcomes, before or (low,))
+    strong_cost = _cost_of(outcomes, (*before, high))
+    return Sweep(score, _graded(outcomes, low), _graded(outcomes, high), names, weak_cost, strong_cost)
+
+
+def _cost_of(outcomes: Outcomes, refs: Sequence[RungRef]) -> Floats:
+    """(n,) of these rungs together."""
+    cost = outcomes.cost[:, sorted({rung_index(outcomes.rungs, ref) for ref in refs})]
+    return np.where((cost == UNKNOWN).any(axis=1), np.nan, cost.sum(axis=1))
 
 
 def _confidence_sweep(outcomes: Outcomes, low: RungRef, high: RungRef) -> Sweep:
     rung = rung_index(outcomes.rungs, low)
     failed = outcomes.status[:, rung] != STATUSES.index(OK)
     score = np.where(failed, np.nan, 1.0 - outcomes.confidence[:, rung])
-    return _pair(score, outcomes, low, high)
+    return _pair(score, outcomes, low, high, (low,))
 
 
 def _agreement_sweep(policy: Agreement, outcomes: Outcomes) -> Sweep:
@@ -194,4 +211,11 @@ def _agreement_sweep(policy: Agreement, outcomes: Outcomes) -> Sweep:
     agreeing, best = largest_group(board, members)
     weak = np.where(agreeing > 0, outcomes.quality[rows, best], 0.0)
     names = f"vote of {len(members)}", outcomes.rungs[rung_index(outcomes.rungs, policy.then)].name
-    return Sweep((len(members) - agreeing).astype(np.float64), weak, _graded(outcomes, policy.then), names)
+    return Sweep(
+        (len(members) - agreeing).astype(np.float64),
+        weak,
+        _graded(outcomes, policy.then),
+        names,
+        _cost_of(outcomes, policy.members),
+        _cost_of(outcomes, (*policy.members, policy.then)),
+    )
