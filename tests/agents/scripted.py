@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dspy import lm15
@@ -17,7 +18,8 @@ ANSWER = "[[ ## answer ## ]]\n42\n\n[[ ## completed ## ]]"
 class Scripted:
     """Items: a text to answer with, an exception to raise, a number of seconds to take before `ANSWER`.
 
-    When the script has ended, `ANSWER` follows for ever. `usage=None` leaves the token counts out.
+    `at_once`: how many answers it was waiting with, at most. When the script has ended, `ANSWER` follows for ever.
+    `usage=None` leaves the token counts out.
     """
 
     name = "scripted"
@@ -28,6 +30,7 @@ class Scripted:
     def __init__(self, script: Iterable[Any] = (), *, tokens: tuple[int, int] | None = (100, 20)) -> None:
         self._script, self._lock = iter(script), threading.Lock()
         self.tokens, self.requests = tokens, []
+        self.at_once = self._inside = 0
 
     def _next(self, request: Any) -> Any:
         with self._lock:
@@ -39,12 +42,24 @@ class Scripted:
         message = Message.assistant([TextPart(text)])
         return Response(id="1", model=request.model, message=message, finish_reason=finish, usage=usage)
 
+    @contextlib.contextmanager
+    def _taking_time(self) -> Iterator[None]:
+        with self._lock:
+            self._inside += 1
+            self.at_once = max(self.at_once, self._inside)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+
     def complete(self, request: Any) -> Response:
         item = self._next(request)
         if isinstance(item, BaseException):
             raise item
         if isinstance(item, int | float):
-            time.sleep(item)
+            with self._taking_time():
+                time.sleep(item)
         return self._response(request, item if isinstance(item, str) else ANSWER)
 
     async def acomplete(self, request: Any) -> Response:
@@ -52,7 +67,8 @@ class Scripted:
         if isinstance(item, BaseException):
             raise item
         if isinstance(item, int | float):
-            await asyncio.sleep(item)
+            with self._taking_time():
+                await asyncio.sleep(item)
         return self._response(request, item if isinstance(item, str) else ANSWER)
 
     def _events(self, request: Any) -> Iterable[Any]:

@@ -124,7 +124,7 @@ def test_ends_with_the_deadline(mode: str) -> None:
             vectors(embedder(Slow()), ["a"], mode)
         finally:
             assert run.purse.held == 0
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < 4.5
 
 
 @pytest.mark.parametrize("mode", MODES)

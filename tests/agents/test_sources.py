@@ -7,7 +7,6 @@ import json
 import math
 import pickle
 import threading
-import time
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -325,13 +324,11 @@ def test_the_majority_answers():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_samples_are_drawn_at_once(mode):
-    """Three samples of 0.5 s take less than two of them one after the other."""
+    """The model is asked for three samples before it has answered with the first."""
     qa, small, _ = program(Samples(5), [0.5] * 3)
     with scope(budget="1.00"):
-        began = time.perf_counter()
         ask(qa, mode)
-        assert time.perf_counter() - began < 0.95
-    assert len(small.requests) == 3
+    assert (len(small.requests), small.at_once) == (3, 3)
 
 
 def test_samples_are_not_copies_out_of_a_cache():
@@ -629,14 +626,12 @@ def test_combined_weighs_what_is_known():
 
 
 def test_combined_asks_at_once():
-    """Three judges of 0.5 s each take less than two of them one after the other."""
+    """Three judges are asked before the first has answered."""
     source = Combined((Verifier("big"), Verifier("big", signature="answer -> right: bool"), Peers(("big",))))
     qa, _, big = program(source, (), [0.5] * 3)
     with scope(budget="9.00"):
-        began = time.perf_counter()
         ask(qa, "async")
-        assert time.perf_counter() - began < 0.95
-    assert len(big.requests) == 3
+    assert (len(big.requests), big.at_once) == (3, 3)
 
 
 @pytest.mark.slow

@@ -228,12 +228,12 @@ class TestLoopsAndCancellation:
         transport = make(server.base, timeout=10)
         await transport.acomplete(asking("ok"))
         began = time.perf_counter()
-        task = asyncio.create_task(transport.acomplete(asking("slow:3")))
+        task = asyncio.create_task(transport.acomplete(asking("slow:9")))
         await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.perf_counter() - began < 2.5
+        assert time.perf_counter() - began < 6
 
     def test_a_stream_may_be_left(self, server, make):
         """Closing a stream early raises nothing, and the transport works on."""

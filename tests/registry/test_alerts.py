@@ -146,11 +146,11 @@ def test_what_is_no_url(url: str) -> None:
 
 def test_calls_don_t_wait_for_it(receiver: Receiver) -> None:
     """A receiver that takes its time, or is gone, holds nobody up, and no reservation fails."""
-    receiver.delay = 2.0
+    receiver.delay = 9.0
     ledger = Ledger([Budget("everything", "0.0000001")], listen=hook(receiver))
     began = time.perf_counter()
     ledger.purse().reserve(96).settle(96)
-    assert time.perf_counter() - began < 1.5
+    assert time.perf_counter() - began < 8
     assert receiver.posts == []
 
 

@@ -147,19 +147,18 @@ def where_am_i() -> tuple[int, Any]:
 
 
 async def test_a_sync_tool_stays_off_the_event_loop() -> None:
-    """Awaited, it runs in a thread of ours, in the caller's context; three slow ones at once take as long as one."""
+    """Awaited, it runs in a thread of ours, in the caller's context; three slow ones run at once."""
+    all_three = threading.Barrier(3)
 
     def slow() -> Any:
         """Slow."""
-        time.sleep(0.5)
+        all_three.wait(30)
         return dspy.settings.get("mine"), *where_am_i()
 
     governed = made(slow)
     async with escalade.scope() as scope:
         with dspy.context(mine="yes"):
-            start = time.perf_counter()
             results = await asyncio.gather(*(governed.acall() for _ in range(3)))
-            assert time.perf_counter() - start < 0.95
     assert {(mine, found is scope) for mine, _, found in results} == {("yes", True)}
     assert threading.get_ident() not in {thread for _, thread, _ in results}
     assert "escalade" in str([t.name for t in threading.enumerate()])
@@ -264,12 +263,12 @@ def test_timeouts(function: Any, way: str) -> None:
     breaker.
     """
     governed = made(function, timeout=0.05, cost="0.000000010")
-    args = {"seconds": 2.0} if function is nap else {"host": "a", "wait": 5.0}
+    args = {"seconds": 5.0} if function is nap else {"host": "a", "wait": 5.0}
     with escalade.scope() as scope:
         start = time.perf_counter()
         with pytest.raises(ToolTimeout, match=r"did not answer within 0.05 s"):
             governed(**args) if way == "sync" else asyncio.run(governed.acall(**args))
-        assert time.perf_counter() - start < 1.5
+        assert time.perf_counter() - start < 4.5
         assert (scope.spent, scope.purse.held) == (10, 0)
         for _ in range(4):
             with pytest.raises(ToolTimeout):

@@ -21,6 +21,7 @@ from escalade.errors import BadInput, DeadlineExceeded, OutcomeUnknown, Permissi
 from escalade.registry.cache import MemoryCache
 from escalade.registry.idempotency import Flights, Lead
 from escalade.registry.journal import Journal
+from tests._virtual import virtually
 
 
 class Body:
@@ -88,6 +89,7 @@ async def test_one_runs_for_all(body: str) -> None:
     assert (journal.denials(), waiting(tool)) == ([], 0)
 
 
+@virtually
 async def test_other_arguments_do_not_wait() -> None:
     """Calls that differ run at once."""
     world = Body(0.1)
@@ -159,6 +161,7 @@ async def test_a_budget_is_its_owners() -> None:
     assert (world.ran[0], got[2]) == (1, {"x": 0})
 
 
+@virtually
 async def test_results_that_are_not_json_are_not_shared() -> None:
     """What can't be kept is made for each caller, at once and not in turn."""
     world = Body(0.2, answer=lambda x: iter([x]))

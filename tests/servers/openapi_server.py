@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({"error": f"no {path} in /srv/shop/app.py"}, status=404)
 
     def do_slow(self) -> None:
-        time.sleep(3)
+        time.sleep(9)
         self.answer("late")
 
     def do_drip(self) -> None:

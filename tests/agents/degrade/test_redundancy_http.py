@@ -104,9 +104,9 @@ def test_providers_that_hang(make: Make, mode: str) -> None:
     """Two that hang and one that answers: the wait is that of two timeouts."""
     began = time.perf_counter()
     with escalade.scope(budget="1"):
-        answer = ask(make("slow:5", "slow:5", "ok"), mode)
+        answer = ask(make("slow:20", "slow:20", "ok"), mode)
     assert (answer.level, answer.model) == (3, "m2")
-    assert time.perf_counter() - began < 4.5, "one that is waited for takes 5 s"
+    assert time.perf_counter() - began < 15, "one that is waited for takes 20 s"
 
 
 def test_an_answer_of_before(make: Make, server: FaultServer) -> None:

@@ -72,7 +72,7 @@ def test_disk_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         quick = time.perf_counter()
         with pytest.raises(AuditUnavailable, match="can't be recorded") as refused:
             log.intent(entry("refused"))
-        assert time.perf_counter() - quick < 1, "5 s is how long it has patience"
+        assert time.perf_counter() - quick < 4, "5 s is how long it has patience"
         assert isinstance(refused.value, Refused)
         assert refused.value.retry_after
         full(log, yes=False)

@@ -291,7 +291,7 @@ def test_slow_answers(server: OpenApiServer, tool: str) -> None:
     start = time.perf_counter()
     with escalade.scope(), pytest.raises(escalade.ToolTimeout):
         asyncio.run(registry.get_tool(f"shop.{tool}").acall())
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 6
 
 
 def test_cookies_are_not_kept(server: OpenApiServer) -> None:

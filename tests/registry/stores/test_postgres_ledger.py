@@ -137,7 +137,7 @@ def test_a_server_stopped_in_the_middle(postgres: PostgresServer, postgres_url: 
                 run.reserve(10)
             assert "127.0.0.1" not in str(caught.value)
             assert PASSWORD not in str(caught.value)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 10, "each could wait 2 s"
         hold.settle(20)
         assert (ledger.unsettled > 0, run.spent) == (True, 20)
     finally:
@@ -171,7 +171,7 @@ def test_a_server_that_hangs(postgres: PostgresServer, postgres_url: str) -> Non
         time.sleep(0.1)
         with pytest.raises(StoreUnavailable, match="no connection in time"):
             run.reserve(60)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
     finally:
         postgres.go_on()
     time.sleep(0.3)

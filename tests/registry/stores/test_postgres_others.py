@@ -76,7 +76,7 @@ def test_a_cache_whose_server_crashed(postgres: PostgresServer, postgres_url: st
         try:
             began = time.monotonic()
             assert [tool(x=x) for x in (1, 1, 2)] == [1, 1, 2]
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 10, "each could wait 5 s, to look and to keep"
         finally:
             postgres.start()
         time.sleep(0.1)
