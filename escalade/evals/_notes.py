@@ -40,7 +40,7 @@ def method(margin: float) -> dict[str, str]:
         "worse": "all of it lies below 0",
         "can't tell": "anything else",
         "too few": "fewer than 30 questions, or than 10 groups: no interval is trusted",
-        "epochs and groups": "rows of a question are averaged; errors of groups are cluster-robust (Bell and McCaffrey 2002)",
+        "epochs and groups": "rows of a question are averaged; groups by cluster-robust errors (Bell, McCaffrey 2002)",
         "better_adjusted": "better by Holm's adjustment of one-sided tests for all compared policies at 2.5 %",
         "detectable": "true difference that is found with a power of 80 % by the paired difference's standard error",
     }
