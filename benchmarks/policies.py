@@ -7,10 +7,7 @@ ships is measured, and a line says so. Where a floor is set, it is what these po
 
 from __future__ import annotations
 
-import csv
-import gzip
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -62,21 +59,8 @@ def gsm8k() -> Outcomes:
 
 def mmlu_pro() -> Outcomes:
     """MMLU-Pro on three models: a peer, an 8B and a 70B model; the lengths of questions and answers price all calls."""
-    with gzip.open(MMLU / "questions.csv.gz", "rt", encoding="utf-8", newline="") as file:
-        asked = {row["question_id"]: row for row in csv.DictReader(file)}
-    with gzip.open(MMLU / "outcomes_long.csv.gz", "rt", encoding="utf-8", newline="") as file:
-        answers = [row for row in csv.DictReader(file) if row["model"] in PRICES]
-    for row in answers:
-        of = asked[row["question_id"]]
-        row["prompt_chars"] = str(len(of["question"]) + int(of["options_chars"]))
-        row["question"], row["category"] = of["question"], of["category"]
-    with tempfile.TemporaryDirectory() as folder:
-        joined = Path(folder) / "mmlu_pro.csv"
-        with joined.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, list(answers[0]))
-            table.writeheader()
-            table.writerows(answers)
-        return load_outcomes(f"long:{joined}", prices={name: Price.of(each, each) for name, each in PRICES.items()})
+    prices = {name: Price.of(each, each) for name, each in PRICES.items()}
+    return load_outcomes(f"mmlu_pro:{MMLU}", rungs=list(PRICES), prices=prices)
 
 
 def interval(sweeps: list[Sweep], draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
