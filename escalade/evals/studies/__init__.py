@@ -7,6 +7,6 @@ recording   many attempts at once under a budget: the engine of studies and of `
 plan        which attempts there are, and in which order they are made
 identity    what an attempt hangs on: digests of rungs, metrics and labels
 telling     progress: a bar in a terminal, lines elsewhere
-    live        confirm: does a policy come to live what its replay promised?
-    asking      many questions at once through one program, under a budget
+live        confirm: does a policy come to live what its replay promised?
+asking      many questions at once through one program, under a budget
 """
