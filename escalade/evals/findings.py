@@ -82,7 +82,13 @@ def _inference(evidence: Evidence) -> Sequence[Table | Check | str]:
     return build(evidence)
 
 
-BUILDERS: dict[str, Builder] = {"inference": _inference}
+def _checks(evidence: Evidence) -> Sequence[Table | Check | str]:
+    from escalade.evals.checking.selfchecks import checks
+
+    return checks(evidence)
+
+
+BUILDERS: dict[str, Builder] = {"checks": _checks, "inference": _inference}
 """Builder by the name of its room, in the order in which they are shown."""
 
 

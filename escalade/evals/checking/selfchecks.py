@@ -1,0 +1,240 @@
+"""All checks of a comparison: mistakes planted into its own data, which have to be found, and what has to be said.
+
+    shuffled labels   nobody gains on labels that were shuffled, and hindsight, which cheats, is caught at it
+    missing outcomes  a quality that isn't there is refused, never counted as zero
+    own default       a router that predicts nothing scores as the constant that it is; who never escalates is told
+    errors            a policy that raises has errors and the quality that follows
+    judge             who graded, and how far he agrees with the reference
+
+Each looks at a few hundred questions at most where it replays or fits anew: all of them together take less than a
+second on the data that ships.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from escalade.agents.climb import OK, Decision, View
+from escalade.agents.policies import Constant, RandomMix, draw, pick
+from escalade.errors import BadInput
+from escalade.evals import statistics
+from escalade.evals._codes import STATUSES
+from escalade.evals._names import shortened
+from escalade.evals._play import play
+from escalade.evals.checking import agreeing
+from escalade.evals.checking.failing import failures_table
+from escalade.evals.checking.shuffling import MOST, Shuffled, alarmed, planted, shuffled_gains, subset
+from escalade.evals.findings import Check
+from escalade.evals.folds import shuffled
+from escalade.evals.lineup import Entry
+from escalade.evals.replay import replay
+from escalade.evals.tables import Column, Table
+
+if TYPE_CHECKING:
+    from escalade.evals.evidence import Evidence
+    from escalade.evals.outcomes import Outcomes
+
+__all__ = ["checks", "same_as", "selfchecks"]
+
+
+def checks(evidence: Evidence) -> Sequence[Table | Check | str]:
+    """What this room finds: tables "shuffled", "failures" and "graders", the checks, and sentences."""
+    found = shuffled_gains(evidence)
+    graders = agreeing.agreements_table(evidence.outcomes, seed=evidence.seed)
+    tables = [failures_table(evidence), *([_shuffled_table(found)] if found else []), *([graders] if graders else [])]
+    return [*tables, *_checks(evidence, found), *_said(evidence)]
+
+
+def selfchecks(evidence: Evidence) -> tuple[Check, ...]:
+    """The checks alone."""
+    return tuple(_checks(evidence, shuffled_gains(evidence)))
+
+
+def same_as(evidence: Evidence, name: str) -> str | None:
+    """The rung that a policy always tries and answers with, nothing else; None where it chooses."""
+    one = evidence.played[name].replayed
+    if one is None or not one.n or len(np.unique(one.chosen)) > 1 or one.chosen[0] < 0:
+        return None
+    alone = (one.tried.sum(axis=1) == 1).all()
+    return evidence.outcomes.rungs[int(one.chosen[0])].name if alone else None
+
+
+def _checks(evidence: Evidence, found: tuple[Shuffled, ...]) -> Iterator[Check]:
+    outcomes = evidence.outcomes
+    yield _shuffled(evidence, found)
+    yield _missing(outcomes)
+    yield _default(evidence)
+    yield _raising(evidence)
+    judge = agreeing.judge_check(outcomes, seed=evidence.seed)
+    if judge is not None:
+        yield judge
+
+
+def _said(evidence: Evidence) -> Iterator[str]:
+    n = evidence.outcomes.n
+    for name, played in evidence.played.items():
+        if played.replayed is not None and played.replayed.raised is not None:
+            times = int(played.replayed.raised.sum())
+            yield f"{name} raised on {times:,} of {n:,} questions, which count as errors; first {played.replayed.error}"
+    for entry in evidence.entries:
+        rung = None if isinstance(entry.play, Constant) else same_as(evidence, entry.name)
+        if rung is not None and entry.play is not None:
+            last = rung == evidence.outcomes.rungs[-1].name
+            how = "always escalates" if last else "never escalates"
+            yield f"{entry.name} {how}: on all {n:,} questions it is {shortened(rung)} alone, and no router here"
+    yield from agreeing.said(agreeing.changed(evidence))
+
+
+# ----------------------------------------------------------------------------------------------------- shuffled labels
+
+
+def _shuffled(evidence: Evidence, found: tuple[Shuffled, ...]) -> Check:
+    name = "shuffled labels"
+    if not found:
+        return Check(name, None, "no policy here chooses between rungs, so that none could gain on shuffled labels")
+    cheat = planted(evidence.outcomes, evidence.seed)
+    bad = alarmed(found)
+    if bad:
+        told = "; ".join(_alarm(one) for one in bad)
+        return Check(name, False, f"the evaluation leaks: {told}")
+    most = max(found, key=lambda one: one.shuffled_gain)
+    said = (
+        f"{len(found)} policies gain nothing on shuffled labels (at most {100 * most.shuffled_gain:+.1f} points, "
+        f"p = {most.shuffled_p:.2g}, {most.name}, {most.n} questions)"
+    )
+    if not cheat.p < 1e-4:  # too few questions, or labels that are all the same
+        return Check(name, None, f"{said}; but hindsight doesn't either: this data can't tell")
+    return Check(
+        name, True, f"{said}; hindsight, planted as a cheat, gains {100 * cheat.points:+.1f} (z = {cheat.z:.0f})"
+    )
+
+
+def _alarm(one: Shuffled) -> str:
+    if one.blind is False:
+        return f"{one.name} decides otherwise when labels are shuffled, which it must not see"
+    return f"{one.name} gains {100 * one.shuffled_gain:+.1f} points on shuffled labels (p = {one.shuffled_p:.1g})"
+
+
+def _shuffled_table(found: tuple[Shuffled, ...]) -> Table:
+    return Table.of(
+        "shuffled",
+        "What policies know of the questions",
+        (
+            Column("name", "policy", "text", "the policy"),
+            Column(
+                "gain",
+                "gain",
+                "points",
+                "quality above a random mix of the same rungs, as often as it answers with each",
+            ),
+            Column(
+                "p",
+                "p",
+                "p",
+                "chance of that gain if it knew nothing: over all shuffles (Hoeffding 1951); epochs count as questions",
+            ),
+            Column(
+                "shuffled_gain",
+                "shuffled",
+                "points",
+                "the same on labels of other questions, fitted anew: has to be nothing",
+            ),
+            Column("shuffled_p", "p", "p", "chance of that gain on shuffled labels"),
+            Column("n", "questions", "count", "questions with shuffled labels"),
+        ),
+        found,
+        about="Does a policy know which question needs which rung? On shuffled labels none may seem to.",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- planted mistakes
+
+
+def _missing(outcomes: Outcomes) -> Check:
+    """An outcome is taken away from a copy: what comes of it must be refused."""
+    name = "missing outcomes"
+    holes = int(np.isnan(outcomes.quality[outcomes.status == STATUSES.index(OK)]).sum())
+    if holes:
+        return Check(name, False, f"{holes:,} answers have no quality, and were compared all the same")
+    good = np.flatnonzero(outcomes.status[:, -1] == STATUSES.index(OK))
+    if not len(good):
+        return Check(name, None, "no answer of the strongest rung that could be taken away")
+    one = subset(outcomes, good[:2])
+    quality = one.quality.copy()
+    quality[0, -1] = np.nan
+    try:
+        statistics.mean_interval(replay(Constant(outcomes.k - 1), replace(one, quality=quality)).quality)
+    except BadInput:
+        return Check(
+            name, True, f"all {outcomes.n * outcomes.k:,} are there; one that was taken away is refused, not a zero"
+        )
+    return Check(name, False, "a quality that was taken away was counted as a figure")
+
+
+@dataclass(frozen=True)
+class _Silent:
+    """A router that predicts nothing: what is left of it is its default."""
+
+    rung: int
+    name: str = "predicts nothing"
+
+    def decide(self, view: View) -> Decision:
+        return pick(view, self.rung, "")
+
+
+def _default(evidence: Evidence) -> Check:
+    """A router without predictions is the constant, and no better: by the loop, by columns, and as a mix."""
+    outcomes, lineup = evidence.outcomes, evidence.lineup
+    part = subset(outcomes, shuffled(outcomes.keys, evidence.seed)[:MOST])
+    alone = replay(Constant(lineup.strong), part)
+    silent = replay(_Silent(lineup.strong), part)
+    mixed = play(Entry("mix", RandomMix(1.0, lineup.cheap, lineup.strong)), part, 2, evidence.seed)
+    same = all(
+        np.array_equal(getattr(alone, column), getattr(silent, column), equal_nan=True)
+        for column in ("chosen", "tried", "cost", "quality", "latency", "errors")
+    )
+    same = same and bool(np.allclose(mixed.quality, alone.quality)) and mixed.errors == int(alone.errors.sum())
+    rung, quality = shortened(outcomes.rungs[lineup.strong].name), alone.quality.mean()
+    if not same:
+        return Check(
+            "own default", False, f"a router that predicts nothing doesn't score as {rung}, which it always takes"
+        )
+    told = (
+        f"a router that predicts nothing scores as {rung} does, {quality:.1%} of {part.n} questions, at the same cost"
+    )
+    return Check("own default", True, told)
+
+
+@dataclass(frozen=True)
+class _Raising:
+    """Raises on about half of the questions."""
+
+    rung: int
+    seed: int
+    name: str = "raises on half"
+
+    def decide(self, view: View) -> Decision:
+        if draw(self.seed, view.key) < 0.5:
+            raise RuntimeError("on purpose")
+        return pick(view, self.rung, "")
+
+
+def _raising(evidence: Evidence) -> Check:
+    """A policy that raises has that many errors, and no more quality than what it answered."""
+    outcomes, strong = evidence.outcomes, evidence.lineup.strong
+    part = subset(outcomes, shuffled(outcomes.keys, evidence.seed)[:MOST])
+    alone, one = replay(Constant(strong), part), replay(_Raising(strong, evidence.seed), part)
+    raises = np.array([draw(evidence.seed, key) < 0.5 for key in part.keys])
+    expected = np.where(raises, 0.0, alone.quality)
+    held = np.array_equal(one.errors, raises | alone.errors) and np.array_equal(one.quality, expected)
+    how = "has" if held else "should have"
+    said = (
+        f"a policy that raises on {raises.mean():.1%} of {part.n} questions {how} {(raises | alone.errors).mean():.1%} "
+    )
+    return Check(
+        "errors", bool(held), f"{said}errors, and {expected.mean():.1%} quality instead of {alone.quality.mean():.1%}"
+    )
