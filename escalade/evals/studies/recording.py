@@ -92,7 +92,7 @@ class Recording:
     """What is recorded, and how. `keep` is told each attempt, in the order in which they end.
 
     `digests`: of the rungs. `cached`: may a cache answer? `timed`: keep latencies. `texts`: keep answers. `lines`: a
-    file that is put on the disk every second, and at the end.
+    file that is put on the disk every second, and at the end. `grading`: was it the metric that raised?
     """
 
     program: Escalate
@@ -105,6 +105,7 @@ class Recording:
     timed: bool = True
     texts: bool = False
     lines: Lines | None = None
+    grading: bool = field(default=False, init=False)
     _failed: BaseException | None = field(default=None, init=False)
     _blocks: bool = field(default=False, init=False)
     _refusal: BudgetExceeded | None = field(default=None, init=False)
@@ -194,16 +195,24 @@ class Recording:
     async def _graded(self, example: Any, attempt: Attempt) -> float:
         if not attempt.ok:
             return 0.0
-        began = time.perf_counter()
-        if self._blocks:
-            said = await in_thread(self.metric, (example, attempt.result), {})
-        else:
-            said = self.metric(example, attempt.result)
-            self._blocks = time.perf_counter() - began > SLOW and not inspect.isawaitable(said)
-        quality = float(await said if inspect.isawaitable(said) else said)
+        try:
+            quality = float(await self._said(example, attempt.result))
+        except Exception:
+            self.grading = True
+            raise
         if not 0 <= quality <= 1:
             raise DataError(f"metric {metric_name(self.metric)!r} gave {quality!r}; expected a number from 0 to 1")
         return quality
+
+    async def _said(self, example: Any, prediction: Any) -> Any:
+        """What the metric says."""
+        began = time.perf_counter()
+        if self._blocks:
+            said = await in_thread(self.metric, (example, prediction), {})
+        else:
+            said = self.metric(example, prediction)
+            self._blocks = time.perf_counter() - began > SLOW and not inspect.isawaitable(said)
+        return await said if inspect.isawaitable(said) else said
 
     def _line(
         self, unit: Unit, one: Asked, attempt: Attempt, heard: _Heard, quality: float, list_cost: int, grading: int
@@ -228,7 +237,7 @@ class Recording:
             input=heard.input,
             output=heard.output,
             model=heard.model,
-            form=attempt.form,
+            form=None if attempt.form is None else list(attempt.form),
             at=round(time.time(), 3),
             outputs=dict(attempt.result.items()) if self.texts and attempt.ok else None,
         )

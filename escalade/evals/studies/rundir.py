@@ -38,8 +38,8 @@ class Line:
     `spent`: what was really paid now; they differ by what a cache saved. `grading`: what a metric that asks models
     paid. `hits`: calls that a cache answered.
     `latency`: seconds, None where unknown (or a cache answered). `input`, `output`: tokens. `model`: as the provider
-    names the one that answered. `form`: see `agents.forms`. `at`: seconds since the epoch. `outputs`: of studies that
-    keep texts.
+    names the one that answered. `form`: see `agents.forms`. `at`: seconds since the epoch. `regraded`: the same
+    attempt once more, with another grade. `outputs`: of studies that keep texts.
     """
 
     key: str
@@ -60,16 +60,20 @@ class Line:
     input: int | None = None
     output: int | None = None
     model: str | None = None
-    form: tuple[float, float, float, float] | None = None
+    form: list[float] | None = None
     at: float = 0.0
+    regraded: bool | None = None
     outputs: Mapping[str, Any] | None = None
 
+    def told(self) -> dict[str, Any]:
+        """Its fields by name; what is None is left out."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+
     def dumped(self) -> bytes:
-        """As JSON with its end of line; what is None is left out."""
+        """As JSON with its end of line."""
         import orjson
 
-        told = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
-        return orjson.dumps(told, default=str) + b"\n"
+        return orjson.dumps(self.told(), default=str) + b"\n"
 
 
 _FIELDS = tuple(field.name for field in fields(Line))

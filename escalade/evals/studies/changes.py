@@ -1,0 +1,61 @@
+"""May what was recorded stand for what is asked now? What differs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from escalade.errors import DataError
+
+__all__ = ["check_prices", "check_rungs", "ungraded"]
+
+
+def check_rungs(before: Mapping[str, Any], now: Sequence[Mapping[str, Any]], where: object) -> None:
+    """Raises DataError where a rung of the same name isn't what was recorded."""
+    known = {rung["name"]: rung for rung in before.get("rungs", ())}
+    for rung in now:
+        old = known.get(rung["name"])
+        if old is None or old["digest"] == rung["digest"]:
+            continue
+        facts, were = rung["facts"], old.get("facts", {})
+        changed = [name for name in facts if facts[name] != were.get(name)]
+        told = ", ".join(f"{name} ({_short(were.get(name))} -> {_short(facts[name])})" for name in changed)
+        raise DataError(
+            f"{where}: rung {rung['name']!r} isn't what was recorded there: {told or 'its digest'} changed; "
+            f"undo that, give the rung another name, or run the study in another directory"
+        )
+
+
+def check_prices(before: Mapping[str, Any] | None, now: Mapping[str, Any], where: object) -> None:
+    """Raises DataError where a model has another price than the one that attempts were recorded at."""
+    for name, price in now["models"].items():
+        old = (before or {}).get("models", {}).get(name)
+        if old is None or all(old.get(rate) == price.get(rate) for rate in ("input", "output", "cached", "written")):
+            continue
+        raise DataError(
+            f"{where}: model {name!r} cost {_rates(old)} when attempts were recorded and costs {_rates(price)} now, in "
+            f"dollars per million tokens; state the old price with the model, or run the study in another directory"
+        )
+
+
+def ungraded(
+    before: Mapping[str, Any], metric: Mapping[str, str], labels: Mapping[str, str], were: Mapping[str, str]
+) -> str:
+    """Why the grades of before don't count now, "" where they do. `labels`, `were`: digests by question."""
+    old = before.get("metric")
+    if old and old["digest"] != metric["digest"]:
+        same = old["name"] == metric["name"]
+        return f"the metric {metric['name']!r} was {'other code' if same else repr(old['name'])}"
+    changed = [key for key, digest in labels.items() if were.get(key, digest) != digest]
+    return f"{len(changed)} questions have other labels than when they were graded" if changed else ""
+
+
+def _short(fact: object) -> str:
+    text = str(fact)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _rates(price: Mapping[str, Any]) -> str:
+    if price.get("input") is None:
+        return "an unknown price"
+    return f"{price['input'] / 1e9:g} in, {price['output'] / 1e9:g} out"

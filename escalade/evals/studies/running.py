@@ -1,0 +1,261 @@
+"""One run of a study: what is there, what is owed, the attempts that the budget allows, and the comparison."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from escalade.errors import BadInput, BudgetExceeded, DataError, EscaladeError
+from escalade.evals.studies import changes, writing
+from escalade.evals.studies.identity import metric_name
+from escalade.evals.studies.opening import Opened, opened, policies_of, recorded_of
+from escalade.evals.studies.plan import Asked, Unit, asked_of, seeded
+from escalade.evals.studies.reading import Filled, outcomes_of, whole_rows
+from escalade.evals.studies.recording import Recorded, Recording, passing
+from escalade.evals.studies.regrading import regrade
+from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, VERSIONS, Lines, RunDir
+from escalade.evals.studies.study import Study, StudyRun
+from escalade.evals.studies.telling import Telling
+from escalade.money import Money
+from escalade.registry.opening import scope
+
+if TYPE_CHECKING:
+    from escalade.evals.compare import Comparison
+    from escalade.evals.outcomes import Outcomes
+
+__all__ = ["Done", "compared", "done_of", "run"]
+
+FEWEST = 10
+"""Complete rows that a comparison takes at least while attempts are owed."""
+
+
+@dataclass
+class Done:
+    """What the lines of a directory come to. `status`: identity of an attempt -> the error that it ended with, None
+    for an answer. `spent`: nano-dollars by all of them. `costs`: nano-dollars at list price by rung, and how many.
+    """
+
+    status: dict[tuple[str, str, int], str | None] = field(default_factory=dict)
+    spent: int = 0
+    costs: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """One line, later ones over earlier ones."""
+        self.status[line["key"], line["of"], line["epoch"]] = line.get("error")
+        if line.get("regraded"):
+            return
+        self.spent += line["spent"] + line.get("grading", 0)
+        total, count = self.costs.get(line["of"], (0, 0))
+        self.costs[line["of"]] = total + line.get("cost", 0), count + 1
+
+
+def done_of(directory: RunDir) -> Done:
+    """All attempts that are there. Raises DataError."""
+    done = Done()
+    for line in directory.lines():
+        done.add(line)
+    return done
+
+
+async def run(study: Study, path: Path, *, retry_failed: bool = False, shown: bool = False) -> StudyRun:
+    """Make what is owed, and compare."""
+    directory = RunDir(path)
+    if study.program is None and study.rungs is None:
+        return _replayed(study, directory)
+    made = opened(study)
+    with directory.writer() as lines:
+        return await _Run(study, directory, made, lines, retry_failed=retry_failed, shown=shown).finished()
+
+
+def _replayed(study: Study, directory: RunDir) -> StudyRun:
+    """A study of recorded outcomes: nothing is asked."""
+    outcomes = recorded_of(study)
+    told = writing.study_json(study, recorded=outcomes.digest)
+    before = directory.read(STUDY)
+    if before is not None and before.get("recorded") != outcomes.digest:
+        raise DataError(f"{directory.path}: another study's directory, or its data have changed; name another one")
+    directory.write(STUDY, told)
+    directory.write(VERSIONS, writing.versions(directory.read(VERSIONS), study.folder))
+    return StudyRun(directory.path, study, outcomes, compared(study, outcomes), done=outcomes.n * outcomes.k)
+
+
+class _Run:
+    """One run; `lines` is ours alone as long as it takes."""
+
+    def __init__(
+        self, study: Study, directory: RunDir, made: Opened, lines: Lines, *, retry_failed: bool, shown: bool
+    ) -> None:
+        self.study, self.directory, self.made, self.lines = study, directory, made, lines
+        self.retry_failed, self.shown = retry_failed, shown
+        self.new = 0
+
+    async def finished(self) -> StudyRun:
+        study, done = self.study, done_of(self.directory)
+        async with _paid(study, done.spent) as allowed:
+            asked, notes = self._asked()
+            told = writing.study_json(study, program=self.made.program, metric=self.made.metric, notes=notes)
+            await self._agreed(told, asked)
+            units = self._owed(told, asked, done)
+            telling = Telling(study.name, len(asked) * len(told["rungs"]) * study.epochs, shown=self.shown)
+            telling.begin(len(units), done.spent)
+            refusal = await self._fill(asked, units, told, done, telling) if allowed else _spent(study)
+            telling.end()
+        texts = {one.key: str(one.view.features["text"]) for one in asked}
+        filled = outcomes_of(self.directory, texts)
+        self._ended(told, done, filled)
+        return self._told(filled, done, units, told, refusal)
+
+    def _asked(self) -> tuple[list[Asked], list[str]]:
+        """The questions, each once, and what has to be said of them."""
+        asked = asked_of(self.made.program, self.made.examples)
+        once: dict[str, Asked] = {}
+        for one in asked:
+            once.setdefault(one.key, one)
+        twice = len(asked) - len(once)
+        told = f"{twice} of {len(asked)} examples have the inputs of another one and are left out"
+        return list(once.values()), [told] if twice else []
+
+    async def _agreed(self, told: dict[str, Any], asked: Sequence[Asked]) -> None:
+        """What was recorded stands, or is graded anew, or refused; then the directory says what holds now."""
+        directory, before = self.directory, self.directory.read(STUDY)
+        prices = writing.prices_json(self.made.program)
+        rows = writing.question_rows(asked, self.study)
+        if before is not None:
+            if "rungs" not in before:
+                raise DataError(f"{directory.path}: a study of recorded outcomes was run there; name another directory")
+            changes.check_rungs(before, told["rungs"], directory.path)
+            changes.check_prices(directory.read(PRICES), prices, directory.path)
+            were = writing.labels_of(directory)
+            why = changes.ungraded(before, told["metric"], {row["key"]: row["labels"] for row in rows}, were)
+            if why:
+                await regrade(directory, self.lines, self.made.metric, asked, why)
+        directory.put(QUESTIONS, writing.lines_of(rows))
+        directory.write(PRICES, prices)
+        directory.write(VERSIONS, writing.versions(directory.read(VERSIONS), self.study.folder))
+        directory.write(STUDY, told)
+
+    def _owed(self, told: Mapping[str, Any], asked: Sequence[Asked], done: Done) -> list[Unit]:
+        digests = [rung["digest"] for rung in told["rungs"]]
+        known = {
+            Unit(i, rung, epoch)
+            for i, one in enumerate(asked)
+            for rung, digest in enumerate(digests)
+            for epoch in range(self.study.epochs)
+            if (identity := (one.key, digest, epoch)) in done.status
+            and not (self.retry_failed and passing(done.status[identity]))
+        }
+        keys = [one.key for one in asked]
+        return seeded(keys, len(digests), self.study.epochs, self.study.seed, without=known)
+
+    async def _fill(
+        self, asked: Sequence[Asked], units: list[Unit], told: Mapping[str, Any], done: Done, telling: Telling
+    ) -> BudgetExceeded | None:
+        def keep(one: Recorded) -> None:
+            self.lines.add(one.line.dumped())
+            self.new += 1
+            done.add({"cost": 0, **one.line.told()})
+            telling.add(one)
+
+        recording = Recording(
+            self.made.program,
+            self.made.metric,
+            asked,
+            keep,
+            digests=[rung["digest"] for rung in told["rungs"]],
+            concurrency=self.study.concurrency,
+            texts=self.study.texts,
+            lines=self.lines,
+        )
+        try:
+            return await recording.fill(units)
+        except EscaladeError:
+            raise
+        except Exception as error:
+            if not recording.grading:
+                raise
+            raise DataError(
+                f"metric {metric_name(self.made.metric)!r} raised {type(error).__name__}: {error}; what was recorded "
+                f"until then is kept in {self.directory.path}"
+            ) from error
+        finally:
+            telling.end()
+
+    def _ended(self, told: Mapping[str, Any], done: Done, filled: Filled) -> None:
+        """A summary for whoever lists directories."""
+        total = filled.outcomes.n * filled.outcomes.k
+        writing.summarise(self.directory, told, done=total - filled.owed, owed=filled.owed, spent=done.spent)
+
+    def _told(
+        self, filled: Filled, done: Done, units: Sequence[Unit], told: Mapping[str, Any], refusal: BudgetExceeded | None
+    ) -> StudyRun:
+        total, left = filled.outcomes.n * filled.outcomes.k, units[self.new :]
+        whole = int(filled.complete.sum())
+        outcomes = whole_rows(filled) if whole else None
+        enough = outcomes is not None and (not filled.owed or whole >= max(FEWEST, 2 * self.study.folds))
+        return StudyRun(
+            directory=self.directory.path,
+            study=self.study,
+            outcomes=outcomes,
+            comparison=compared(self.study, outcomes) if enough and outcomes is not None else None,
+            done=total - filled.owed,
+            owed=filled.owed,
+            new=self.new,
+            failed=sum(passing(error) for error in done.status.values()),
+            spent=Money(done.spent),
+            rest=_rest(left, told, done),
+            why="" if refusal is None else str(refusal),
+        )
+
+
+def _rest(units: Sequence[Unit], told: Mapping[str, Any], done: Done) -> Money | None:
+    """What these attempts may be expected to cost: as those of the same rung did; None where there is none yet."""
+    total = 0.0
+    for unit in units:
+        cost, count = done.costs.get(told["rungs"][unit.rung]["digest"], (0, 0))
+        if not count:
+            return None
+        total += cost / count
+    return Money(round(total))
+
+
+def compared(study: Study, outcomes: Outcomes) -> Comparison:
+    """The comparison that the study asks for. Raises BadInput."""
+    from escalade.evals.compare import compare
+
+    if study.latency == "none":
+        outcomes = _untimed(outcomes)
+    return compare(
+        outcomes,
+        policies_of(study),
+        baseline=study.baseline,
+        margin=study.margin,
+        seed=study.seed,
+        folds=study.folds,
+        per_request=study.per_request,
+        per_run=study.per_run,
+    )
+
+
+def _untimed(outcomes: Outcomes) -> Outcomes:
+    import numpy as np
+
+    return replace(outcomes, latency=np.full_like(outcomes.latency, np.nan))
+
+
+def _spent(study: Study) -> BudgetExceeded:
+    return BudgetExceeded(f"the study's budget of ${study.budget} is used up")
+
+
+@contextlib.asynccontextmanager
+async def _paid(study: Study, spent: int) -> AsyncIterator[bool]:
+    """Within a scope that has what is left of the study's budget; False where that is nothing."""
+    left = None if study.budget is None else int(Money.of(study.budget)) - spent
+    if left is not None and int(Money.of(study.budget or "0")) <= 0:
+        raise BadInput("budget: expected dollars, more than 0")
+    budget = None if left is None else Money(max(left, 1))
+    entered: Any = scope(budget=budget, name=f"study {study.name}", optional=True)
+    async with entered:
+        yield left is None or left > 0
