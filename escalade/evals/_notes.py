@@ -33,7 +33,7 @@ def version() -> str:
 def method(margin: float) -> dict[str, str]:
     """The methods by name, and what the verdicts mean."""
     return {
-        "quality": "95 % Wilson interval; Student's t where quality isn't 0 or 1",
+        "quality": "95 % Wilson interval; where quality isn't 0 or 1, Student's t with Hall's transformation (1992)",
         "difference": "95 % interval of the paired difference (Agresti and Min 2005); Student's t where not 0 or 1",
         "better": "all of the interval lies above 0",
         "as good": f"no more than {100 * margin:g} points of the interval lie below 0",

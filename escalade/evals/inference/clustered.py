@@ -12,7 +12,9 @@ with groups of unequal size CR1 is too sure of itself, above all when one group 
 0/1 values get the additions that keep their intervals honest near 0 and 1, too: a paired difference the four half pairs
 of Agresti and Min (`statistics.paired_difference`), a share Wilson's interval at its effective number of questions,
 V = p (1 - p) / n_eff, at most n, scaled for the degrees of freedom (Korn & Graubard 1998, Survey Methodology 24:193).
-Without groups all of it is what `statistics` gives.
+The mean of grades between 0 and 1 is skewed near either end: its t is transformed as by Hall 1992 ("On the removal of
+skewness by transformation", JRSS B 54:221), which at a mean of 0.97 of 50 grades holds 95 % where Student's t holds 88.
+Differences of grades aren't: theirs are nearly symmetric. Without groups, all else is what `statistics` gives.
 """
 
 from __future__ import annotations
@@ -74,17 +76,22 @@ def difference(a: Floats, b: Floats, group: Groups = None, *, level: float = LEV
 
 def mean_interval(x: Floats, group: Groups = None, *, level: float = LEVEL) -> tuple[float, float, float]:
     """(mean, low, high) of one value per question. Raises BadInput."""
-    if group is None:
-        return statistics.mean_interval(x, level)
-    mean, error, df = clustered_error(x, group)
+    values = np.asarray(x, dtype=np.float64)
+    binary = bool(((values == 0) | (values == 1)).all())
+    plain = statistics.mean_interval(values, level)
+    if group is None and (binary or bool((values == values[0]).all())):
+        return plain
+    group = np.arange(len(values)) if group is None else group
+    mean, error, df = clustered_error(values, group)
     if math.isnan(error):
         return mean, math.nan, math.nan
     t = statistics.t_quantile(0.5 + level / 2.0, df)
-    if not bool(((x == 0) | (x == 1)).all()):
-        return mean, mean - t * error, mean + t * error
+    if not binary:
+        skew = _skewness(values, group)
+        return mean, mean - _untwisted(t, skew) * error, mean - _untwisted(-t, skew) * error
     units = int(group.max()) + 1
     shared = mean * (1.0 - mean) / error**2 if error > 0 else float(units)
-    size = min(shared, float(len(x))) * (NormalDist().inv_cdf(0.5 + level / 2.0) / t) ** 2
+    size = min(shared, float(len(values))) * (NormalDist().inv_cdf(0.5 + level / 2.0) / t) ** 2
     return mean, *statistics.wilson(mean * size, size, level)
 
 
@@ -124,6 +131,20 @@ def _freedom(share: Floats) -> float:
     """Bell and McCaffrey's degrees of freedom for a mean: g - 1 for groups of one size, fewer for others."""
     leaning = share**2 / (1.0 - share)
     return float(1.0 / ((share**2).sum() + leaning.sum() ** 2 - (leaning**2).sum()))
+
+
+def _skewness(x: Floats, group: NDArray[np.int64]) -> float:
+    """Of the mean, estimated: -1..1, about 0 for many questions or a symmetric distribution."""
+    sums = np.bincount(group, weights=x - x.mean())
+    spread = float((sums**2).sum()) ** 1.5
+    return float((sums**3).sum()) / spread if spread > 0 else 0.0
+
+
+def _untwisted(t: float, skew: float) -> float:
+    """Inverse of Hall's transformation g(t) = t + skew t^2 / 3 + skew^2 t^3 / 27 + skew / 6."""
+    if abs(skew) < 1e-6:
+        return t
+    return float(np.cbrt(1.0 + skew * (t - skew / 6.0)) - 1.0) * 3.0 / skew
 
 
 def _above(mean: float, error: float, df: float) -> float:
