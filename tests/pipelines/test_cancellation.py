@@ -58,6 +58,7 @@ async def test_cancelled_at_random_times_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids="-".join)
+@virtually
 async def test_who_cancels_the_caller_gets_a_cancelled_task(rule: dict[str, Any]) -> None:
     """Under any rule, with branches that swallow their first cancellation and branches that fail in their cleanup."""
 
@@ -131,6 +132,7 @@ async def test_cancelled_in_the_join() -> None:
         assert run.cancelled()
 
 
+@virtually
 async def test_a_cancelled_child_does_not_cancel_the_caller() -> None:
     """Somebody cancels the task of a branch: under a rule that is its status; nobody else is cancelled."""
     tasks: list[asyncio.Task[Any]] = []
@@ -176,12 +178,13 @@ def test_ctrl_c_in_a_branch(rule: dict[str, Any]) -> None:
 async def test_threads_of_losers_cannot_spend() -> None:
     """A loser that blocks a thread goes on, but its scope is closed when the fan-out returns."""
     told: list[BaseException] = []
-    ended = threading.Event()
+    begun, over, ended = threading.Event(), threading.Event(), threading.Event()
 
     def slow() -> None:
         here = scopes.require()
         here.purse.reserve(5, "before").settle(5)
-        time.sleep(0.6)
+        begun.set()
+        over.wait(30)
         try:
             here.check_open()
         except ScopeClosed as error:
@@ -189,13 +192,15 @@ async def test_threads_of_losers_cannot_spend() -> None:
         ended.set()
 
     async with scope(budget="1.00") as outer:
-        result = await FanOut(slow=slow, quick=lambda: nap(0.3), quorum=1).acall()
+        result = await FanOut(slow=slow, quick=lambda: asyncio.to_thread(begun.wait, 30), quorum=1).acall()
+        over.set()
         assert result.statuses["slow"].cost == 5
         assert outer.purse.held == 0
-        assert await asyncio.to_thread(ended.wait, 5)
+        assert await asyncio.to_thread(ended.wait, 30)
     assert isinstance(told[0], ScopeClosed)
 
 
+@virtually
 async def test_a_held_reservation_of_a_loser_is_settled() -> None:
     """What a cancelled branch had reserved is free when the call returns."""
 

@@ -260,7 +260,7 @@ async def test_leaving_a_stream_early_cancels_the_run_and_not_the_caller(closing
             async for event in pipeline.stream():
                 if isinstance(event, NodeStarted) and event.path == "b/c":
                     break
-            await asyncio.wait_for(cancelled.wait(), 1)
+            await asyncio.wait_for(cancelled.wait(), 20)
         await asyncio.sleep(0.02)
     assert asyncio.current_task().cancelling() == 0
 

@@ -35,6 +35,7 @@ async def waiting(group: Group, many: int) -> None:
     raise AssertionError(many)
 
 
+@virtually
 async def test_a_group_limits_over_pipelines() -> None:
     """Three pipelines at once, one limit; who had to wait is told."""
     group, gauge = new_group(2), Gauge()
@@ -112,6 +113,7 @@ def test_the_limit_is_never_passed(limit: int, plan: list[tuple[int, float, str]
     assert not group.queue._waiting
 
 
+@virtually
 async def test_higher_priority_first_then_first_come() -> None:
     """Those who wait go in by priority; within one, in the order in which they came."""
     group, gate = new_group(1), asyncio.Event()
@@ -135,6 +137,7 @@ async def test_higher_priority_first_then_first_come() -> None:
     assert order == ["first", "h9", "h1", "h2", "u1", "u2", "b1", "b2"]
 
 
+@virtually
 async def test_the_priority_around_counts() -> None:
     """A block's priority, or an outer node's, is that of the nodes in it."""
     group, gate = new_group(1), asyncio.Event()
@@ -183,6 +186,7 @@ async def test_waiting_ends_with_the_deadline() -> None:
     assert ran == [0.2]
 
 
+@virtually
 async def test_the_timeout_begins_with_the_place() -> None:
     """Waiting isn't counted against the node's own timeout; and retries give the place up while they pause."""
     group = new_group(1)

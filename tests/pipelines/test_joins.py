@@ -42,6 +42,7 @@ def states(result: Any) -> dict[Any, str]:
     return {name: status.state for name, status in result.statuses.items()}
 
 
+@virtually
 async def test_a_quorum() -> None:
     """Two good results of four are enough: a failure is a status, who is still at work is cancelled."""
     with no_task_left():
@@ -72,12 +73,14 @@ async def test_a_quorum_that_cannot_come_is_told_at_once() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@virtually
 async def test_the_first_ones_only() -> None:
     """`first` takes exactly so many, in the order in which they end."""
     result = await FanOut(a=after(9), b=after(0.02, "b"), c=after(0.01, "c"), first=2).acall()
     assert dict(result.items()) == {"a": None, "b": "b", "c": "c"}
 
 
+@virtually
 async def test_what_ends_well_though_it_is_cancelled() -> None:
     """A branch that answers its cancellation with what it has got is in a quorum's result, which it was paid for; not
     in that of `first`.
@@ -98,6 +101,7 @@ async def test_what_ends_well_though_it_is_cancelled() -> None:
     assert (late.b, states(late)["b"]) == ("half of it", "ok")
 
 
+@virtually
 async def test_until_a_predicate_holds() -> None:
     """`until` is asked as each result arrives, with those so far by name."""
     seen: list[dict[str, Any]] = []
@@ -113,6 +117,7 @@ async def test_until_a_predicate_holds() -> None:
         await FanOut(a=after(0, 1), b=after(0, 1), c=after(0, ValueError("x")), until=enough).acall()
 
 
+@virtually
 async def test_a_predicate_that_fails_is_an_error() -> None:
     """What `until` raises is raised, under its name, and nothing is left at work."""
     with no_task_left(), pytest.raises(ZeroDivisionError) as caught:
@@ -120,6 +125,7 @@ async def test_a_predicate_that_fails_is_an_error() -> None:
     assert caught.value.path == "until"
 
 
+@virtually
 async def test_what_is_there_in_time() -> None:
     """`partial` with `within`: what has ended well by then; the others say why they are missing."""
     result = await FanOut(
@@ -161,6 +167,7 @@ async def test_partial_ends_when_all_have() -> None:
         (2, {"a": after(9), "b": after(0, ValueError("y")), "c": after(0, KeyError("z"))}, "0 of 3 ended well, 2"),
     ],
 )
+@virtually
 async def test_at_least_so_many(least: int, branches: dict[str, Any], message: str | None) -> None:
     """With fewer good results than `least` a partial result is an error, which lists all failures."""
     fan = FanOut(branches, partial=True, within=0.1, least=least)
@@ -264,6 +271,7 @@ def test_a_vote() -> None:
     assert found.answer == "4"
 
 
+@virtually
 async def test_folding_results_as_they_arrive() -> None:
     """`reduce` sees the accumulated value, the name and the result, in the order of arrival; each call begins anew."""
     fan = FanOut(
@@ -303,6 +311,7 @@ async def test_a_fold_may_be_async_and_is_never_run_twice_at_once() -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"quorum": 1}])
+@virtually
 async def test_a_fold_that_fails_is_an_error(more: dict[str, int]) -> None:
     """It ends the call, whatever the rule, and says whose result it was about."""
     with no_task_left(), pytest.raises(ZeroDivisionError) as caught:
@@ -375,6 +384,7 @@ async def test_a_map_ends_when_it_has_enough() -> None:
         await Map(odd, over="xs", quorum=2).acall(xs=[1, 2, 4])
 
 
+@virtually
 async def test_a_map_returns_what_is_there_in_time() -> None:
     """Also while it waits for the next item of its source, and for a source that is empty."""
 
@@ -401,6 +411,7 @@ async def test_a_source_that_fails_is_an_error() -> None:
             await Map(asyncio.sleep, over="xs", item="delay", **options).acall(xs=source())
 
 
+@virtually
 async def test_an_optional_branch_is_done_without() -> None:
     """Its failure is no error: it is skipped, and its field is None; the others have to end well."""
     told: list[events.Event] = []
@@ -439,6 +450,7 @@ async def test_a_branch_without_money_is_a_failed_branch() -> None:
     assert here.purse.exhausted is not None
 
 
+@virtually
 async def test_a_swallowed_refusal_is_a_failed_branch() -> None:
     """A branch that swallows BudgetExceeded, as DSPy's modules do, has not ended well, whatever it returns."""
 
@@ -458,6 +470,7 @@ async def test_a_swallowed_refusal_is_a_failed_branch() -> None:
         assert (result.a, states(result)["a"]) == (None, "skipped")
 
 
+@virtually
 async def test_timeouts_are_statuses() -> None:
     """A node's own timeout is told as such."""
     result = await FanOut(a=node(after(9), timeout=0.02), b=after(0.4), quorum=1).acall()
@@ -505,6 +518,7 @@ def test_blocking_branches_under_a_rule() -> None:
     assert gauge.most <= 65  # the slow one may still be there
 
 
+@virtually
 async def test_rules_nest() -> None:
     """A fan-out in a race in a map in a chain: paths and statuses are those of each."""
     inner = FanOut(x=after(0.01, 1), y=after(0, ValueError("no")), quorum=1)

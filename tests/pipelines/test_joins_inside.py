@@ -18,6 +18,7 @@ from escalade.pipelines.map import Map
 from escalade.pipelines.race import Race
 from escalade.pipelines.shape import shape_of
 from escalade.registry.opening import scope
+from tests._virtual import virtually
 from tests.pipelines.offline import offline_lm
 
 
@@ -86,6 +87,7 @@ async def test_streamed() -> None:
     assert told[-1].result.statuses["b"].state == "failed"
 
 
+@virtually
 async def test_the_event_of_a_join() -> None:
     """It names what is missing, and says whether time was up."""
     told: list[events.Event] = []
@@ -110,6 +112,7 @@ async def test_the_event_of_a_join() -> None:
 
 
 @pytest.mark.parametrize("listen", [(), lambda event: None], ids=["short way", "long way"])
+@virtually
 async def test_each_branch_is_a_step(listen: Any) -> None:
     """A tool that is used once is used once per branch, item and racer, whatever the rule."""
     sent: list[str] = []

@@ -116,6 +116,7 @@ def test_the_deadline_of_the_scope_ends_everything(blocking: bool) -> None:
     assert time.perf_counter() - started < 3.0
 
 
+@virtually
 async def test_a_passed_deadline_starts_nothing() -> None:
     """A pipeline that is called too late runs no node."""
     ran = []
@@ -126,6 +127,7 @@ async def test_a_passed_deadline_starts_nothing() -> None:
     assert not ran
 
 
+@virtually
 async def test_a_closed_scope_starts_nothing() -> None:
     """A task that outlives its scope can't run pipelines in it any more."""
     async with scope():
@@ -160,11 +162,11 @@ def test_scope_and_settings_reach_nodes_in_threads() -> None:
 def test_a_thread_that_outlives_its_timeout_cannot_spend() -> None:
     """A thread can't be stopped, but its scope is closed: what it tries later is refused."""
     told: list[BaseException | None] = []
-    ended = threading.Event()
+    over, ended = threading.Event(), threading.Event()
 
     def slow() -> None:
         here = scopes.require()
-        time.sleep(0.15)
+        over.wait(30)
         try:
             here.check_open()
             told.append(None)
@@ -174,7 +176,8 @@ def test_a_thread_that_outlives_its_timeout_cannot_spend() -> None:
 
     with scope(budget="1.00"), pytest.raises(NodeTimeout):
         Chain(a=node(slow, timeout=0.03))()
-    assert ended.wait(2)
+    over.set()
+    assert ended.wait(30)
     assert isinstance(told[0], ScopeClosed)
 
 

@@ -198,6 +198,7 @@ async def test_no_pause_outlasts_the_deadline() -> None:
     assert time.perf_counter() - began < 0.15
 
 
+@virtually
 async def test_no_attempt_begins_after_within() -> None:
     """`within`: seconds from the first attempt's start."""
     flaky = Flaky(*(ConnectionError(str(number)) for number in range(99)))
@@ -206,6 +207,7 @@ async def test_no_attempt_begins_after_within() -> None:
     assert 2 <= flaky.calls <= 9
 
 
+@virtually
 async def test_attempts_are_of_one_step_and_each_has_the_timeout() -> None:
     """The steps of all attempts are the same, so what is used once is not used by the next one again."""
     paths: list[list[str | int]] = []
@@ -220,6 +222,7 @@ async def test_attempts_are_of_one_step_and_each_has_the_timeout() -> None:
     assert paths == [["a"]] * 3
 
 
+@virtually
 async def test_what_is_used_once_is_used_once_by_all_attempts() -> None:
     """A retry gets the result that the attempt before got; a hedge waits for the use that the first has begun."""
     sent: list[str] = []
@@ -447,6 +450,7 @@ def slow_once(seconds: float, gauge: Gauge) -> Callable[..., Any]:
     return answer
 
 
+@virtually
 async def test_a_late_node_gets_a_second_attempt() -> None:
     """The first answer counts; the loser has ended when the node returns; it is told."""
     gauge = Gauge()
@@ -471,6 +475,7 @@ async def test_a_node_in_time_is_not_hedged() -> None:
     assert time.perf_counter() - began < 1.0
 
 
+@virtually
 async def test_a_hedge_that_fails_fails_nobody() -> None:
     """The first attempt is waited for; when both fail, its error is raised."""
     calls = []
@@ -492,6 +497,7 @@ async def test_a_hedge_that_fails_fails_nobody() -> None:
 
 
 @pytest.mark.parametrize("budget", ["0.15", "0.30"])
+@virtually
 async def test_hedges_need_room_in_the_budget(budget: str) -> None:
     """A second attempt begins only where what the first has set aside fits once more; what both cost is billed."""
     calls = []
@@ -535,6 +541,7 @@ async def test_a_failure_while_being_cancelled_is_the_end(options: dict[str, Any
     assert calls == [1]
 
 
+@virtually
 async def test_a_failure_at_the_same_time_as_the_answer_is_seen() -> None:
     """Both attempts end in one turn of the loop: nothing is logged about an error that nobody retrieved."""
     told: list[Any] = []
@@ -561,6 +568,7 @@ async def test_a_failure_at_the_same_time_as_the_answer_is_seen() -> None:
     assert told == []
 
 
+@virtually
 async def test_hedges_are_a_share_of_the_runs() -> None:
     """However slow they all are: one, and one in ten."""
     gauge = Gauge()
@@ -574,6 +582,7 @@ async def test_hedges_are_a_share_of_the_runs() -> None:
     assert 44 <= gauge.entered <= 45
 
 
+@virtually
 async def test_p95_needs_twenty_runs() -> None:
     """Before that nothing is hedged; then what is slower than 95 % of the last runs."""
     gauge = Gauge()
@@ -594,6 +603,7 @@ async def test_p95_needs_twenty_runs() -> None:
     assert [event.call for event in told(heard, events.NodeHedged)] == [told(heard, events.NodeStarted)[25].call]
 
 
+@virtually
 async def test_cancelled_hedges_leave_nothing() -> None:
     """Cancelled from outside, both attempts end before the cancellation goes on."""
     gauge = Gauge()
@@ -743,6 +753,7 @@ async def test_an_optional_step_that_fails_is_left_out() -> None:
     assert (await last.acall(x=1)).first == 1
 
 
+@virtually
 async def test_optional_steps_are_not_begun_when_time_or_money_is_too_short() -> None:
     """What they usually take is known after five runs."""
     calls: list[int] = []
@@ -780,6 +791,7 @@ def test_what_needs_an_optional_step_is_refused() -> None:
         Chain(draft=node(draft, optional=True), publish=lambda draft: draft)
 
 
+@virtually
 async def test_an_optional_step_ends_with_the_deadline_and_the_scope() -> None:
     """Time that is up for all is up for all."""
 

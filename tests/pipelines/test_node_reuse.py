@@ -35,6 +35,7 @@ from escalade import (
 )
 from escalade.pipelines.options._identity import code_of
 from escalade.registry.cache import MemoryCache
+from tests._virtual import virtually
 from tests.pipelines.offline import no_task_left, offline_lm
 
 POLICY = Roles({"reader": ["notes.read:call"], "writer": ["notes.write:call"]})
@@ -429,6 +430,7 @@ async def test_a_broken_cache_is_a_miss() -> None:
 # -- once
 
 
+@virtually
 async def test_equal_calls_at_the_same_time_run_once() -> None:
     """The others get copies, and are told; later calls run."""
     calls: list[int] = []
@@ -467,6 +469,7 @@ async def test_failures_are_shared_with_paths_of_ones_own() -> None:
     assert len(calls) in (1, 2)
 
 
+@virtually
 async def test_a_cancelled_leader_hands_over() -> None:
     """The others are not cancelled with it: one of them makes the call, and each has its result."""
     begun = []
@@ -513,6 +516,7 @@ async def test_a_leader_without_money_hands_over() -> None:
         await poor
 
 
+@virtually
 async def test_nobody_waits_past_his_deadline() -> None:
     """Who joins has his own deadline."""
     stop = asyncio.Event()
@@ -539,7 +543,7 @@ def test_threads_join_each_other() -> None:
     def slow(x: int) -> int:
         with lock:
             calls.append(x)
-        time.sleep(0.1)
+        time.sleep(1.0)  # the others come meanwhile
         return x
 
     pipeline, results = Chain(a=node(slow, once=True)), []

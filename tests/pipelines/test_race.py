@@ -37,6 +37,7 @@ def states(result: Any) -> dict[str, str]:
     return {name: status.state for name, status in result.statuses.items()}
 
 
+@virtually
 async def test_the_first_good_answer_wins() -> None:
     """A quicker failure does not, the slower ones are cancelled."""
     with no_task_left():
@@ -73,6 +74,7 @@ async def test_the_winner_is_handed_on_as_it_is() -> None:
         (await FanOut(a=after(0, 1)).acall()).winner  # noqa: B018
 
 
+@virtually
 async def test_when_all_fail_every_cause_is_told() -> None:
     """One error, as a node of the race's place would raise it, with each branch's own."""
     with no_task_left(), pytest.raises(JoinFailed) as caught:
@@ -109,6 +111,7 @@ async def test_staggered_starts() -> None:
         await Race(a=after(0, ValueError("no")), b=after(0.01, ValueError("no")), stagger=9).acall()
 
 
+@virtually
 async def test_a_race_of_timeouts() -> None:
     """`timeout` is for each branch that has none of its own."""
     with pytest.raises(JoinFailed) as caught:
