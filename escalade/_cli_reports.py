@@ -63,6 +63,32 @@ def show(
     return OK
 
 
+def plot(
+    data: str | None = None,
+    *,
+    out: str = "report.html",
+    chosen: Chosen = EVERYTHING,
+    texts: Annotated[bool, Parameter(negative="--no-texts", show_default=False)] = True,
+) -> int:
+    """Write everything that was found as one page: pictures, tables, and each question with every policy's path.
+
+    The page needs no network and asks for none.
+
+    Parameters
+    ----------
+    data
+        A run directory, PATH or LOADER:PATH; the data that ships by default.
+    out
+        The file.
+    texts
+        With the beginnings of the questions, where they are known; --no-texts leaves them out.
+    """
+    from escalade.evals.reporting.page import page
+
+    _write(Path(out), page(_found(compared(data, chosen), None), texts=texts))
+    return OK
+
+
 def export(
     data: str | None = None,
     *,
@@ -120,8 +146,12 @@ class Reports:
             terminal.print()
             show_tables(further, terminal)
 
-    def write(self, *, markdown: str | None) -> None:
+    def write(self, *, html: str | None, markdown: str | None) -> None:
         """The files that were asked for."""
+        if html is not None:
+            from escalade.evals.reporting.page import page
+
+            _write(Path(html), page(self._all, self.checked))
         if markdown is not None:
             from escalade.evals.reporting import markdown as md
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from escalade.evals import statistics
 from escalade.evals._rows import PER_1K
+from escalade.evals.inference.clustered import mean_interval
 from escalade.evals.tables import Column, Table
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from escalade.evals.compare import Comparison
+    from escalade.evals.evidence import Evidence
 
 __all__ = ["COLUMNS", "NAME", "comparison_table", "costs_bounded"]
 
 NAME = "comparison"
+
+Bounds = tuple[float | None, float | None]
+UNKNOWN: Bounds = (None, None)
 
 COLUMNS = (
     Column(
@@ -150,14 +156,18 @@ def comparison_table(comparison: Comparison) -> Table:
     )
 
 
-def costs_bounded(comparison: Comparison) -> dict[str, tuple[float | None, float | None]]:
+def costs_bounded(comparison: Comparison) -> dict[str, Bounds]:
     """(low, high) of the 95 % interval of dollars per 1,000 questions, by policy; None where unknown."""
-    played: Any = {} if comparison.evidence is None else comparison.evidence.played
-    return {row.name: _bounds(played[row.name].cost if row.name in played else None) for row in comparison.rows}
+    evidence = comparison.evidence
+    if evidence is None:
+        return {row.name: UNKNOWN for row in comparison.rows}
+    return {row.name: _bounds(evidence.played[row.name].cost, evidence) for row in comparison.rows}
 
 
-def _bounds(cost: Any) -> tuple[float | None, float | None]:
-    if cost is None or len(cost) < 2 or bool(np.isnan(cost).any()):
-        return None, None
-    _, low, high = statistics.mean_interval(cost * PER_1K)
+def _bounds(cost: NDArray[np.float64], evidence: Evidence) -> Bounds:
+    """One value per question, questions of one group counted as one."""
+    questions = evidence.questions
+    if questions.clusters < 2 or bool(np.isnan(cost).any()):
+        return UNKNOWN
+    _, low, high = mean_interval(questions.mean(cost * PER_1K), questions.group)
     return max(0.0, low), high

@@ -53,7 +53,7 @@ def write_csv(tables: Sequence[Table], out: Path) -> list[Path]:
 def write_parquet(tables: Sequence[Table], out: Path) -> list[Path]:
     """As `write_csv`, in Parquet; what a column means stands in its metadata. Raises BadInput without pyarrow."""
     try:
-        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise BadInput("Parquet needs pyarrow: pip install 'escalade[parquet]'") from None
