@@ -46,6 +46,7 @@ app.command(_cli_budget.app)
 app.command(_cli_runs.app)
 app.command(_cli_runs.worker)
 app.command(_cli_reports.show)
+app.command(_cli_reports.plot)
 app.command(_cli_reports.export)
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -59,6 +60,7 @@ def compare(
     chosen: Chosen = _cli_reports.EVERYTHING,
     metrics: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     tables: str | None = None,
+    html: str | None = None,
     markdown: str | None = None,
     fail_if: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -78,6 +80,8 @@ def compare(
         Show APGR and CPT of the policies that have a score, too; always shown on RouteLLM's files.
     tables
         Further tables, by their names or those of rooms that make some, separated by commas; `escalade show` has all.
+    html
+        Write everything as one page to this file, as `escalade plot` does.
     markdown
         Write a report for a pull request to this file.
     fail_if
@@ -94,7 +98,7 @@ def compare(
         sys.stdout.write(dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
     else:
         reports.show()
-    reports.write(markdown=markdown)
+    reports.write(html=html, markdown=markdown)
     return reports.code()
 
 
