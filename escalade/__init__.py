@@ -106,6 +106,8 @@ if TYPE_CHECKING:
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
+    from escalade.evals.studies.running import StudyRun
+    from escalade.evals.studies.study import Study
     from escalade.evals.tuning import tune
     from escalade.money import Money
     from escalade.pipelines.ask import Answer, Ask, Question, asking
@@ -333,6 +335,8 @@ __all__ = [
     "SqliteSessions",
     "Stop",
     "StoreUnavailable",
+    "Study",
+    "StudyRun",
     "Temperature",
     "Threshold",
     "TierTable",

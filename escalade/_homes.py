@@ -49,6 +49,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),
     "evals.record": ("record",),
+    "evals.studies.running": ("StudyRun",),
+    "evals.studies.study": ("Study",),
     "evals.tuning": ("tune",),
     "money": ("Money",),
     "pipelines.drawing.drawing": ("Drawing",),

@@ -20,6 +20,7 @@ from escalade import (
     _cli_runs,
     _cli_serve,
     _cli_sources,
+    _cli_studies,
     _cli_tools,
 )
 from escalade._cli_chosen import Chosen, compared
@@ -45,6 +46,9 @@ app.command(_cli_audit.app)
 app.command(_cli_budget.app)
 app.command(_cli_runs.app)
 app.command(_cli_runs.worker)
+app.command(_cli_studies.run)
+app.command(_cli_studies.record)
+app.command(_cli_studies.ls)
 app.command(_cli_reports.show)
 app.command(_cli_reports.plot)
 app.command(_cli_reports.export)

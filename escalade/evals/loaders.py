@@ -8,6 +8,7 @@
     llmrouter     a table of scores: question, a column per model; prices in default_llm.json
     mmlu_pro      a folder: outcomes_long.csv and questions.csv
     inspect       logs of inspect_ai, .eval or .json: one per model, or a folder of them
+    run           a run directory of a study (`studies/rundir.py`)
 
 Tables are CSV, TSV, JSON lines or Parquet (`pip install escalade[parquet]`). Any but Parquet may be gzipped. Without a
 loader's name it is guessed, by the name of the file, its columns and its first record. Each of `loading/` says which
@@ -18,12 +19,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from escalade.errors import DataError, UnknownName
 from escalade.evals._draft import Choices, Draft, finish
 from escalade.evals.loading.guessing import guess
+from escalade.evals.studies.rundir import is_run
 
 if TYPE_CHECKING:
     from escalade.evals.outcomes import Outcomes
@@ -56,6 +59,8 @@ def load_outcomes(
     if contaminated is None and loader == "routellm":
         contaminated = "drop"
     choices = Choices(labels, missing, contaminated, limit, prices, price_table, rungs)
+    if loader == RUN:
+        return _of_run(path, choices)
     return finish(LOADERS[loader](path), choices)
 
 
@@ -68,15 +73,29 @@ def _loader_and_path(data: str | Path) -> tuple[str, Path]:
     loader, path = None, Path(data)
     name, colon, rest = str(data).partition(":")
     if colon and rest and not path.exists():
-        if name in NAMED:
+        if name in {*NAMED, RUN}:
             loader, path = name, Path(rest)
         elif name == "dspy":
             raise DataError(f"{data}: questions without answers; load_examples() loads them, record() asks them")
         elif name.isidentifier() and len(name) > 1:  # one letter is a drive
-            raise UnknownName("loader", name, list(NAMED))
+            raise UnknownName("loader", name, [*NAMED, RUN])
     if not path.exists():
         raise DataError(f"no such data file: {path}")
-    return loader or guess(path), path
+    return loader or (RUN if is_run(path) else guess(path)), path
+
+
+def _of_run(path: Path, choices: Choices) -> Outcomes:
+    """Of a run directory: what was recorded there, or the data that its study replays."""
+    from escalade.evals.studies.reading import chosen, replayed
+
+    again = replayed(path)
+    if again is None:
+        return chosen(path, choices)
+    data, limit, digest = again
+    if load_outcomes(data, limit=limit).digest != digest:
+        raise DataError(f"{path}: the data of this study, {data}, have changed; run it in another directory")
+    loader, place = _loader_and_path(data)
+    return finish(LOADERS[loader](place), replace(choices, limit=choices.limit or limit))
 
 
 def _by(module: str) -> Callable[[Path], Draft]:
@@ -106,5 +125,8 @@ NAMED: dict[str, Callable[[Path], Draft]] = {
     "inspect": _by("loading.inspect_logs"),
 }
 """Loader by the name that a user gives."""
+
+RUN = "run"
+"""The name of run directories, which hold Outcomes and no draft of them."""
 
 LOADERS = {**NAMED, "bundled": _bundled}

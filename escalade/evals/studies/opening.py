@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import BadInput, DataError, EscaladeError
-from escalade.evals.studies.references import is_reference, resolve
+from escalade.errors import BadInput, EscaladeError
+from escalade.evals.studies.references import beside, is_reference, resolve
 from escalade.evals.studies.spec import SIMULATED
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ def examples_of(study: Study, inputs: Sequence[str]) -> list[Any]:
             data = resolve(data, study.folder, "data")
             data = data() if callable(data) else data
         if isinstance(data, str | Path):
-            data, names = _path(study.folder, str(data)), names or (None if str(data)[:5] == "dspy:" else tuple(inputs))
+            data, names = (
+                beside(study.folder, str(data)),
+                names or (None if str(data)[:5] == "dspy:" else tuple(inputs)),
+            )
         found = load_examples(data, inputs=names)
     if study.split is not None:
         found = _side(study, found)
@@ -90,7 +93,7 @@ def recorded_of(study: Study) -> Outcomes:
         return data
     if not isinstance(data, str | Path):
         raise BadInput("program: a study of examples needs a program, or rungs, and a metric")
-    return load_outcomes(_path(study.folder, str(data)), limit=study.limit)
+    return load_outcomes(beside(study.folder, str(data)), limit=study.limit)
 
 
 def metric_of(study: Study) -> Metric:
@@ -133,16 +136,6 @@ def _importable(data: str) -> bool:
     return is_reference(data) and data.partition(":")[0] not in NAMED
 
 
-def _path(folder: Path, data: str) -> str:
-    """A path, or LOADER:PATH, beside the study's file."""
-    loader, colon, rest = data.partition(":")
-    if (folder / data).exists():
-        return str(folder / data)
-    if colon and (folder / rest).exists():
-        return f"{loader}:{folder / rest}"
-    return data if colon else str(folder / data)
-
-
 def _simulated(data: str, seed: int) -> list[Any]:
     from escalade.agents.world import World
 
@@ -153,11 +146,9 @@ def _simulated(data: str, seed: int) -> list[Any]:
 
 
 def _side(study: Study, examples: list[Any]) -> list[Any]:
-    from escalade.evals.loading.splits import split
+    """One side of the split."""
+    from escalade.evals.loading.splits import split_of
 
     assert study.split is not None  # noqa: S101 - asked before
-    sides = split(examples, test=study.split.test, seed=study.split.seed, by=study.group)
-    chosen = getattr(sides, study.split.use)
-    if not chosen:
-        raise DataError(f"split: no question is on the {study.split.use} side")
-    return list(chosen)
+    sides = split_of(examples, study.split.test, seed=study.split.seed)
+    return [examples[i] for i in getattr(sides, study.split.use).tolist()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ import numpy as np
 
 from escalade.agents.climb import Rung
 from escalade.agents.forms import Form
-from escalade.errors import DataError
+from escalade.errors import BadInput, DataError
 from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN, fact_column
 from escalade.evals.outcomes import TEXT, Outcomes
 from escalade.evals.prices import Listed
+from escalade.evals.studies.references import beside
 from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, RunDir
 from escalade.money import Money
 from escalade.registry.prices import Price
@@ -30,7 +31,9 @@ from escalade.registry.prices import Price
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Filled", "blocks", "outcomes_of", "read_run"]
+    from escalade.evals._draft import Choices
+
+__all__ = ["Filled", "blocks", "chosen", "outcomes_of", "read_run", "replayed"]
 
 BLOCK = 1 << 23
 """Bytes that are parsed at once: 8 MiB keep the memory of a million attempts within what their columns take."""
@@ -64,13 +67,26 @@ def read_run(path: str | Path, *, missing: str = "refuse") -> Outcomes:
     return whole_rows(found)
 
 
-def whole_rows(found: Filled) -> Outcomes:
-    """Those that are complete, with a note on the others."""
-    from dataclasses import replace
+def chosen(path: Path, choices: Choices) -> Outcomes:
+    """As `load_outcomes` was asked for it. Raises DataError, BadInput, UnknownName."""
+    if choices.prices or choices.price_table is not None:
+        raise BadInput(f"{path}: a run has the prices that it was recorded at; `reprice(outcomes, prices)` puts others")
+    outcomes = read_run(path, missing=choices.missing)
+    if choices.labels not in {None, "recorded", outcomes.labels}:
+        outcomes = outcomes.graded(str(choices.labels))
+    if choices.limit is not None:
+        keys = set(list(dict.fromkeys(outcomes.keys))[: choices.limit])
+        outcomes = rows_at(outcomes, np.flatnonzero([key in keys for key in outcomes.keys]))
+    return outcomes if choices.rungs is None else outcomes.only_rungs(choices.rungs)
 
-    outcomes, at = found.outcomes, np.flatnonzero(found.complete)
-    if not found.owed:
-        return outcomes
+
+def untimed(outcomes: Outcomes) -> Outcomes:
+    """Without latencies: they are unknown."""
+    return replace(outcomes, latency=np.full_like(outcomes.latency, np.nan))
+
+
+def rows_at(outcomes: Outcomes, at: NDArray[np.int64]) -> Outcomes:
+    """Some rows of them."""
     columns: dict[str, Any] = {
         name: value[at] for name, value in vars(outcomes).items() if isinstance(value, np.ndarray)
     }
@@ -79,9 +95,31 @@ def whole_rows(found: Filled) -> Outcomes:
         for name in ("keys", "category", "group")
         if (value := getattr(outcomes, name)) is not None
     }
-    features = {name: column[at] for name, column in outcomes.features.items()}
+    return replace(
+        outcomes,
+        features={name: column[at] for name, column in outcomes.features.items()},
+        gradings={labels: quality[at] for labels, quality in outcomes.gradings.items()},
+        **lists,
+        **columns,
+    )
+
+
+def replayed(path: Path) -> tuple[str, int | None, str] | None:
+    """(PATH or LOADER:PATH, limit, digest) of the outcomes that a study replays; None of one that made attempts."""
+    study = RunDir(path).read(STUDY) or {}
+    if "recorded" not in study:
+        return None
+    return beside(Path(study["folder"]), study["data"]), study["limit"], study["recorded"]
+
+
+def whole_rows(found: Filled) -> Outcomes:
+    """Those that are complete, with a note on the others."""
+    outcomes = found.outcomes
+    if not found.owed:
+        return outcomes
+    at = np.flatnonzero(found.complete)
     note = f"{outcomes.n - len(at):,} of {outcomes.n:,} rows lack attempts and are left out ({found.owed:,} are owed)"
-    return replace(outcomes, features=features, notes=(*outcomes.notes, note), **lists, **columns)
+    return replace(rows_at(outcomes, at), notes=(*outcomes.notes, note))
 
 
 def outcomes_of(run: RunDir, texts: Mapping[str, str] | None = None) -> Filled:
@@ -98,7 +136,9 @@ def outcomes_of(run: RunDir, texts: Mapping[str, str] | None = None) -> Filled:
         for part in run.parts():
             for rows in blocks(part):
                 table.add(rows)
-    return Filled(_outcomes(run, study, questions, table, texts), np.asarray(table.filled().all(axis=1)), table.owed())
+    outcomes = _outcomes(run, study, questions, table, texts)
+    outcomes = untimed(outcomes) if study.get("latency") == "none" else outcomes
+    return Filled(outcomes, np.asarray(table.filled().all(axis=1)), table.owed())
 
 
 def blocks(path: Path) -> Iterator[list[dict[str, Any]]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from escalade.errors import BadInput
 
-__all__ = ["is_reference", "resolve"]
+__all__ = ["beside", "is_reference", "resolve"]
 
 
 def is_reference(text: str) -> bool:
@@ -29,7 +29,7 @@ def resolve(text: str, folder: Path, what: str) -> Any:
     module, _, name = text.partition(":")
     if not is_reference(text):
         raise BadInput(f"{what}: expected a reference like module:name, got {text!r}")
-    with _beside(folder):
+    with _importing_from(folder):
         try:
             found: Any = importlib.import_module(module)
         except Exception as error:
@@ -41,8 +41,18 @@ def resolve(text: str, folder: Path, what: str) -> Any:
     return found
 
 
+def beside(folder: Path, data: str) -> str:
+    """A path, or LOADER:PATH, in that folder; as it is where nothing of that name is there."""
+    loader, colon, rest = data.partition(":")
+    if (folder / data).exists():
+        return str(folder / data)
+    if colon and (folder / rest).exists():
+        return f"{loader}:{folder / rest}"
+    return data if colon else str(folder / data)
+
+
 @contextmanager
-def _beside(folder: Path) -> Iterator[None]:
+def _importing_from(folder: Path) -> Iterator[None]:
     path = str(folder.resolve())
     sys.path.insert(0, path)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,10 @@ from escalade.evals.studies import changes, writing
 from escalade.evals.studies.identity import metric_name
 from escalade.evals.studies.opening import Opened, opened, policies_of, recorded_of
 from escalade.evals.studies.plan import Asked, Unit, asked_of, seeded
-from escalade.evals.studies.reading import Filled, outcomes_of, whole_rows
+from escalade.evals.studies.reading import Filled, outcomes_of, untimed, whole_rows
 from escalade.evals.studies.recording import Recorded, Recording, passing
 from escalade.evals.studies.regrading import regrade
 from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, VERSIONS, Lines, RunDir
-from escalade.evals.studies.study import Study, StudyRun
 from escalade.evals.studies.telling import Telling
 from escalade.money import Money
 from escalade.registry.opening import scope
@@ -25,11 +24,45 @@ from escalade.registry.opening import scope
 if TYPE_CHECKING:
     from escalade.evals.compare import Comparison
     from escalade.evals.outcomes import Outcomes
+    from escalade.evals.studies.study import Study
 
-__all__ = ["Done", "compared", "done_of", "run"]
+__all__ = ["Done", "StudyRun", "compared", "done_of", "run"]
 
 FEWEST = 10
 """Complete rows that a comparison takes at least while attempts are owed."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What came of a study so far.
+
+    `outcomes`: of the rows that are complete, None without any; `comparison`: on them, None where they are too few.
+    `done`, `owed`: attempts; `new`: of them made by this run. `failed`: those that failed for a reason that passes.
+    `spent`: by all runs together. `rest`: what the attempts that are owed may be expected to cost, None for unknown.
+    `why`: why attempts are owed, "" for none.
+    """
+
+    directory: Path
+    study: Study
+    outcomes: Outcomes | None = field(repr=False)
+    comparison: Comparison | None = field(repr=False)
+    done: int = 0
+    owed: int = 0
+    new: int = 0
+    failed: int = 0
+    spent: Money = field(default_factory=lambda: Money(0))
+    rest: Money | None = None
+    why: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Is nothing owed?"""
+        return not self.owed
+
+    def show(self) -> None:
+        """Print the comparison, as `escalade run` does."""
+        if self.comparison is not None:
+            self.comparison.show()
 
 
 @dataclass
@@ -226,7 +259,7 @@ def compared(study: Study, outcomes: Outcomes) -> Comparison:
     from escalade.evals.compare import compare
 
     if study.latency == "none":
-        outcomes = _untimed(outcomes)
+        outcomes = untimed(outcomes)
     return compare(
         outcomes,
         policies_of(study),
@@ -237,12 +270,6 @@ def compared(study: Study, outcomes: Outcomes) -> Comparison:
         per_request=study.per_request,
         per_run=study.per_run,
     )
-
-
-def _untimed(outcomes: Outcomes) -> Outcomes:
-    import numpy as np
-
-    return replace(outcomes, latency=np.full_like(outcomes.latency, np.nan))
 
 
 def _spent(study: Study) -> BudgetExceeded:

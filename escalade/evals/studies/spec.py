@@ -24,9 +24,9 @@ class Split(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    test: float = Field(0.5, gt=0, lt=1, description="Share of the questions in the test split.")
-    use: Literal["test", "train"] = Field("test", description="Which side is recorded.")
-    seed: int = Field(0, description="Other seeds draw other splits.")
+    test: float = Field(default=0.5, gt=0, lt=1, description="Share of the questions in the test split.")
+    use: Literal["test", "train"] = Field(default="test", description="Which side is recorded.")
+    seed: int = Field(default=0, description="Other seeds draw other splits.")
 
 
 class Ladder(BaseModel):
@@ -39,9 +39,9 @@ class Ladder(BaseModel):
         min_length=1,
         description="Cheapest first: a model, [strategy, model], or [strategy, model, dollars that bound its price].",
     )
-    models: str = Field("models.yaml", description="A file of models, beside the study; or 'simulated'.")
-    instructions: str | None = Field(None, description="What the models are told about the task.")
-    confidence: bool = Field(True, description="Has each rung say how sure it is, in an output of its own.")
+    models: str = Field(default="models.yaml", description="A file of models, beside the study; or 'simulated'.")
+    instructions: str | None = Field(default=None, description="What the models are told about the task.")
+    confidence: bool = Field(default=True, description="Has each rung say how sure it is, in an output of its own.")
 
     def built(self, folder: Path, seed: int) -> Escalate:
         """The program. Raises BadInput, with what is wrong in the file of models, too."""

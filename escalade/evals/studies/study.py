@@ -18,22 +18,18 @@ study of a stranger.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 
 from escalade.errors import BadInput
 from escalade.evals.studies.recording import CONCURRENCY
+from escalade.evals.studies.running import StudyRun, run
 from escalade.evals.studies.spec import Ladder, Split
 from escalade.money import Money
 from escalade.pipelines._bridge import run_sync
-
-if TYPE_CHECKING:
-    from escalade.evals.compare import Comparison
-    from escalade.evals.outcomes import Outcomes
 
 __all__ = ["SCHEMA_FILE", "Study", "StudyRun", "study_schema"]
 
@@ -61,35 +57,49 @@ class Study(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    name: str = Field("study", pattern=r"^[\w.-]+$", description="Of its directory and its tables.")
+    name: str = Field(default="study", pattern=r"^[\w.-]+$", description="Of its directory and its tables.")
     data: Object = Field(
         description="Examples: a file (JSON lines, CSV, TSV, Parquet), dspy:NAME, module:name, or simulated:200. "
         "Without program and rungs: recorded outcomes, PATH or LOADER:PATH."
     )
-    inputs: tuple[str, ...] | None = Field(None, description="Fields that are inputs; those of the program by default.")
-    category: str | None = Field(None, description="The field that has the category of a question.")
-    group: str | None = Field(None, description="The field that names what questions have in common, like a document.")
-    limit: int | None = Field(None, ge=1, description="Only the first so many questions.")
-    split: Split | None = Field(None, description="Only one side of a split.")
+    inputs: tuple[str, ...] | None = Field(
+        default=None, description="Fields that are inputs; those of the program by default."
+    )
+    category: str | None = Field(default=None, description="The field that has the category of a question.")
+    group: str | None = Field(
+        default=None, description="The field that names what questions have in common, like a document."
+    )
+    limit: int | None = Field(default=None, ge=1, description="Only the first so many questions.")
+    split: Split | None = Field(default=None, description="Only one side of a split.")
     metric: Object = Field(
-        None, description="module:name of a function (example, prediction) -> 0..1, or the name of a grader."
+        default=None, description="module:name of a function (example, prediction) -> 0..1, or the name of a grader."
     )
-    program: Object = Field(None, description="module:name of an Escalate, or of a function that makes one.")
-    rungs: Ladder | None = Field(None, description="The ladder, written down in place of a program.")
-    policies: Policies = Field(None, description="Names, or module:name; the default line-up where none is named.")
-    baseline: str | None = Field(None, description="What differences are against; the strongest rung by default.")
-    margin: float = Field(0.02, ge=0, lt=1, description="How much worse is still as good: 0.02 is two points.")
-    seed: int = Field(0, description="Of the order of attempts, of folds and of random draws.")
-    folds: int = Field(5, ge=2, description="What is fitted is judged on other folds than it was fitted on.")
-    epochs: int = Field(1, ge=1, description="How often each question is asked; epochs are averaged.")
-    budget: Dollars = Field(None, description="Dollars that the whole study may cost, all its runs together.")
-    per_request: Dollars = Field(None, description="Dollars: the hard budget per request of the +budget policies.")
-    per_run: Dollars = Field(None, description="Dollars: their hard budget for all questions together.")
-    concurrency: int = Field(CONCURRENCY, ge=1, description="Attempts at once; lanes of the models may let fewer run.")
+    program: Object = Field(default=None, description="module:name of an Escalate, or of a function that makes one.")
+    rungs: Ladder | None = Field(default=None, description="The ladder, written down in place of a program.")
+    policies: Policies = Field(
+        default=None, description="Names, or module:name; the default line-up where none is named."
+    )
+    baseline: str | None = Field(
+        default=None, description="What differences are against; the strongest rung by default."
+    )
+    margin: float = Field(default=0.02, ge=0, lt=1, description="How much worse is still as good: 0.02 is two points.")
+    seed: int = Field(default=0, description="Of the order of attempts, of folds and of random draws.")
+    folds: int = Field(default=5, ge=2, description="What is fitted is judged on other folds than it was fitted on.")
+    epochs: int = Field(default=1, ge=1, description="How often each question is asked; epochs are averaged.")
+    budget: Dollars = Field(default=None, description="Dollars that the whole study may cost, all its runs together.")
+    per_request: Dollars = Field(
+        default=None, description="Dollars: the hard budget per request of the +budget policies."
+    )
+    per_run: Dollars = Field(default=None, description="Dollars: their hard budget for all questions together.")
+    concurrency: int = Field(
+        default=CONCURRENCY, ge=1, description="Attempts at once; lanes of the models may let fewer run."
+    )
     latency: Literal["measured", "none"] = Field(
-        "measured", description="none: latencies don't count, so that equal answers print equal tables."
+        default="measured", description="none: latencies don't count, so that equal answers print equal tables."
     )
-    texts: bool = Field(False, description="Keep texts of questions and answers, so that a new metric can grade them.")
+    texts: bool = Field(
+        default=False, description="Keep texts of questions and answers, so that a new metric can grade them."
+    )
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -147,42 +157,7 @@ class Study(BaseModel):
         self, directory: str | PathLike[str] | None = None, *, retry_failed: bool = False, progress: bool = False
     ) -> StudyRun:
         """As `run`."""
-        from escalade.evals.studies.running import run
-
         return await run(self, Path(directory or Path("runs") / self.name), retry_failed=retry_failed, shown=progress)
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """What came of a study so far.
-
-    `outcomes`: of the rows that are complete, None without any; `comparison`: on them, None where they are too few.
-    `done`, `owed`: attempts; `new`: of them made by this run. `failed`: those that failed for a reason that passes.
-    `spent`: by all runs together. `rest`: what the attempts that are owed may be expected to cost, None for unknown.
-    `why`: why attempts are owed, "" for none.
-    """
-
-    directory: Path
-    study: Study
-    outcomes: Outcomes | None = field(repr=False)
-    comparison: Comparison | None = field(repr=False)
-    done: int = 0
-    owed: int = 0
-    new: int = 0
-    failed: int = 0
-    spent: Money = field(default_factory=lambda: Money(0))
-    rest: Money | None = None
-    why: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Is nothing owed?"""
-        return not self.owed
-
-    def show(self) -> None:
-        """Print the comparison, as `escalade run` does."""
-        if self.comparison is not None:
-            self.comparison.show()
 
 
 def study_schema() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade import __version__
+from escalade.evals import _notes
 from escalade.evals.studies.identity import labels_digest, metric_digest, metric_name, rung_digest, rung_facts
 from escalade.evals.studies.reading import blocks
 from escalade.evals.studies.rundir import QUESTIONS, RunDir
@@ -62,7 +62,10 @@ def prices_json(program: Escalate) -> dict[str, Any]:
 
 def versions(before: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
     """Of everything that takes part, now; those of earlier runs, where they were others, stand under `earlier`."""
-    now: dict[str, Any] = {"escalade": __version__, **{name: _version(name) for name in ("dspy", "litellm", "numpy")}}
+    now: dict[str, Any] = {
+        "escalade": _notes.version(),
+        **{name: _version(name) for name in ("dspy", "litellm", "numpy")},
+    }
     now |= {"python": platform.python_version(), "platform": platform.platform(), "commit": _commit(folder)}
     earlier = list((before or {}).get("earlier", ()))
     if before is not None:
