@@ -147,8 +147,8 @@ def _simulated(data: str, seed: int) -> list[Any]:
 
 def _side(study: Study, examples: list[Any]) -> list[Any]:
     """One side of the split."""
-    from escalade.evals.loading.splits import split_of
+    from escalade.evals.loading.splits import split
 
     assert study.split is not None  # noqa: S101 - asked before
-    sides = split_of(examples, study.split.test, seed=study.split.seed)
+    sides = split(examples, study.split.test, seed=study.split.seed, by=study.group or "group")
     return [examples[i] for i in getattr(sides, study.split.use).tolist()]
