@@ -7,6 +7,7 @@
      │    ├── IncompatibleVersion  a version breaks what its number promises; `changes`, `needed`
      │    ├── LockDrift          a version isn't the one that was locked; `differences`
      │    ├── DataError          a data set that can't be evaluated as it is
+     │    │    └── Censored      a policy goes where nothing was recorded; `policy`, `share`
      │    ├── RunConflict        a durable run of that id was asked for something else
      │    ├── PipelineChanged    a durable run can't go on: its pipeline is arranged in another way now
      │    ├── NoPolicy           a principal, and no access policy that says what he may do
@@ -113,6 +114,17 @@ class LockDrift(BadInput):
 
 class DataError(BadInput):
     """A data set that can't be evaluated as it is: a missing column, no rows, missing outcomes."""
+
+
+class Censored(DataError):
+    """A policy goes where nothing was recorded, so that nobody knows what it would have come to.
+
+    `policy`: its name. `share`: of the questions on which that happens, 0..1.
+    """
+
+    def __init__(self, message: str, *, policy: str = "", share: float = 1.0) -> None:
+        super().__init__(message)
+        self.policy, self.share = policy, share
 
 
 class RunConflict(BadInput):

@@ -35,19 +35,24 @@ def money(draft: Draft, prices: list[Listed | None]) -> tuple[Ints, Ints, Ints]:
     Expected: input tokens at list price, and for the output the mean of the rung, the same for all its questions, in
     whole tokens: what a row's own answer adds to that is less than it shows. Ceiling: a token for each byte of the
     prompt, and for the output what the rung can't exceed (its limit; where none is known, the power of two above its
-    longest answer). Where costs were recorded: their mean, and their maximum.
+    longest answer). Where costs were recorded: their mean, and their maximum. A rung that was not asked cost nothing
+    that anybody knows.
     """
     expected, ceilings, costs = (np.full(draft.quality.shape, UNKNOWN, dtype=np.int64) for _ in range(3))
+    everywhere = draft.asked
     for rung, found in enumerate(prices):
-        recorded, out = draft.cost[:, rung], draft.output_tokens[:, rung]
+        asked = everywhere[:, rung]
+        recorded, out = draft.cost[asked, rung], draft.output_tokens[asked, rung]
+        if not len(recorded):
+            continue
         if (recorded != UNKNOWN).all():
-            costs[:, rung] = recorded
+            costs[asked, rung] = recorded
             expected[:, rung], ceilings[:, rung] = -(-int(recorded.sum()) // len(recorded)), recorded.max()
         elif found is not None and not np.isnan(out).any() and not np.isnan(_input(draft, rung)).any():
             longest = int(out.max())
             bound = max(draft.max_output[rung] or 1 << max(0, longest - 1).bit_length(), longest)
             into = _input(draft, rung).astype(np.int64)
-            costs[:, rung] = _cost(found.price, into, out.astype(np.int64))
+            costs[asked, rung] = _cost(found.price, into[asked], out.astype(np.int64))
             expected[:, rung] = _cost(found.price, into, np.full_like(into, int(np.ceil(out.mean()))))
             ceilings[:, rung] = _cost(found.price, _prompt_bound(draft, into), np.full_like(into, bound))
     return expected, ceilings, costs
@@ -74,16 +79,20 @@ def _cost(price: Price, into: Ints, out: Ints) -> Ints:
 def cheapest_first(draft: Draft, prices: list[Listed | None]) -> list[int]:
     """Indices of the rungs; equal ones stay in the order of the data. Where prices are unknown, the weakest first."""
     rungs = range(len(draft.rungs))
-    if (draft.cost != UNKNOWN).all():
-        return sorted(rungs, key=draft.cost.mean(axis=0).tolist().__getitem__)
+    asked = draft.asked
+    if _recorded(draft) and asked.any(axis=0).all():
+        means = [float(draft.cost[asked[:, rung], rung].mean()) for rung in rungs]
+        return sorted(rungs, key=means.__getitem__)
     if all(found is not None for found in prices):
         return sorted(rungs, key=[f.price.input + f.price.output for f in prices if f].__getitem__)
-    return sorted(rungs, key=draft.quality.mean(axis=0).tolist().__getitem__)
+    if not (~np.isnan(draft.quality)).any(axis=0).all():
+        return list(rungs)  # a rung without a single quality: in the order of the data
+    return sorted(rungs, key=np.nanmean(draft.quality, axis=0).tolist().__getitem__)
 
 
 def tariff(draft: Draft, prices: list[Listed | None]) -> dict[str, Listed]:
     """The list prices by rung; none where costs were recorded."""
-    recorded = (draft.cost != UNKNOWN).all(axis=0).tolist()
+    recorded = ((draft.cost != UNKNOWN) | ~draft.asked).all(axis=0).tolist()
     return {
         rung.name: found
         for rung, found, is_known in zip(draft.rungs, prices, recorded, strict=True)
@@ -93,7 +102,7 @@ def tariff(draft: Draft, prices: list[Listed | None]) -> dict[str, Listed]:
 
 def price_notes(draft: Draft, prices: list[Listed | None]) -> list[str]:
     """One line for each price, and for what is unknown."""
-    if (draft.cost != UNKNOWN).all():
+    if _recorded(draft):
         return ["costs are as recorded in the data"]
     unordered = [] if all(prices) else [UNORDERED]
     lacking = list(_lacking(draft))
@@ -119,8 +128,14 @@ def _lacking(draft: Draft) -> Iterator[str]:
     """Which columns the costs would take."""
     if np.isnan(draft.input_tokens).any():
         yield "prompt_chars (or input_tokens)"
-    if np.isnan(draft.output_tokens).any():
+    if np.isnan(draft.output_tokens[draft.asked]).any():
         yield draft.output_column
+
+
+def _recorded(draft: Draft) -> bool:
+    """Is the cost of every attempt there, and are there any?"""
+    asked = draft.asked
+    return bool(asked.any()) and bool((draft.cost[asked] != UNKNOWN).all())
 
 
 def _dollars(nanos: int) -> str:

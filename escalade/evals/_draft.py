@@ -48,7 +48,7 @@ class Choices:
 
     def __post_init__(self) -> None:
         _one_of("labels", self.labels, (None, "recorded", "regraded"))
-        _one_of("missing", self.missing, ("refuse", "drop"))
+        _one_of("missing", self.missing, ("refuse", "drop", "keep"))
         _one_of("contaminated", self.contaminated, (None, "keep", "drop"))
         if self.limit is not None and self.limit < 1:
             raise BadInput(f"a limit of questions is 1 or more, not {self.limit}")
@@ -120,6 +120,16 @@ class Draft:
             status=np.zeros(shape, dtype=np.int8),
             max_output=[None] * len(rungs),
         )
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """Where anything is known of an attempt, `(n, k)`: everywhere but in the holes."""
+        said: NDArray[np.bool_] = (self.answer != None).astype(bool)  # noqa: E711 - element by element
+        known = (self.quality, self.confidence, self.latency, self.output_tokens)
+        for column in known:
+            said |= ~np.isnan(column)
+        said |= (self.status != STATUSES.index(OK)) | (self.cost != UNKNOWN)
+        return said
 
     def only(self, rows: NDArray[Any]) -> Draft:
         """These rows (a mask, or indices in order)."""
@@ -259,7 +269,12 @@ def _complete(draft: Draft, choices: Choices) -> Draft:
         else ", or name the rungs that are to be compared with --rungs A,B,C"
     )
     if choices.missing == "refuse":
-        raise DataError(f"{draft.name}: {told}; leave these questions out with --missing drop{or_without}")
+        raise DataError(
+            f"{draft.name}: {told}; leave these questions out with --missing drop, or keep them with --missing keep "
+            f"and judge only policies that stay within what was recorded{or_without}"
+        )
+    if choices.missing == "keep":
+        return draft.noted(f"{told}: only policies that stay within what was recorded are judged (--missing keep)")
     if affected == n:
         raise DataError(f"{draft.name}: {told}; no question is left{or_without}")
     why = "what is missing may not be missing by chance, and what is left not be a fair sample"

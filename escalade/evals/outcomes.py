@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escalade.agents.climb import Attempt, Rung, View
+from escalade.agents.climb import OK, Attempt, Rung, View
 from escalade.agents.forms import Form
 from escalade.errors import BadInput, UnknownName
 from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN
@@ -99,6 +99,25 @@ class Outcomes:
     @property
     def k(self) -> int:
         return len(self.rungs)
+
+    @cached_property
+    def asked(self) -> NDArray[np.bool_]:
+        """(n, k) where anything is known of an attempt: not where a cascade, say, never came to this rung."""
+        import numpy as np
+
+        said: NDArray[np.bool_] = (
+            (self.answer != NO_ANSWER) | (self.status != STATUSES.index(OK)) | (self.cost != UNKNOWN)
+        )
+        for column in (self.quality, self.confidence, self.latency):
+            said |= ~np.isnan(column)
+        return said
+
+    @cached_property
+    def whole(self) -> bool:
+        """Is the quality known of every answer of every rung?"""
+        import numpy as np
+
+        return not bool((np.isnan(self.quality) & (self.status == STATUSES.index(OK))).any())
 
     @property
     def priced(self) -> bool:

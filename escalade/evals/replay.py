@@ -10,13 +10,13 @@ the fold that was held out, so that nothing is ever judged on rows that it was f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from escalade.agents.climb import OK, Attempt, Climb, Policy, climb_sync, counted_down
 from escalade.agents.policies import Budgeted, Constant, PromptLength, RandomMix, RungRef, Threshold, rung_index
-from escalade.errors import BadInput, DataError, UnknownPrice
+from escalade.errors import BadInput, Censored, DataError, UnknownPrice
 from escalade.evals._vector import NONE, climb_all, vectorised
 from escalade.evals.folds import ByFold, assign_folds
 from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
@@ -86,7 +86,9 @@ def replay(policy: Policy, outcomes: Outcomes, *, per_run: int | None = None, ro
     fits any more stays unanswered (an error of quality 0 that costs nothing), and past its brake nothing escalates, as
     in a scope with that budget. An unknown ceiling never fits a budget. A question on which the policy raises stays
     unanswered, as it does live (but for BadInput: a policy that can't be used at all ends the replay).
-    `rows`: indices or a mask of the rows to replay, None is all. Raises UnknownName for rungs that the ladder lacks.
+    `rows`: indices or a mask of the rows to replay, None is all. Raises UnknownName for rungs that the ladder lacks,
+    and Censored where the policy tries a rung that was not asked, or answers with what nobody graded: what it would
+    have come to isn't known, and is never taken for a zero.
     """
     at = _rows(outcomes, rows)
     if vectorised(policy):
@@ -104,9 +106,15 @@ def replay_one(
     """The climb on question i, with every step and its reason.
 
     `budget_left`: nano-dollars, None without a limit. `brake_left`: what is left when the budget brakes (`brake_left`
-    of this module, for a budget of a run), None for a budget that doesn't.
+    of this module, for a budget of a run), None for a budget that doesn't. Raises Censored where it tries a rung that
+    was not asked.
     """
-    return _climb_one(policy, outcomes, i, (budget_left, brake_left), [])
+    climb = _climb_one(policy, outcomes, i, (budget_left, brake_left), [])
+    for rung in climb.path:
+        if not outcomes.whole and not outcomes.asked[i, rung]:
+            name, key = outcomes.rungs[rung].name, outcomes.keys[i]
+            raise Censored(f"{policy.name}: {name} was not asked question {key!r}", policy=policy.name)
+    return climb
 
 
 def brake_left(per_run: int | None) -> int | None:
@@ -118,9 +126,11 @@ def oracle(outcomes: Outcomes, rows: Rows = None) -> Replayed:
     """Hindsight: the cheapest of the rungs with the best answer, alone tried and paid; the cheapest if none is right.
 
     No policy, since it needs the truth: the bound that no router on these rungs can pass. For labels 0/1 "best" is
-    "right"; a failed attempt is never right. A rung of unknown cost is dearer than those of known cost.
+    "right"; a failed attempt is never right. A rung of unknown cost is dearer than those of known cost. Raises Censored
+    where the quality of any rung is unknown.
     """
     at = _rows(outcomes, rows)
+    _refuse("oracle", _ungraded(outcomes, at).any(axis=1), "it has to know the answer of every rung, and lacks some")
     quality = np.where(_ok(outcomes, at), np.nan_to_num(outcomes.quality[at]), 0.0)
     worst = np.iinfo(np.int64).max
     cost = np.where(outcomes.cost[at] == UNKNOWN, worst - 1, outcomes.cost[at])
@@ -178,6 +188,11 @@ def _climb_one(
 def _replayed(name: str, outcomes: Outcomes, rows: Ints, chosen: Ints, tried: Bools) -> Replayed:
     at = np.arange(len(rows))
     good = (chosen >= 0) & _ok(outcomes, rows)[at, chosen]
+    if not outcomes.whole:
+        beyond = tried & ~outcomes.asked[rows]
+        most = outcomes.rungs[int(beyond.sum(axis=0).argmax())].name
+        _refuse(name, beyond.any(axis=1), f"it goes on to {most}, which was not asked there")
+        _refuse(name, good & _ungraded(outcomes, rows)[at, chosen], "it answers with what nobody graded")
     cost = outcomes.cost[rows]
     unknown = (tried & (cost == UNKNOWN)).any(axis=1)
     return Replayed(
@@ -190,6 +205,19 @@ def _replayed(name: str, outcomes: Outcomes, rows: Ints, chosen: Ints, tried: Bo
         latency=np.where(tried, outcomes.latency[rows], 0.0).sum(axis=1),
         errors=~good,
     )
+
+
+def _ungraded(outcomes: Outcomes, rows: Ints) -> Bools:
+    """(n, k) where an answer, or what would have been one, has no quality."""
+    missing: Bools = np.isnan(outcomes.quality[rows]) & _ok(outcomes, rows)
+    return missing
+
+
+def _refuse(name: str, questions: Any, why: str) -> None:
+    where: Bools = np.asarray(questions)
+    if where.any():
+        told = f"{int(where.sum()):,} of {len(where):,} questions ({where.mean():.1%})"
+        raise Censored(f"{name}: on {told} {why}", policy=name, share=float(where.mean()))
 
 
 # ------------------------------------------------------------------------------------------------------------- fitted
@@ -332,16 +360,25 @@ def cross_fit(
     """Out of fold: each question is answered by the policy that was fitted on the other folds; in dataset order.
 
     `per_run`, `rows`: as in `replay`, one budget over all folds; all rows are fitted on, whichever are replayed. Raises
-    BadInput with fewer distinct questions than folds.
+    BadInput with fewer distinct questions than folds, and Censored as `replay` does.
     """
     return replay(out_of_fold(fitted, outcomes, folds, seed), outcomes, per_run=per_run, rows=rows)
 
 
 def out_of_fold(fitted: Fitted, outcomes: Outcomes, folds: int = 5, seed: int = 0) -> ByFold:
     """The policy that decides on each question as fitted on the folds that it isn't in. Raises as `cross_fit`."""
+    if not outcomes.whole and not _fits_on_holes(fitted):
+        unknown = _ungraded(outcomes, np.arange(outcomes.n)).any(axis=1)
+        _refuse(fitted.name, unknown, "it learns from the quality of every rung, and lacks some")
     fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
     policies = tuple(fitted.fit(outcomes, np.flatnonzero(fold != f)) for f in range(folds))
     return ByFold(fitted.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
+
+
+def _fits_on_holes(fitted: Fitted) -> bool:
+    """Does it look at no quality when it is fitted, or at replays alone, which refuse what they don't know?"""
+    inner = fitted.fitted if isinstance(fitted, FittedBudgeted) else fitted
+    return isinstance(inner, MatchedRandom | FittedPromptLength | FittedThreshold)
 
 
 def _reference_cost(reference: Reference, outcomes: Outcomes, rows: Ints) -> float:

@@ -154,6 +154,7 @@ ALL_ERRORS: tuple[type[EscaladeError], ...] = (
     escalade.ArgumentsDenied,
     escalade.AuditIncomplete,
     escalade.AuditUnavailable,
+    escalade.Censored,
     escalade.DataError,
     escalade.DeadlineExceeded,
     escalade.DuplicateVersion,
