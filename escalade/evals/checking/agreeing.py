@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from escalade.errors import BadInput
 from escalade.evals import statistics
 from escalade.evals._codes import STATUSES
 from escalade.evals.findings import Check
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Agreement", "Changed", "agreements", "agreements_table", "changed", "judge_check", "kappa"]
+__all__ = ["Agreement", "Changed", "agreements", "agreements_table", "beside", "changed", "judge_check", "kappa"]
 
 JUDGE = "judge"
 REPS = 500
@@ -76,6 +77,25 @@ def agreements(outcomes: Outcomes, *, seed: int = 0) -> tuple[Agreement, ...]:
     """Of every other grading of this data: of all rungs, and of each. Empty where there is one grading only."""
     others = [other for other in outcomes.gradings if other != outcomes.labels]
     return tuple(one for other in others for one in _with(outcomes, other, seed))
+
+
+def beside(outcomes: Outcomes, other: Outcomes) -> Outcomes:
+    """The outcomes, with the labels of other ones as a second grading, by question and rung; nan where those have none.
+
+    Both are of the same answers: a judge's labels beside a reference. Raises BadInput for labels of the same name,
+    and for data that has no question or no rung in common.
+    """
+    if other.labels in {outcomes.labels, *outcomes.gradings}:
+        raise BadInput(f"there are labels named {other.labels!r} already; give the others another name (labels=)")
+    keys, rungs = {key: i for i, key in enumerate(other.keys)}, {rung.name: j for j, rung in enumerate(other.rungs)}
+    rows = np.array([keys.get(key, -1) for key in outcomes.keys])
+    columns = np.array([rungs.get(rung.name, -1) for rung in outcomes.rungs])
+    both = (rows >= 0)[:, None] & (columns >= 0)[None, :]
+    if not both.any():
+        raise BadInput(f"{outcomes.name} and {other.name} have no question and rung in common")
+    graded = np.where(both, other.quality[rows[:, None], columns[None, :]], np.nan)
+    first = {outcomes.labels: outcomes.quality}
+    return replace(outcomes, gradings=first | dict(outcomes.gradings) | {other.labels: graded})
 
 
 def agreements_table(outcomes: Outcomes, *, seed: int = 0) -> Table | None:
