@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -82,11 +83,21 @@ _collector = _Collector()
 
 
 def _stolen() -> float:
-    """Seconds that our threads were ready to run and another process ran instead; 0 where that isn't known.
+    """Seconds that our threads were ready to run and another process, or another guest of the host, ran instead; 0
+    where that isn't known.
 
     All threads, since one that was put aside may have held the lock that the loop's thread waits for.
     """
-    return sum(map(_waited, Path("/proc/self/task").glob("*/schedstat"))) / 1e9
+    return sum(map(_waited, Path("/proc/self/task").glob("*/schedstat"))) / 1e9 + _taken_by_the_host()
+
+
+def _taken_by_the_host() -> float:
+    """Seconds of all processors together, in steps of 10 ms."""
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as stat:
+            return int(stat.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _waited(schedstat: Path) -> int:

@@ -62,16 +62,16 @@ async def test_blocked_loop_is_noticed() -> None:
     """A coroutine that sleeps without `await` fails; one that awaits passes."""
 
     async def polite() -> str:
-        await asyncio.sleep(0.12)
+        await asyncio.sleep(0.4)
         return "result"
 
     async def rude() -> None:
         await asyncio.sleep(0)
-        time.sleep(0.12)  # noqa: ASYNC251  # what is to be noticed
+        time.sleep(0.4)  # noqa: ASYNC251  # what is to be noticed
 
-    assert await _loop_watch.watched(polite, 100)() == "result"
+    assert await _loop_watch.watched(polite, 250)() == "result"
     with pytest.raises(_loop_watch.LoopBlockedError):
-        await _loop_watch.watched(rude, 100)()
+        await _loop_watch.watched(rude, 250)()
 
 
 @pytest.mark.parametrize("_turn", [1, 2])

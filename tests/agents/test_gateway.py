@@ -401,10 +401,11 @@ async def test_deadline_of_the_scope_ends_the_attempt():
 
 async def test_cancelled_attempt_is_settled_once():
     """A cancelled call may have been billed: it settles at its reservation, exactly once, and holds nothing."""
-    gateway, _, _ = two([5.0])
+    gateway, small, _ = two([30.0])
     with scope(budget="1.00", recorder=(journal := Journal())) as run, dspy.context(lm=gateway.lm("small")):
         task = asyncio.create_task(dspy.Predict("question -> answer").acall(question="q"))
-        await asyncio.sleep(0.05)
+        while not small.at_once:  # noqa: ASYNC110 - a model that is asked
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

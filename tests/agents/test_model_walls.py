@@ -30,6 +30,7 @@ from escalade.errors import PermissionDenied
 from escalade.registry.access import Roles
 from escalade.registry.prices import Price
 from escalade.scopes import Principal
+from escalade.testing import virtual_time
 from tests.agents.scripted import Scripted
 
 PRICE = Price.of("0.10", "0.40")
@@ -200,7 +201,8 @@ def test_who_may_not_use_the_model_hears_nothing_of_equal_calls() -> None:
         await asyncio.sleep(0.05)
         return await asyncio.gather(first, ask("user"), ask("guest"), return_exceptions=True)
 
-    *users, guest = asyncio.run(together())
+    with virtual_time() as clock:
+        *users, guest = clock.run(together())
     assert len(down.requests) == 1
     assert all(isinstance(failed, dspy.utils.exceptions.LMServerError) for failed in users)
     assert isinstance(guest, PermissionDenied)

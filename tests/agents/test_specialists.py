@@ -125,7 +125,7 @@ def test_specialists_that_read_work_at_once():
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         running -= 1
         return key
 

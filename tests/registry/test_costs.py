@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from decimal import Decimal
 from typing import Any
 
@@ -102,11 +101,11 @@ async def test_never_above_its_reservation(kind: str) -> None:
 
 def test_a_metered_tool_that_is_cut_off() -> None:
     """It may go on spending in its thread: its whole reservation counts, and it can't charge any more."""
-    refused = threading.Event()
+    over, refused = threading.Event(), threading.Event()
 
     def slow() -> None:
         escalade.charge("0.001")
-        time.sleep(0.2)
+        over.wait(30)
         try:
             escalade.charge("0.001")
         except ToolError:
@@ -116,8 +115,9 @@ def test_a_metered_tool_that_is_cut_off() -> None:
     with escalade.scope(budget="1") as run:
         with pytest.raises(ToolTimeout):
             tool()
+        over.set()
         assert run.spent == Money.of("0.01")
-        assert refused.wait(2)
+        assert refused.wait(30)
         assert run.spent == Money.of("0.01")
 
 

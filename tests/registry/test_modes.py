@@ -321,7 +321,7 @@ def test_a_timeout_is_an_answer_and_a_refusal_is_none(tape: Path, caplog: pytest
     @escalade.tool(side_effects="read", timeout=0.1)
     async def slow(x: int) -> int:
         asked.append(x)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(9)
         return x
 
     @escalade.tool(side_effects="read", cost="0.01")

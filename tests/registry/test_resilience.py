@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import threading
 import time
@@ -211,17 +212,18 @@ def test_no_place_in_time(timeout: Any, seconds: Any, error: Any) -> None:
 
 def test_a_thread_that_was_left_has_its_place_until_it_ends() -> None:
     """A call that timed out goes on in its thread: its place is not given to another one before it has ended."""
-    crowd = Crowd(0.4)
+    crowd = Crowd(1.0)
     tool = registered(crowd.do, max_concurrent=1, timeout=0.1)
     with escalade.scope():
         with pytest.raises(ToolTimeout):
             tool()
         with pytest.raises(Overloaded):
             tool()
-        while crowd.inside:
-            time.sleep(0.01)
+        until = time.monotonic() + 30
         with pytest.raises(ToolTimeout):
-            tool()
+            while time.monotonic() < until:  # the body ends, and a moment later the thread gives its place back
+                with contextlib.suppress(Overloaded):
+                    tool()
     assert crowd.most == 1
 
 
@@ -243,7 +245,7 @@ def test_stragglers_write_once() -> None:
 
     with escalade.scope(budget="1", recorder=journal) as run:
         dspy.Parallel(num_threads=2, timeout=1, disable_progress_bar=True)([(Step(), {"x": 5})])
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while len(answers) < 2 and time.monotonic() < until:
             time.sleep(0.05)
         assert len(answers) >= 2, "the straggler was started again"

@@ -237,6 +237,7 @@ class Changing:
 @pytest.mark.parametrize(
     ("later", "ran"), [({"user": ["t:call", "u:call"]}, 2), ({"user": ["u:call"]}, 1)], ids=["changed", "revoked"]
 )
+@virtually
 async def test_a_policy_that_changes_meanwhile(later: dict[str, list[str]], ran: int) -> None:
     """Who has waited passes the guard as it is then: denied he gets nothing, and under another policy no old answer."""
     world, access = Body(0.2), Changing()

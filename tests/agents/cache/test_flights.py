@@ -18,6 +18,7 @@ from dspy import lm15
 from escalade.agents.cache.response import ResponseCache
 from escalade.errors import BudgetExceeded, DeadlineExceeded
 from tests._house import ROOT
+from tests._virtual import virtually
 from tests.agents.cache.worlds import ANA, BOB, COST, EVE, World, answering, scope_of
 from tests.agents.scripted import Scripted
 
@@ -31,6 +32,7 @@ async def together(world: World, askers: int, **settings: Any) -> list[Any]:
         return await asyncio.gather(*(world.predict.acall(question="q") for _ in range(askers)), return_exceptions=True)
 
 
+@virtually
 async def test_equal_misses_at_once_are_one_call() -> None:
     """Twenty coroutines that ask the same of temperature 0 make one call; the others have its answer for nothing."""
     world = World([SLOW])
@@ -41,6 +43,7 @@ async def test_equal_misses_at_once_are_one_call() -> None:
     assert world.row().saved == 19 * COST
 
 
+@virtually
 async def test_samples_at_once_are_calls_of_their_own() -> None:
     """Above temperature 0 each makes its own call, unless the cache is told to join all."""
     world = World([SLOW, SLOW, SLOW])
@@ -68,6 +71,7 @@ def test_threads_and_loops_share_one_call() -> None:
     assert world.calls == 1
 
 
+@virtually
 async def test_cancelled_leader_promotes_a_follower() -> None:
     """Whoever makes the call is cancelled: the next one makes it, and nobody else hears of it."""
     world = World([5.0, 0.05])
@@ -83,6 +87,7 @@ async def test_cancelled_leader_promotes_a_follower() -> None:
         assert run.purse.held == 0
 
 
+@virtually
 async def test_failure_is_shared_with_those_who_waited_only() -> None:
     """A failure of the model is that of all who waited for it; who asks later makes a call."""
 
@@ -101,6 +106,7 @@ async def test_failure_is_shared_with_those_who_waited_only() -> None:
     assert (await together(world, 1))[0].answer == "42"
 
 
+@virtually
 async def test_refusal_is_the_leaders_own() -> None:
     """One whose budget doesn't do is refused; those who waited for him make the call with theirs."""
     world = World([SLOW, SLOW])
@@ -119,6 +125,7 @@ async def test_refusal_is_the_leaders_own() -> None:
     assert world.calls == 1
 
 
+@virtually
 async def test_tenants_wait_for_nobody_elses_call() -> None:
     """Equal questions of two tenants at once are two calls."""
     world = World([SLOW, SLOW])
@@ -132,6 +139,7 @@ async def test_tenants_wait_for_nobody_elses_call() -> None:
     assert world.calls == 2
 
 
+@virtually
 async def test_truncated_answer_is_shared_and_not_kept() -> None:
     """What isn't kept is still the answer of those who asked at the time."""
 
@@ -145,6 +153,7 @@ async def test_truncated_answer_is_shared_and_not_kept() -> None:
 
 
 @pytest.mark.blocking(3000)
+@virtually
 async def test_sync_call_on_the_loop_that_awaits_the_same_one() -> None:
     """A sync caller on the very loop would wait for itself: it makes the call."""
     world = World([SLOW, 0.0])
@@ -157,6 +166,7 @@ async def test_sync_call_on_the_loop_that_awaits_the_same_one() -> None:
     assert world.calls == 2
 
 
+@virtually
 async def test_follower_waits_no_longer_than_his_deadline() -> None:
     """Whoever waits for somebody else's call waits within his own deadline; the call goes on."""
     world = World([1.0])
@@ -176,6 +186,7 @@ async def test_follower_waits_no_longer_than_his_deadline() -> None:
     assert world.calls == 1
 
 
+@virtually
 async def test_streams_are_made_and_kept() -> None:
     """Who watches the answer come in makes the call, and it is kept; a hit comes in one piece."""
     world = World()

@@ -211,7 +211,7 @@ def test_stragglers_ask_nobody(function: Any) -> None:
     with scope(at):
         approval = agreed(at, used)
         dspy.Parallel(num_threads=2, timeout=1, disable_progress_bar=True)([(Step(), ARGS)])
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while len(got) < 2 and time.monotonic() < until:
             time.sleep(0.02)
     assert len(got) >= 2, "the straggler was started again"
@@ -302,7 +302,7 @@ def test_nobody_is_asked_for_what_may_have_been_done() -> None:
     """A call that was cut off isn't made again, and no person is asked about it."""
 
     def slow(amount: int) -> None:
-        time.sleep(0.3)
+        time.sleep(5.0)
 
     at, used = desk(), governed(slow, once=True, timeout=0.05)
     with scope(at):

@@ -25,7 +25,7 @@ import os, sys, threading
 from escalade.registry.audit import AuditLog
 from tests.registry.audit.material import ended, entry
 path, anchor, name, uses, threads = sys.argv[1:]
-log = AuditLog(path, anchors=[anchor], checkpoint_rows=50)
+log = AuditLog(path, anchors=[anchor], checkpoint_rows=50, patience=60)  # the disk may be busy
 print("open", flush=True)
 def work(thread):
     for number in range(int(uses)):
@@ -188,7 +188,7 @@ def test_a_crash_between_commit_and_anchor(tmp_path: Path) -> None:
             use(log, number, "write")
     assert not place.exists()
     with AuditLog(path, anchors=[place]):
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not place.exists() and time.monotonic() < until:
             time.sleep(0.01)
         assert verify(path, [place]).ok

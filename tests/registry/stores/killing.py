@@ -53,7 +53,7 @@ class Crowd:
     def finish(self) -> None:
         """Wait for those that are left."""
         for process in self.running:
-            _, _ = process.communicate(timeout=30)
+            _, _ = process.communicate(timeout=90)
             assert process.returncode == 0
 
     def bills(self) -> list[int]:
@@ -70,9 +70,9 @@ def kill_at_random(kind: str, where: str, log: Path, limit: int, seconds: float 
     crowd = Crowd("crowd", kind, where, log)
     crowd.gather(seconds, chance)
     until, worst, looks, used = time.monotonic() + seconds, 0, 0, 0
-    while time.monotonic() < until - 1.0 or crowd.deaths < 3 or used <= limit * 0.8:
+    while (left := until - time.monotonic()) > 1.0 or crowd.deaths < 3 or used <= limit * 0.8:
         crowd.kill_one(chance)
-        crowd.start(max(0.5, until - time.monotonic()))
+        crowd.start(left if left > 0.5 else seconds)
         for _ in range(20):
             account = ledger.account("tenant:acme")
             worst, looks, used = max(worst, account.settled + account.held), looks + 1, account.settled

@@ -29,7 +29,7 @@ def test_kill_9_at_random(postgres_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_server_stopped_at_once(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
-    """The server ends in the middle of everything, and is away for three seconds: all are refused meanwhile, and go on
+    """The server ends in the middle of everything, and is away for two seconds: all are refused meanwhile, and go on
     without being started anew; what was settled before counts, no more than the limit is spent, and nothing is held in
     the end.
     """
@@ -38,7 +38,7 @@ def test_a_server_stopped_at_once(postgres: PostgresServer, postgres_url: str, t
     log = tmp_path / "log.txt"
     crowd = Crowd("crowd", "postgres", postgres_url, log)
     for _ in range(2):
-        crowd.start(5.0)
+        crowd.start(6.0)
     for process in crowd.running:
         assert process.stdout is not None
         process.stdout.readline()
@@ -46,7 +46,7 @@ def test_a_server_stopped_at_once(postgres: PostgresServer, postgres_url: str, t
     postgres.stop()
     time.sleep(0.2)  # what was answered is written down
     before = log.read_text("ascii").split()
-    time.sleep(2.8)
+    time.sleep(1.8)
     during = log.read_text("ascii").split()[len(before) :]
     postgres.start()
     crowd.finish()

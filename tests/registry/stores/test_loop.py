@@ -214,7 +214,7 @@ async def test_cancelled_while_it_settles(stores: Stores) -> None:
 @pytest.mark.blocking(3000)
 async def test_refused_by_a_store_that_hangs(server: RedisServer | PostgresServer | None, tmp_path: Path) -> None:
     """A store that does not answer in time refuses 16 calls at once, and no one of them holds up the loop."""
-    impatient = {"timeout": 0.4} if server else {"patience": 0.4}
+    impatient = {"timeout": 1.0} if server else {"patience": 1.0}
     stores = Stores(server, tmp_path, once=False, rest=0.01, **impatient)
     async with stores.scope(run_id="one"):
         await stores.tool.acall(number=-1)
