@@ -176,6 +176,18 @@ def run_scope(
     return replace(made, purse=purse, once={})
 
 
+def also_paid_by(made: Scope, name: str) -> Scope:
+    """The scope, where what is spent counts on this account of its ledger, too: `run_account(...)` of several runs that
+    share a budget. Its budget is set by whoever begins them. Raises BadInput for an account that isn't there.
+    """
+    purse = cast("LedgerPurse", made.purse)
+    found = purse.ledger._budgeted(name)
+    if not found:
+        raise BadInput(f"the ledger has no budget {name!r}: runs that share it need the ledger in which it was set")
+    path = (purse.account, *found, *purse.path[1:])
+    return replace(made, purse=LedgerPurse(purse.ledger, path, purse.account.name))
+
+
 def _caught_up(ledger: Ledger, account: Account, spent: int, limit: int) -> None:
     """A run that had ended has a new account, which must know what was spent before: the next attempt asks it alone.
     What a dead process still holds will be booked there.
