@@ -1,11 +1,12 @@
 """Many attempts at once, under a budget: the engine of studies and of `record`.
 
-    first unit -> graded?  ->  the others, `concurrency` at a time  ->  each graded, then kept
+    first attempt -> graded?  ->  its question  ->  all others, `concurrency` at a time  ->  each graded, then kept
 
-The first answer is graded before others are asked for: a metric with a mistake is found for the price of one. A unit
-begins only when its price bound fits what the budget has left beside what is running, so that a budget ends between
-attempts and not within one; how many calls a provider gets at once, its lane decides (`agents/lanes`). When something
-is wrong, no new unit begins, and those that run are paid, graded and kept before the error is raised.
+The first answer is graded before others are asked for: a metric with a mistake is found for the price of one, a rung
+that may not be used for the price of one question. A unit begins only when its price bound fits what the budget has
+left beside what is running, so that a budget ends between attempts and not within one; how many calls a provider gets
+at once, its lane decides (`agents/lanes`). When something is wrong, no new unit begins, and those that run are paid,
+graded and kept before the error is raised.
 """
 
 from __future__ import annotations
@@ -128,19 +129,35 @@ class Recording:
             todo, till = deque(units), _Till(own)
             async with _synced(self.lines):
                 await self._probe(todo, till)
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.concurrency, len(todo))):
-                        group.create_task(self._work(todo, till))
+                await self._all(todo, till)
             if self._failed is not None:
                 raise self._failed
             return self._refusal if todo or self._ended else None
 
     async def _probe(self, todo: deque[Unit], till: _Till) -> None:
-        """One attempt after the other until one is graded; of the first question at most."""
-        first = todo[0].question if todo else None
-        while todo and todo[0].question == first and self._failed is None and not self._ended:
+        """The first question: one attempt after the other until one is graded, then its other rungs."""
+        first = todo[0] if todo else None
+
+        def more() -> bool:
+            here = (
+                bool(todo) and first is not None and (todo[0].question, todo[0].epoch) == (first.question, first.epoch)
+            )
+            return here and self._failed is None and not self._ended
+
+        while more():
             if await self._next(todo, till):
                 break
+        rest: deque[Unit] = deque()
+        while more():
+            rest.append(todo.popleft())
+        await self._all(rest, till)
+        todo.extendleft(reversed(rest))
+
+    async def _all(self, todo: deque[Unit], till: _Till) -> None:
+        """All of these, `concurrency` at a time; what could not be made is left."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.concurrency, len(todo))):
+                group.create_task(self._work(todo, till))
 
     async def _work(self, todo: deque[Unit], till: _Till) -> None:
         while todo and self._failed is None and not self._ended:

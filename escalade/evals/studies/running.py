@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +93,27 @@ def done_of(directory: RunDir) -> Done:
     return done
 
 
-async def run(study: Study, path: Path, *, retry_failed: bool = False, shown: bool = False) -> StudyRun:
-    """Make what is owed, and compare."""
+async def run(
+    study: Study,
+    path: Path,
+    *,
+    retry_failed: bool = False,
+    shown: bool = False,
+    cached: bool = True,
+    compares: bool = True,
+    runs: Any = None,
+) -> StudyRun:
+    """Make what is owed, and compare. `cached`: may a cache answer? `runs`: where workers execute it, see
+    `workers.runs_at`; None is here.
+    """
     directory = RunDir(path)
     if study.program is None and study.rungs is None:
         return _replayed(study, directory)
     made = opened(study)
     with directory.writer() as lines:
-        return await _Run(study, directory, made, lines, retry_failed=retry_failed, shown=shown).finished()
+        one = _Run(study, directory, made, lines, retry_failed=retry_failed, shown=shown, cached=cached)
+        one.runs = runs
+        return await one.finished(compares=compares)
 
 
 def _replayed(study: Study, directory: RunDir) -> StudyRun:
@@ -119,13 +132,22 @@ class _Run:
     """One run; `lines` is ours alone as long as it takes."""
 
     def __init__(
-        self, study: Study, directory: RunDir, made: Opened, lines: Lines, *, retry_failed: bool, shown: bool
+        self,
+        study: Study,
+        directory: RunDir,
+        made: Opened,
+        lines: Lines,
+        *,
+        retry_failed: bool,
+        shown: bool,
+        cached: bool,
     ) -> None:
         self.study, self.directory, self.made, self.lines = study, directory, made, lines
-        self.retry_failed, self.shown = retry_failed, shown
+        self.retry_failed, self.shown, self.cached = retry_failed, shown, cached
         self.new = 0
+        self.runs: Any = None
 
-    async def finished(self) -> StudyRun:
+    async def finished(self, *, compares: bool) -> StudyRun:
         study, done = self.study, done_of(self.directory)
         async with _paid(study, done.spent) as allowed:
             asked, notes = self._asked()
@@ -139,7 +161,8 @@ class _Run:
         texts = {one.key: str(one.view.features["text"]) for one in asked}
         filled = outcomes_of(self.directory, texts)
         self._ended(told, done, filled)
-        return self._told(filled, done, units, told, refusal)
+        found = self._told(filled, done, units, told, refusal)
+        return self._judged(found, filled) if compares else found
 
     def _asked(self) -> tuple[list[Asked], list[str]]:
         """The questions, each once, and what has to be said of them."""
@@ -186,6 +209,9 @@ class _Run:
     async def _fill(
         self, asked: Sequence[Asked], units: list[Unit], told: Mapping[str, Any], done: Done, telling: Telling
     ) -> BudgetExceeded | None:
+        if self.runs is not None:
+            return await self._spread(asked, units, told, done)
+
         def keep(one: Recorded) -> None:
             self.lines.add(one.line.dumped())
             self.new += 1
@@ -199,6 +225,7 @@ class _Run:
             keep,
             digests=[rung["digest"] for rung in told["rungs"]],
             concurrency=self.study.concurrency,
+            cached=self.cached,
             texts=self.study.texts,
             lines=self.lines,
         )
@@ -216,6 +243,22 @@ class _Run:
         finally:
             telling.end()
 
+    async def _spread(
+        self, asked: Sequence[Asked], units: list[Unit], told: Mapping[str, Any], done: Done
+    ) -> BudgetExceeded | None:
+        """By workers."""
+        from escalade.evals.studies.workers import spread
+
+        def keep(line: Mapping[str, Any]) -> None:
+            self.new += 1
+            done.add({"cost": 0, **line})
+
+        digests = [rung["digest"] for rung in told["rungs"]]
+        every = seeded([one.key for one in asked], len(digests), self.study.epochs, self.study.seed)
+        named = {unit: (asked[unit.question].key, digests[unit.rung], unit.epoch) for unit in every}
+        owed = [named[unit] for unit in units]
+        return await spread(self.study, self.directory, self.runs, [*named.values()], owed, keep)
+
     def _ended(self, told: Mapping[str, Any], done: Done, filled: Filled) -> None:
         """A summary for whoever lists directories."""
         total = filled.outcomes.n * filled.outcomes.k
@@ -225,14 +268,11 @@ class _Run:
         self, filled: Filled, done: Done, units: Sequence[Unit], told: Mapping[str, Any], refusal: BudgetExceeded | None
     ) -> StudyRun:
         total, left = filled.outcomes.n * filled.outcomes.k, units[self.new :]
-        whole = int(filled.complete.sum())
-        outcomes = whole_rows(filled) if whole else None
-        enough = outcomes is not None and (not filled.owed or whole >= max(FEWEST, 2 * self.study.folds))
         return StudyRun(
             directory=self.directory.path,
             study=self.study,
-            outcomes=outcomes,
-            comparison=compared(self.study, outcomes) if enough and outcomes is not None else None,
+            outcomes=whole_rows(filled) if filled.complete.any() else None,
+            comparison=None,
             done=total - filled.owed,
             owed=filled.owed,
             new=self.new,
@@ -241,6 +281,13 @@ class _Run:
             rest=_rest(left, told, done),
             why="" if refusal is None else str(refusal),
         )
+
+    def _judged(self, found: StudyRun, filled: Filled) -> StudyRun:
+        """With the comparison, where there are enough complete rows for one."""
+        enough = not filled.owed or int(filled.complete.sum()) >= max(FEWEST, 2 * self.study.folds)
+        if found.outcomes is None or not enough:
+            return found
+        return replace(found, comparison=compared(self.study, found.outcomes))
 
 
 def _rest(units: Sequence[Unit], told: Mapping[str, Any], done: Done) -> Money | None:
