@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from escalade.agents.climb import Attempt, Policy, climb_sync, counted_down
+from escalade.agents.policies import Constant
 from escalade.evals.folds import shuffled
 from escalade.evals.replay import Fitted, brake_left, out_of_fold
 from escalade.evals.tables import Column, Table
@@ -99,6 +100,9 @@ def _each(entry: Entry, played: Played, evidence: Evidence) -> Iterator[tuple[in
     if play is None:
         yield from _hindsight(played)
         return
+    if isinstance(play, Constant) and entry.per_run is None:
+        yield from _always(play, evidence)
+        return
     policy: Policy = out_of_fold(play, outcomes, evidence.folds, evidence.seed) if isinstance(play, Fitted) else play
     left = None if entry.per_run is None else int(entry.per_run)
     brake = brake_left(left)
@@ -107,6 +111,12 @@ def _each(entry: Entry, played: Played, evidence: Evidence) -> Iterator[tuple[in
         course, cost = _climbed(policy, outcomes, i, left, brake)
         left = None if left is None else left - cost
         yield i, course
+
+
+def _always(play: Constant, evidence: Evidence) -> Iterator[tuple[int, Course]]:
+    """The same course on every question: the first tells it."""
+    course, _ = _climbed(play, evidence.outcomes, 0, None, None)
+    yield from ((i, course) for i in range(evidence.outcomes.n))
 
 
 def _climbed(policy: Policy, outcomes: Outcomes, i: int, left: int | None, brake: int | None) -> tuple[Course, int]:
