@@ -54,7 +54,7 @@ class Failures:
 
 
 def failures(evidence: Evidence) -> tuple[Failures, ...]:
-    """Of each rung on all questions, then of each policy, in the order of the comparison."""
+    """Of each rung on the questions that it was asked, then of each policy, in the order of the comparison."""
     return (*_of_rungs(evidence.outcomes), *_of_policies(evidence))
 
 
@@ -82,7 +82,8 @@ _COLUMNS = (
 
 def _of_rungs(outcomes: Outcomes) -> Iterator[Failures]:
     for at, rung in enumerate(outcomes.rungs):
-        yield _counted(rung.name, "rung", _tally(outcomes.status[:, at]), outcomes.n)
+        asked = outcomes.asked[:, at]
+        yield _counted(rung.name, "rung", _tally(outcomes.status[asked, at]), int(asked.sum()))
 
 
 def _of_policies(evidence: Evidence) -> Iterator[Failures]:

@@ -27,16 +27,14 @@ from escalade.evals._names import shortened
 from escalade.evals._play import play
 from escalade.evals.checking import agreeing
 from escalade.evals.checking.failing import failures_table
-from escalade.evals.checking.shuffling import MOST, Shuffled, alarmed, planted, shuffled_gains, subset
+from escalade.evals.checking.shuffling import Shuffled, alarmed, planted, sample, shuffled_gains
 from escalade.evals.findings import Check
-from escalade.evals.folds import shuffled
 from escalade.evals.lineup import Entry
 from escalade.evals.replay import replay
 from escalade.evals.tables import Column, Table
 
 if TYPE_CHECKING:
     from escalade.evals.evidence import Evidence
-    from escalade.evals.outcomes import Outcomes
 
 __all__ = ["checks", "same_as", "selfchecks"]
 
@@ -66,7 +64,7 @@ def same_as(evidence: Evidence, name: str) -> str | None:
 def _checks(evidence: Evidence, found: tuple[Shuffled, ...]) -> Iterator[Check]:
     outcomes = evidence.outcomes
     yield _shuffled(evidence, found)
-    yield _missing(outcomes)
+    yield _missing(evidence)
     yield _default(evidence)
     yield _raising(evidence)
     judge = agreeing.judge_check(outcomes, seed=evidence.seed)
@@ -96,11 +94,11 @@ def _shuffled(evidence: Evidence, found: tuple[Shuffled, ...]) -> Check:
     name = "shuffled labels"
     if not found:
         return Check(name, None, "no policy here chooses between rungs, so that none could gain on shuffled labels")
-    cheat = planted(evidence.outcomes, evidence.seed)
     bad = alarmed(found)
     if bad:
         told = "; ".join(_alarm(one) for one in bad)
         return Check(name, False, f"the evaluation leaks: {told}")
+    cheat = planted(evidence.outcomes, evidence.seed)
     most = max(found, key=lambda one: one.shuffled_gain)
     said = (
         f"{len(found)} policies gain nothing on shuffled labels (at most {100 * most.shuffled_gain:+.1f} points, "
@@ -154,24 +152,25 @@ def _shuffled_table(found: tuple[Shuffled, ...]) -> Table:
 # ---------------------------------------------------------------------------------------------------- planted mistakes
 
 
-def _missing(outcomes: Outcomes) -> Check:
+def _missing(evidence: Evidence) -> Check:
     """An outcome is taken away from a copy: what comes of it must be refused."""
-    name = "missing outcomes"
-    holes = int(np.isnan(outcomes.quality[outcomes.status == STATUSES.index(OK)]).sum())
-    if holes:
-        return Check(name, False, f"{holes:,} answers have no quality, and were compared all the same")
-    good = np.flatnonzero(outcomes.status[:, -1] == STATUSES.index(OK))
+    name, outcomes = "missing outcomes", evidence.outcomes
+    used = sum(int(np.isnan(played.quality).sum()) for played in evidence.played.values())
+    if used:
+        return Check(name, False, f"{used:,} qualities that nobody knows were compared all the same")
+    part = sample(outcomes, evidence.seed)
+    good = np.flatnonzero(part.status[:, -1] == STATUSES.index(OK)) if part.n else np.arange(0)
     if not len(good):
         return Check(name, None, "no answer of the strongest rung that could be taken away")
-    one = subset(outcomes, good[:2])
-    quality = one.quality.copy()
-    quality[0, -1] = np.nan
+    quality = part.quality.copy()
+    quality[good[0], -1] = np.nan
     try:
-        statistics.mean_interval(replay(Constant(outcomes.k - 1), replace(one, quality=quality)).quality)
+        statistics.mean_interval(replay(Constant(part.k - 1), replace(part, quality=quality)).quality)
     except BadInput:
-        return Check(
-            name, True, f"all {outcomes.n * outcomes.k:,} are there; one that was taken away is refused, not a zero"
-        )
+        asked = int((~np.isnan(outcomes.quality)).sum())
+        there = "all" if asked == outcomes.quality.size else f"{asked:,} of"
+        said = f"{there} {outcomes.quality.size:,} are there; one that was taken away is refused, not a zero"
+        return Check(name, True, said)
     return Check(name, False, "a quality that was taken away was counted as a figure")
 
 
@@ -189,7 +188,9 @@ class _Silent:
 def _default(evidence: Evidence) -> Check:
     """A router without predictions is the constant, and no better: by the loop, by columns, and as a mix."""
     outcomes, lineup = evidence.outcomes, evidence.lineup
-    part = subset(outcomes, shuffled(outcomes.keys, evidence.seed)[:MOST])
+    part = sample(outcomes, evidence.seed)
+    if not part.n:
+        return Check("own default", None, "no question of which every rung is known")
     alone = replay(Constant(lineup.strong), part)
     silent = replay(_Silent(lineup.strong), part)
     mixed = play(Entry("mix", RandomMix(1.0, lineup.cheap, lineup.strong)), part, 2, evidence.seed)
@@ -226,7 +227,9 @@ class _Raising:
 def _raising(evidence: Evidence) -> Check:
     """A policy that raises has that many errors, and no more quality than what it answered."""
     outcomes, strong = evidence.outcomes, evidence.lineup.strong
-    part = subset(outcomes, shuffled(outcomes.keys, evidence.seed)[:MOST])
+    part = sample(outcomes, evidence.seed)
+    if not part.n:
+        return Check("errors", None, "no question of which every rung is known")
     alone, one = replay(Constant(strong), part), replay(_Raising(strong, evidence.seed), part)
     raises = np.array([draw(evidence.seed, key) < 0.5 for key in part.keys])
     expected = np.where(raises, 0.0, alone.quality)

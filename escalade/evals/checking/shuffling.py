@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["MOST", "Gain", "Shuffled", "gain_of", "shuffled_gains", "subset"]
+__all__ = ["MOST", "Gain", "Shuffled", "gain_of", "sample", "shuffled_gains", "subset"]
 
 MOST = 300
 """Policies are fitted and replayed anew on shuffled labels of so many questions: a leak shows on few."""
@@ -103,16 +103,16 @@ def shuffled_gains(evidence: Evidence) -> tuple[Shuffled, ...]:
     found = []
     outcomes = evidence.outcomes
     quality = labels_of(outcomes)
-    part = subset(outcomes, shuffled(outcomes.keys, evidence.seed)[:MOST])
+    part = sample(outcomes, evidence.seed)
     mixed = with_shuffled_labels(part, evidence.seed)
-    for entry in evidence.entries:
+    for entry in evidence.entries if part.n else ():
         one = evidence.played[entry.name].replayed
         if entry.play is None or one is None or isinstance(entry.play, Constant):
             continue
         again = _again(entry, mixed, evidence)
         if again is None:
             continue
-        real, null = gain_of(quality[one.rows], one.chosen), gain_of(mixed.quality, again.chosen)
+        real, null = _real(quality[one.rows], one.chosen), gain_of(mixed.quality, again.chosen)
         blind = None if entry.fitted else _same_path(again, _again(entry, part, evidence))
         found.append(Shuffled(entry.name, real.points, real.p, null.points, null.p, part.n, blind))
     return tuple(found)
@@ -126,9 +126,22 @@ def alarmed(found: tuple[Shuffled, ...]) -> tuple[Shuffled, ...]:
 
 def planted(outcomes: Outcomes, seed: int) -> Gain:
     """The gain on shuffled labels of what cheats: hindsight. It has to show, or the check can't fail."""
-    part = subset(outcomes, shuffled(outcomes.keys, seed)[:MOST])
+    part = sample(outcomes, seed)
     mixed = with_shuffled_labels(part, seed)
     return gain_of(mixed.quality, oracle(mixed).chosen)
+
+
+def _real(quality: Floats, chosen: Ints) -> Gain:
+    """Where some rungs were not asked, on the questions that are complete."""
+    known = ~np.isnan(quality).any(axis=1)
+    return gain_of(quality[known], chosen[known])
+
+
+def sample(outcomes: Outcomes, seed: int) -> Outcomes:
+    """A few hundred questions, drawn by seed and key, of which the quality of every rung is known."""
+    lacking = np.flatnonzero(np.isnan(labels_of(outcomes)).any(axis=1))
+    order = shuffled(outcomes.keys, seed)
+    return subset(outcomes, order[~np.isin(order, lacking)][:MOST])
 
 
 def labels_of(outcomes: Outcomes) -> Floats:

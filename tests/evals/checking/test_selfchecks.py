@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from escalade.agents.climb import Decision, Policy, View
 from escalade.agents.policies import Constant, Threshold, draw, pick
 from escalade.evals import compare as comparing
+from escalade.evals._rows import evidence_of
 from escalade.evals.checking import agreeing, selfchecks, shuffling
 from escalade.evals.checking.failing import failures
 from escalade.evals.compare import Comparison, compare
 from escalade.evals.evidence import Evidence
 from escalade.evals.findings import Check, findings
+from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.outcomes import Outcomes
 from escalade.evals.replay import Replayed, replay
 from tests.evals._tables import table
@@ -34,11 +37,12 @@ def world(n: int = 200, *, seed: int = 0) -> Outcomes:
     return table(quality=quality.tolist(), confidence=np.stack([sure, sure], axis=1).tolist(), cost=[1, 10])
 
 
-def evidence(outcomes: Outcomes, *policies: object) -> Evidence:
+def evidence(outcomes: Outcomes, *policies: Any) -> Evidence:
     """What a comparison of these rests on."""
-    found = compare(outcomes, list(policies)).evidence  # type: ignore[arg-type]
-    assert found is not None
-    return found
+    lineup = Lineup(outcomes)
+    entries = [lineup.entry(one) if isinstance(one, str) else Entry(one.name, one) for one in policies]
+    entries.append(lineup.entry(outcomes.rungs[-1].name))
+    return evidence_of(entries, entries[-1], lineup, 5)
 
 
 def check(found: Evidence, name: str) -> Check:
@@ -124,11 +128,24 @@ def test_an_evaluator_that_counts_holes_as_zero_is_caught(monkeypatch) -> None:
     assert check(found, "missing outcomes").held
 
     def lax(policy: Policy, outcomes: Outcomes) -> Replayed:
-        one = replay(policy, outcomes)
-        return replace(one, quality=np.nan_to_num(one.quality))
+        return replay(policy, replace(outcomes, quality=np.nan_to_num(outcomes.quality)))
 
     monkeypatch.setattr(selfchecks, "replay", lax)
     assert check(found, "missing outcomes").held is False
+
+
+def test_a_table_with_holes_is_checked_where_it_is_complete() -> None:
+    """Rungs that were not asked everywhere: the checks look at the questions that are complete, and say so."""
+    outcomes = world()
+    quality = outcomes.quality.copy()
+    quality[50:, 1] = np.nan
+    one = replace(outcomes, quality=quality)
+    lineup = Lineup(one)
+    entry = Entry("r0", Constant(0))
+    found = evidence_of([entry, Entry("mine", Threshold(0.0, name="mine"))], entry, lineup, 5)
+    held = {one.name: one.held for one in selfchecks.selfchecks(found)}
+    assert held == {"shuffled labels": True, "missing outcomes": True, "own default": True, "errors": True}
+    assert "250 of 400 are there" in check(found, "missing outcomes").said
 
 
 def test_an_evaluator_that_flatters_its_default_is_caught(monkeypatch) -> None:
