@@ -88,7 +88,13 @@ def _checks(evidence: Evidence) -> Sequence[Table | Check | str]:
     return checks(evidence)
 
 
-BUILDERS: dict[str, Builder] = {"checks": _checks, "inference": _inference}
+def _data(evidence: Evidence) -> Sequence[Table | Check | str]:
+    from escalade.evals.loading.checks import data
+
+    return data(evidence)
+
+
+BUILDERS: dict[str, Builder] = {"data": _data, "checks": _checks, "inference": _inference}
 """Builder by the name of its room, in the order in which they are shown."""
 
 

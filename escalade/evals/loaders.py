@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from escalade.errors import DataError, UnknownName
 from escalade.evals._draft import Choices, Draft, finish
 from escalade.evals.loading.guessing import guess
+from escalade.evals.loading.leaks import with_notes
 from escalade.evals.studies.rundir import is_run
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def load_outcomes(
     `limit`: the first so many questions. `prices`: by name of a rung or model, each must fit one; `price_table`: may
     know more than is needed.
 
-    What was left out or assumed stands in `Outcomes.notes`. Raises DataError, UnknownName and BadInput.
+    What was left out or assumed stands in `Outcomes.notes`, and so do duplicates (`loading/leaks.py`). Raises
+    DataError, UnknownName and BadInput.
     """
     loader, path = _loader_and_path(data) if data is not None else ("bundled", Path())
     if contaminated is None and loader == "routellm":
@@ -61,7 +63,7 @@ def load_outcomes(
     choices = Choices(labels, missing, contaminated, limit, prices, price_table, rungs)
     if loader == RUN:
         return _of_run(path, choices)
-    return finish(LOADERS[loader](path), choices)
+    return with_notes(finish(LOADERS[loader](path), choices))
 
 
 def loader_of(data: str | Path) -> str:
