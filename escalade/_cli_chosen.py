@@ -28,7 +28,11 @@ class Chosen:
     policies
         Names, separated by commas: a rung, oracle, random-0.3, random@POLICY, prompt-length, threshold-0.9,
         threshold-0.8/3 (three rungs), threshold-fitted, agreement-3, agreement-models; learned on the other folds:
-        gain, nearest, answer-in-view, cascade-routing, bandit, guaranteed-0.05; NAME+budget.
+        best-single, category-mean, gain, nearest, answer-in-view, cascade-routing, bandit, guaranteed-0.05;
+        NAME+budget.
+    only
+        Compare only what --policies names, without what is brought along to hold it against: every rung, the best
+        single one, matched random, prompt length, category mean, nearest neighbours and the oracles.
     baseline
         What differences are against; the strongest rung by default.
     margin
@@ -56,6 +60,7 @@ class Chosen:
     rungs: str | None = None
     labels: Literal["recorded", "regraded"] | None = None
     policies: str | None = None
+    only: Annotated[bool, Parameter(negative=(), show_default=False)] = False
     baseline: str | None = None
     margin: float = 0.02
     seed: int = 0
@@ -83,6 +88,7 @@ def compared(data: str | None, chosen: Chosen, *, metrics: bool = False) -> Comp
         folds=chosen.folds,
         per_request=chosen.per_request,
         per_run=chosen.per_run,
+        baselines=not chosen.only,
         metrics=metrics or (data is not None and loader_of(data) == "routellm"),
     )
 

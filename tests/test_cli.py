@@ -37,7 +37,15 @@ def test_json_is_json(capsys) -> None:
 
 def test_options_arrive(capsys) -> None:
     """What is asked for on the command line is what is compared."""
-    options = ["--policies", "agreement=2+budget, random=0.3", "--baseline", "mixtral-8x7b", "--per-request", "0.05"]
+    options = [
+        "--policies",
+        "agreement=2+budget, random=0.3",
+        "--baseline",
+        "mixtral-8x7b",
+        "--per-request",
+        "0.05",
+        "--only",
+    ]
     options += ["--price", "gpt-4-1106=5/15", "--price", "mixtral-8x7b=1", "--labels", "regraded", "--margin", "0.05"]
     assert cli.main(["compare", "--limit", "80", "--seed", "3", *options, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

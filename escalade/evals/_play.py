@@ -16,6 +16,8 @@ import numpy as np
 from escalade.agents.policies import Budgeted, Constant, RandomMix
 from escalade.errors import UnknownPrice
 from escalade.evals.folds import shuffled
+from escalade.evals.inference.units import questions_of
+from escalade.evals.metrics.hindsight import best_within
 from escalade.evals.outcomes import UNKNOWN
 from escalade.evals.replay import Fitted, FittedBudgeted, MatchedRandom, Replayed, cross_fit, oracle
 from escalade.evals.replay import replay as replayed
@@ -68,6 +70,8 @@ def play(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
     """Play it on all questions; what is fitted, out of fold. Raises UnknownPrice for a cost that can't be matched."""
     if isinstance(entry.play, RandomMix | MatchedRandom):
         return _mixed(entry, entry.play, outcomes, folds, seed)
+    if entry.play is None and (entry.at_cost is not None or entry.reference is not None):
+        return _bounded(entry, outcomes, folds, seed)
     one = _replayed(entry, outcomes, folds, seed)
     stopped = one.chosen < 0
     budgeted = entry.per_request is not None or isinstance(entry.play, Budgeted | FittedBudgeted)
@@ -131,6 +135,28 @@ def _share(
         raise UnknownPrice(f"{entry.name}: costs can't be matched while some are unknown: set a price for every rung")
     gap = high.mean_cost - low.mean_cost
     return 0.0 if gap <= 0 else min(1.0, max(0.0, (target - low.mean_cost) / gap))
+
+
+def _bounded(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:
+    """The oracle at the cost of a reference: on each question one rung or none, in one of them a mix of two."""
+    asked = questions_of(outcomes)
+    target = entry.at_cost
+    if target is None and entry.reference is not None:
+        target = float(asked.mean(play(entry.reference, outcomes, folds, seed).cost).mean())
+    if target is None or math.isnan(target):
+        raise UnknownPrice(f"{entry.name}: costs can't be matched while some are unknown: set a price for every rung")
+    best = best_within(outcomes, target * asked.n, weight=1.0 / np.bincount(asked.of)[asked.of])
+    at, answered = np.arange(outcomes.n), best.chosen >= 0
+    latency = np.where(answered, outcomes.latency[at, best.chosen], np.nan)
+    return Played(
+        quality=best.quality,
+        cost=best.cost,
+        latency=latency,
+        failed=(best.quality == 0.0).astype(np.float64) * ~answered,
+        unpaid=0,
+        violations=0,
+        p95=_p95(latency[answered]),
+    )
 
 
 def _violations(entry: Entry, one: Replayed) -> int:

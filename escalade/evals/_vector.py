@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from escalade.agents.climb import OK, UNLIMITED, Policy, Rung
+from escalade.agents.learned.nearest import Nearest
 from escalade.agents.policies import (
     Agreement,
     Budgeted,
@@ -30,6 +31,7 @@ from escalade.agents.policies import (
     rung_index,
 )
 from escalade.errors import UnknownName
+from escalade.evals._nearest import facts_in, nearest_scores
 from escalade.evals.folds import ByFold
 from escalade.evals.outcomes import NO_ANSWER, STATUSES
 
@@ -329,6 +331,19 @@ def _degraded(look: Look, wanted: Ints, rows: Bools) -> Ints:
     return rung
 
 
+def _nearest(policy: Nearest, look: Look) -> Decisions:
+    board, table = look.board, look.board.table
+    low, high = rung_index(table.rungs, policy.low), rung_index(table.rungs, policy.high)
+    if id(policy) not in board.memo:
+        board.memo[id(policy)] = nearest_scores(policy, facts_in(table.features, table.n))
+    first, strong = board.last < 0, np.full(table.n, high, dtype=np.int64)
+    answered = ~first & table.ok[board.at, board.last]
+    wanted = np.where(first, board.memo[id(policy)] >= policy.threshold, ~answered & ~board.tried[:, high])
+    go = look.fits(strong, wanted)
+    want = np.where(go, high, np.where(first, low, NONE))
+    return want, np.where(answered, board.last, board.best)
+
+
 def _by_fold(policy: ByFold, look: Look) -> Decisions:
     table = look.board.table
     fold = look.board.column(policy, policy.fold.__getitem__, np.int64)
@@ -347,5 +362,6 @@ DECIDE: dict[type, Callable[[Any, Look], Decisions]] = {
     PromptLength: _prompt_length,
     Budgeted: _budgeted,
     ByFold: _by_fold,
+    Nearest: _nearest,
 }
 """Per exact type: (rung wanted or NONE; rung that answers where none is wanted, NONE for unanswered), both `(n,)`."""

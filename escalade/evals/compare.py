@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import Policy
+from escalade.agents.policies import Constant, RandomMix
 from escalade.errors import BadInput, UnknownName
 from escalade.evals import _notes, statistics
 from escalade.evals._rows import BASELINE, HINDSIGHT, PER_1K, POWER, Row, evidence_of, rows_of
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.loaders import load_outcomes
-from escalade.evals.replay import Fitted
+from escalade.evals.replay import Fitted, MatchedRandom
+from escalade.evals.yardsticks import claims, with_yardsticks
 from escalade.money import NANO, money_or_none
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ class Comparison:
 
     `notes`: on the data, its prices and the policies. `excluded`: on questions that aren't in `n`. `changed`: verdicts
     that are others by `other_labels`, where the data has two gradings. `settings`: budgets and prices in dollars as
-    floats, and the digest of the data, for the JSON. `metrics`: show the table of router metrics as well. `evidence`:
-    what each policy did on every question, for whatever is asked next.
+    floats, and the digest of the data, for the JSON. `metrics`: show the table of router metrics as well.
+    `yardsticks`: names of rows that nobody asked for: they were brought along to be measured with. `evidence`: what
+    each policy did on every question, for whatever is asked next.
     """
 
     dataset: str
@@ -63,6 +66,7 @@ class Comparison:
     changed: tuple[Change, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: bool = False
+    yardsticks: tuple[str, ...] = ()
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
@@ -89,7 +93,8 @@ class Comparison:
         """What one would choose: the cheapest that is as good, and those that are better; else the best cheaper one."""
         cheapest = self.cheapest_as_good
         chosen = [row for row in self.rows if row.verdict == statistics.BETTER or row is cheapest]
-        others = [row for row in self.rows if row.judged and (row.cost_ratio is None or row.cost_ratio < 1)]
+        asked = [row for row in self.rows if row.judged and row.name not in self.yardsticks]
+        others = [row for row in asked if row.cost_ratio is None or row.cost_ratio < 1]
         return tuple(chosen or sorted(others, key=lambda row: row.mixed)[:1])
 
     @property
@@ -149,6 +154,7 @@ def compare(
     per_request: object = None,
     per_run: object = None,
     metrics: bool = False,
+    baselines: bool = True,
 ) -> Comparison:
     """Replay policies on outcomes and compare each with the baseline.
 
@@ -156,7 +162,8 @@ def compare(
     tells them) or policies of your own; None is the default line-up. `baseline`: a name, the strongest rung by default;
     it is compared even if `policies` doesn't name it. `rungs`: names of the rungs that are the ladder; None is all.
     `margin`: how much worse is still "as good", 0.02 is two points. `per_request`, `per_run`: dollars (`"0.02"`), the
-    hard budgets of "+budget" rows. `metrics`: show APGR and CPT, too. Raises BadInput and its kin.
+    hard budgets of "+budget" rows. `metrics`: show APGR and CPT, too. `baselines`: bring along what policies are held
+    against (`yardsticks` tells what that is); False leaves it at those that are named. Raises BadInput and its kin.
     """
     if outcomes is None or isinstance(outcomes, str | Path):
         outcomes = load_outcomes(outcomes, rungs=rungs)
@@ -170,8 +177,10 @@ def compare(
     base = _baseline(lineup, entries, baseline)
     if (request is not None or run is not None) and all(e.per_request is None for e in entries):
         raise BadInput("a budget limits the +budget policies, and none is compared; name one, like agreement-3+budget")
-    evidence = evidence_of(entries, base, lineup, folds)
-    rows = rows_of(evidence)
+    evidence, without = evidence_of(entries, base, lineup, folds), list[str]()
+    if baselines:
+        evidence, without = with_yardsticks(evidence, fitted=_notes.enough(outcomes, folds))
+    rows = claims(rows_of(evidence), evidence) if baselines else rows_of(evidence)
     other, changed = _changed(rows, entries, base, lineup, folds)
     return Comparison(
         dataset=outcomes.name,
@@ -182,12 +191,13 @@ def compare(
         seed=seed,
         folds=folds,
         rows=tuple(rows),
-        notes=_notes.notes(lineup, entries, folds, default=policies is None),
+        notes=(*_notes.notes(lineup, list(evidence.entries), folds, default=policies is None), *without),
         excluded=_notes.excluded(outcomes),
         other_labels=other,
         changed=changed,
         settings=_settings(lineup, entries),
         metrics=metrics or outcomes.k == 2,
+        yardsticks=tuple(entry.name for entry in evidence.entries if entry.yardstick),
         evidence=evidence,
     )
 
@@ -202,7 +212,7 @@ def _changed(
     if other is None:
         return None, ()
     again = {row.name: row for row in rows_of(evidence_of(entries, base, lineup.on(outcomes.graded(other)), folds))}
-    pairs = [(row, again[row.name]) for row in rows]
+    pairs = [(row, again[row.name]) for row in rows if row.name in again]
     return other, tuple(Change(a.name, a.verdict, b.verdict) for a, b in pairs if a.verdict != b.verdict)
 
 
@@ -217,10 +227,14 @@ def _entries(lineup: Lineup, policies: Sequence[str | Policy | Fitted] | None, f
     for given in policies:
         if not isinstance(given, str) and not hasattr(given, "name"):
             raise BadInput(f"policies: expected names and policies, like Threshold(0.8), got {given!r}")
-        entry = lineup.entry(given) if isinstance(given, str) else Entry(given.name, given)
+        entry = lineup.entry(given) if isinstance(given, str) else Entry(given.name, given, routes=_routes(given))
         if found.setdefault(entry.name, entry).play != entry.play:
             raise BadInput(f"two policies are named {entry.name!r}; rows need different names, as in name='mine'")
     return list(found.values())
+
+
+def _routes(policy: Policy | Fitted) -> bool:
+    return not isinstance(policy, Constant | RandomMix | MatchedRandom)
 
 
 def _baseline(lineup: Lineup, entries: list[Entry], name: str | None) -> Entry:

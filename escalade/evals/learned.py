@@ -20,6 +20,7 @@ from escalade.agents.learned.guarantee import Guaranteed, cuts_of
 from escalade.agents.learned.nearest import Nearest
 from escalade.agents.learned.table import after
 from escalade.agents.policies import RungRef, rung_index
+from escalade.evals._nearest import facts_in, nearest_scores
 from escalade.evals.folds import assign_folds, shuffled
 
 if TYPE_CHECKING:
@@ -146,7 +147,12 @@ def held_out_scores(fitted: FittedRouter | FittedAnswers, outcomes: Outcomes, fo
     tried = [] if isinstance(fitted, FittedRouter) else [rung_index(outcomes.rungs, m) for m in fitted.members]
     for f in range(folds):
         policy: Policy = fitted.fit(outcomes, np.flatnonzero(fold != f))
-        for i in np.flatnonzero(fold == f).tolist():
+        held_out = np.flatnonzero(fold == f)
+        if isinstance(policy, Nearest):
+            features = {name: column[held_out] for name, column in outcomes.features.items()}
+            scores[held_out] = nearest_scores(policy, facts_in(features, len(held_out)))
+            continue
+        for i in held_out.tolist():
             view = after(outcomes, i, tried)
             if not view.attempts or view.attempts[-1].ok:
                 scores[i] = policy.score(view)  # type: ignore[attr-defined]  # all of them have one

@@ -1,10 +1,13 @@
 """Which policies are compared, and what their names mean.
 
     <rung>                    always this rung
+    best-single               the best single rung on the other folds
     oracle                    hindsight: the cheapest right answer; a bound, not a policy
+    oracle@POLICY             hindsight: the most quality that could have been had for what POLICY costs
     random, random-0.3        the strongest rung for half, for 30 % of the questions, in expectation
     random@POLICY             the random mix that costs what POLICY costs, in expectation
     prompt-length             the longer half of the prompts to the strongest rung; prompt-length@POLICY: at its cost
+    category-mean             each category to the rung that was best for it on the other folds; @POLICY: at its cost
     threshold-0.8             cheap rung first, the strongest below a confidence of 0.8; threshold-0.8/3: on three rungs
     threshold-fitted          the cheapest threshold that is as good as the strongest rung, fitted on the other folds
     agreement-3               the 3 cheapest rungs that answer vote, the strongest answers when they disagree
@@ -24,7 +27,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
@@ -36,6 +39,7 @@ from escalade.agents.learned.gain import Gain
 from escalade.agents.learned.nearest import Nearest
 from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
 from escalade.errors import BadInput, UnknownName, UnknownPrice
+from escalade.evals.baselines import FittedBestSingle, FittedCategoryMean
 from escalade.evals.learned import FittedAnswers, FittedBandit, FittedCascade, FittedGuaranteed, FittedRouter
 from escalade.evals.outcomes import NO_ANSWER
 from escalade.evals.replay import Fitted, FittedBudgeted, FittedPromptLength, FittedThreshold, MatchedRandom
@@ -48,6 +52,7 @@ THRESHOLD, STRICT = 0.8, 0.99
 """Confidences below which the default line-up escalates: models that state one in words are seldom below 0.8."""
 
 ORACLE, BUDGET, FITTED, MODELS = "oracle", "+budget", "threshold-fitted", "agreement-models"
+BEST_SINGLE, CATEGORY_MEAN, NEAREST = "best-single", "category-mean", "nearest"
 LEARNED = ("gain", "nearest", "answer-in-view", "cascade-routing", "bandit", "guaranteed")
 """Families that are fitted to the other folds, and take their time for it."""
 
@@ -62,7 +67,9 @@ RUN_SHARE = Decimal("0.5")
 class Entry:
     """A row to be: `play` is None for the oracle. Budgets are set on rows that have to keep them.
 
-    `routes`: does it choose between a cheap and the strongest rung? `reference`: whose cost a random mix matches.
+    `routes`: does it choose between a cheap and the strongest rung? `reference`: whose cost a random mix or an oracle
+    matches; `at_cost`: the same as nano-dollars a question, where they are known. `yardstick`: brought along to be
+    measured with; nobody claims that it is better.
     """
 
     name: str
@@ -71,6 +78,8 @@ class Entry:
     per_run: Money | None = None
     routes: bool = False
     reference: Entry | None = None
+    at_cost: float | None = None
+    yardstick: bool = False
 
     @property
     def mixed(self) -> bool:
@@ -150,8 +159,8 @@ class Lineup:
         if name.endswith(BUDGET):
             return self._with_budget(self.entry(name.removesuffix(BUDGET)))
         kind, at, reference = name.partition("@")
-        if at and kind in {"random", "prompt-length"}:
-            return self._matched(kind, reference)
+        if at and kind in {"random", "prompt-length", ORACLE, CATEGORY_MEAN}:
+            return self._matched(kind, name, self.entry(reference))
         for start, build in self._families().items():
             if name == start or (name.startswith(start) and name[len(start)] in "=-"):
                 return build(name[len(start) + 1 :])
@@ -159,6 +168,8 @@ class Lineup:
 
     def _families(self) -> dict[str, Callable[[str], Entry]]:
         return {
+            BEST_SINGLE: self._best_single,
+            CATEGORY_MEAN: self._best_of_category,
             "random": self._random,
             "prompt-length": self._prompt_length,
             "threshold": self._threshold,
@@ -184,7 +195,7 @@ class Lineup:
             yield MODELS
 
     def _known(self) -> list[str]:
-        usual = (ORACLE, "random", "prompt-length", "threshold-0.8", "agreement-3")
+        usual = (ORACLE, BEST_SINGLE, "random", "prompt-length", "threshold-0.8", "agreement-3")
         return list(dict.fromkeys([*self.names(), *usual, *LEARNED]))
 
     def _random(self, text: str) -> Entry:
@@ -201,15 +212,30 @@ class Lineup:
         fitted = FittedPromptLength(self.cheap, strong, at_share=0.5, name="prompt-length")
         return Entry(fitted.name, fitted, routes=True)
 
-    def _matched(self, kind: str, reference: str) -> Entry:
-        name = f"{kind}@{reference}"
-        matched = self.entry(reference)
+    def _best_single(self, text: str) -> Entry:
+        self._plain(BEST_SINGLE, text)
+        return Entry(BEST_SINGLE, FittedBestSingle(BEST_SINGLE))
+
+    def _best_of_category(self, text: str) -> Entry:
+        self._plain(CATEGORY_MEAN, text)
+        return self._category_mean(CATEGORY_MEAN, None)
+
+    def _category_mean(self, name: str, reference: Policy | Fitted | None) -> Entry:
+        if self.outcomes.category is None:
+            raise BadInput(f"{name}: it needs categories, which this data lacks")
+        return Entry(name, FittedCategoryMean(reference, name), routes=True)
+
+    def _matched(self, kind: str, name: str, matched: Entry) -> Entry:
         play = matched.play
         if play is None:
             raise BadInput(f"{name}: the oracle is no policy whose cost could be matched")
         if not self.outcomes.priced:
             raise UnknownPrice(f"{name}: costs can't be matched, {self._unpriced()}")
         strong = self._above(name)
+        if kind == ORACLE:
+            return Entry(name, None, reference=matched)
+        if kind == CATEGORY_MEAN:
+            return self._category_mean(name, play)
         if kind == "random":
             return Entry(name, MatchedRandom(play, self.cheap, strong, self.seed, name), reference=matched)
         return Entry(name, FittedPromptLength(self.cheap, strong, reference=play, name=name), routes=True)
@@ -242,6 +268,28 @@ class Lineup:
             raise BadInput(f"{name}: it takes 2 or more to agree, and {len(self.voters)} rungs can vote on this data")
 
         return Entry(name, Agreement(tuple(self.voters[:size]), self._above(name), name=name), routes=True)
+
+    def yardsticks(self, reference: Entry | None, at_cost: float | None, *, fitted: bool = True) -> list[Entry]:
+        """What the others are held against, on this data. `reference`: whose cost, `at_cost` nano-dollars a question,
+        a random mix and an oracle get. `fitted=False` leaves out what has to be fitted.
+        """
+        names = [*self.rungs]
+        if self.outcomes.k > 1:
+            names += [BEST_SINGLE, ORACLE]
+            names += ["prompt-length"] if "prompt_chars" in self.outcomes.features else []
+            names += [CATEGORY_MEAN] if self.outcomes.category is not None else []
+            names += [NEAREST]
+        found = [replace(entry, yardstick=True) for entry in map(self.entry, names) if fitted or not entry.fitted]
+        return [*found, *self._at_cost(reference, at_cost)]
+
+    def _at_cost(self, reference: Entry | None, at_cost: float | None) -> Iterator[Entry]:
+        if reference is None or at_cost is None or self.outcomes.k < 2 or not self.outcomes.priced:
+            return
+        low, high = (float(self.outcomes.cost[:, rung].mean()) for rung in (self.cheap, self.strong))
+        if low < high:
+            name, share = f"random@{reference.name}", min(1.0, max(0.0, (at_cost - low) / (high - low)))
+            yield Entry(name, RandomMix(share, self.cheap, self.strong, self.seed, name), yardstick=True)
+        yield Entry(f"{ORACLE}@{reference.name}", None, at_cost=at_cost, yardstick=True)
 
     def _router(self, name: str, kind: type[Gain] | type[Nearest], text: str) -> Entry:
         self._plain(name, text)

@@ -297,7 +297,7 @@ def _legend(comparison: Comparison, glyphs: Glyphs, shown: Container[str]) -> It
 
 def _family(comparison: Comparison, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
     """How many looks were taken, and which claims survive that."""
-    judged = sum(row.judged for row in comparison.rows)
+    judged = sum(row.judged and row.name not in comparison.yardsticks for row in comparison.rows)
     better = [row for row in comparison.rows if row.better_adjusted is not None]
     if judged < 2:
         return

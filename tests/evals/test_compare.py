@@ -45,7 +45,7 @@ def test_schema(ladder) -> None:
         assert row["n"] == 1319
         assert 0 <= row["quality_low"] <= row["quality"] <= row["quality_high"] <= 1
         assert row["diff_low"] <= row["diff"] <= row["diff_high"]
-        unjudged = {"gpt-4-1106": "baseline", "oracle": "hindsight"}
+        unjudged = {"gpt-4-1106": "baseline", "oracle": "hindsight", "oracle@agreement-3": "hindsight"}
         assert row["verdict"] in {"better", "as good", "can't tell", "worse"} or row["name"] in unjudged
         assert unjudged.get(row["name"], row["verdict"]) == row["verdict"]
         assert row["p95_latency_s"] is None
@@ -169,7 +169,7 @@ def test_policies_of_your_own() -> None:
     """Policy objects are compared like names are, and a baseline that isn't among them joins."""
     outcomes = load_outcomes(limit=200)
     own = Budgeted(Threshold(0.9, ("qwen-1.5b@320", "gpt-4-1106")), Money.of("0.04"), "mine")
-    comparison = compare(outcomes, [own, "oracle"], baseline="mixtral-8x7b")
+    comparison = compare(outcomes, [own, "oracle"], baseline="mixtral-8x7b", baselines=False)
     assert {row.name for row in comparison.rows} == {"mine", "oracle", "mixtral-8x7b"}
     assert comparison.row("mine").quality == replay(own, outcomes).quality.mean()
     assert comparison.baseline == "mixtral-8x7b"
@@ -259,7 +259,14 @@ def test_latency_where_it_is_known() -> None:
 
 def test_rows_of_the_same_policy_are_one() -> None:
     """A name that is given twice is one row."""
-    assert len(compare(load_outcomes(limit=20), ["mixtral-8x7b", "mixtral-8x7b", Constant(5, "gpt-4-1106")]).rows) == 2
+    assert (
+        len(
+            compare(
+                load_outcomes(limit=20), ["mixtral-8x7b", "mixtral-8x7b", Constant(5, "gpt-4-1106")], baselines=False
+            ).rows
+        )
+        == 2
+    )
 
 
 # ---------------------------------------------------------------------------------------------- what may be claimed
@@ -267,10 +274,11 @@ def test_rows_of_the_same_policy_are_one() -> None:
 
 def test_better_has_to_survive_all_looks(ladder) -> None:
     """A "better" of one comparison says whether it holds for all of them together, by Holm's adjustment."""
-    judged = [row for row in ladder.rows if row.judged]
-    assert len(judged) == len(ladder.rows) - 2
+    assert ladder.yardsticks == ("best-single", "nearest", "oracle@agreement-3")
+    judged = [row for row in ladder.rows if row.judged and row.name not in ladder.yardsticks]
+    assert len(judged) == len(ladder.rows) - 2 - 3
     for row in ladder.rows:
-        assert (row.p_better is None) == (not row.judged)
+        assert (row.p_better is None) == (row not in judged)
         assert (row.better_adjusted is None) == (row.verdict != "better")
         assert row.better_adjusted in {None, (row.p_better or 1.0) <= 0.025}
     raw = better_p(*(replay(play, load_outcomes()).quality for play in (AGREEMENT, Constant(5))))

@@ -8,6 +8,7 @@ among its routers.)
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,10 +106,18 @@ class Nearest(Saved):
         """Mean gain on the most similar questions; of equally similar ones the first count."""
         facts = facts_of(view.features)
         here = [facts[i] * scale for i, scale in zip(self.facts, self.scale, strict=True)]
-        far = [sum((a - b) * (a - b) for a, b in zip(here, point, strict=True)) for point in self.points]
-        return sum(self.gain[i] for i in heapq.nsmallest(self.k, range(len(far)), key=far.__getitem__)) / self.k
+        far = [_square(here, point) for point in self.points]
+        return math.fsum(self.gain[i] for i in heapq.nsmallest(self.k, range(len(far)), key=far.__getitem__)) / self.k
 
     def decide(self, view: View) -> Decision:
         low, high = rung_index(view.rungs, self.low), rung_index(view.rungs, self.high)
         score = 0.0 if view.attempts else self.score(view)
         return routed(view, low, high, score, self.threshold, f"gain on the {self.k} most similar questions")
+
+
+def _square(here: Sequence[float], point: Sequence[float]) -> float:
+    """Squared distance, summed in this order: `sum` rounds otherwise from one version of Python to the next."""
+    total = 0.0
+    for a, b in zip(here, point, strict=True):
+        total += (a - b) * (a - b)
+    return total

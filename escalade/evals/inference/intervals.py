@@ -73,7 +73,7 @@ class PolicyIntervals:
 def intervals(evidence: Evidence, *, reps: int = REPS) -> tuple[PolicyIntervals, ...]:
     """Of every policy, in the order of the evidence. The same for the same evidence and `reps`, the resamples."""
     drawn = _drawn(evidence, reps)
-    judged = [e.name != evidence.baseline and e.play is not None for e in evidence.entries]
+    judged = [e.name != evidence.baseline and e.play is not None and not e.yardstick for e in evidence.entries]
     changes = [_difference(evidence, entry.name) for entry in evidence.entries]
     p = statistics.holm([c.p_better if yes else math.nan for c, yes in zip(changes, judged, strict=True)])
     return tuple(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from escalade.agents.climb import OK
-from escalade.errors import BadInput, UnknownPrice
+from escalade.errors import BadInput, DataError, UnknownPrice
 from escalade.evals.outcomes import STATUSES
 
 if TYPE_CHECKING:
@@ -48,16 +48,19 @@ class Within:
     chosen: Ints
 
 
-def best_within(outcomes: Outcomes, budget: float) -> Within:
+def best_within(outcomes: Outcomes, budget: float, *, weight: Floats | None = None) -> Within:
     """The most quality that all questions together can have for `budget` nano-dollars in all.
 
-    Raises BadInput for a negative budget, UnknownPrice where a cost is unknown.
+    `weight`: (n,) above 0, how much each row counts, in quality and in cost: 1 / epochs for the rows of one question.
+    Raises BadInput for a negative budget, UnknownPrice where a cost is unknown, DataError where an outcome is missing.
     """
     if not budget >= 0:
         raise BadInput(f"an oracle's budget isn't negative: {budget!r}")
     if not outcomes.priced:
         raise UnknownPrice("an oracle at a budget needs the cost of every attempt: set a price for every rung")
     ok = outcomes.status == STATUSES.index(OK)
+    if bool(np.isnan(outcomes.quality[ok]).any()):
+        raise DataError("an oracle needs every rung's outcome on every question: a missing one might have been right")
     quality = np.where(ok, np.nan_to_num(outcomes.quality), 0.0)
     cost = outcomes.cost.astype(np.float64)
     start, steps = _free(quality, cost), []
@@ -71,19 +74,19 @@ def best_within(outcomes: Outcomes, budget: float) -> Within:
         at = following
     n = np.arange(len(start))
     has = Within(_of(quality, n, start), np.zeros(len(start)), chosen)
-    return _spent(has, steps, budget) if steps else has
+    return _spent(has, steps, budget, np.ones(len(n)) if weight is None else weight) if steps else has
 
 
 Steps = list[tuple["Ints", "Ints", "Floats", "Floats"]]
 """(row, rung after, gain in quality, price) of each round of steps."""
 
 
-def _spent(has: Within, steps: Steps, budget: float) -> Within:
+def _spent(has: Within, steps: Steps, budget: float, weight: Floats) -> Within:
     rows, after, gain, price = (np.concatenate(column) for column in zip(*steps, strict=True))
     # a question's steps gain less and less for a dollar, so that none is taken before the one it builds on
     order = np.argsort(-gain / price, kind="stable")
-    left = budget - (np.cumsum(price[order]) - price[order])
-    part = np.clip(left / price[order], 0.0, 1.0)
+    paid = price[order] * weight[rows[order]]
+    part = np.clip((budget - (np.cumsum(paid) - paid)) / paid, 0.0, 1.0)
     taken = part > 0
     rows, after, part = rows[order][taken], after[order][taken], part[taken]
     np.add.at(has.quality, rows, part * gain[order][taken])

@@ -142,7 +142,9 @@ class _Reader:
             return [self.comparison.row(name).name]
         asked = [self.comparison.row(one).name for one in policies or ()]
         meant = [one for one in asked if one != self.comparison.baseline] or [
-            row.name for row in self.comparison.rows if row.judged and row.beats_random is not None
+            row.name
+            for row in self.comparison.rows
+            if row.judged and row.beats_random is not None and row.name not in self.comparison.yardsticks
         ]
         if not meant:
             raise BadInput(f"--fail-if: {ANY!r} stands for the policies that are asked for, and none is; name one")
