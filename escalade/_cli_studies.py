@@ -29,6 +29,7 @@ def run(
     dir: str | None = None,  # noqa: A002 - the option's name
     budget: str | None = None,
     retry_failed: Flag = False,
+    runs: str | None = None,
     json: Flag = False,
     schema: Flag = False,
 ) -> int:
@@ -46,6 +47,9 @@ def run(
         Dollars that the whole study may cost, instead of what the file says.
     retry_failed
         Make attempts again that failed for a reason that passes: limits, timeouts, a server in trouble.
+    runs
+        Have workers make the attempts, as durable runs at sqlite:///PATH or postgresql://..., or as a file like
+        escalade.yaml says; this process takes part. The result is the same.
     json
         One JSON object instead of a table.
     schema
@@ -61,7 +65,7 @@ def run(
     asked = Study.load(study)
     if budget is not None:
         asked = asked.with_(budget=budget)
-    return _ran(asked, dir, retry_failed=retry_failed, json=json)
+    return _ran(asked, dir, retry_failed=retry_failed, json=json, runs=runs)
 
 
 def record(
@@ -162,8 +166,10 @@ def ls(
     return OK
 
 
-def _ran(study: Study, where: str | None, *, retry_failed: bool, json: bool, table: bool = True) -> int:
-    found = study.run(where, retry_failed=retry_failed, progress=True)
+def _ran(
+    study: Study, where: str | None, *, retry_failed: bool, json: bool, table: bool = True, runs: str | None = None
+) -> int:
+    found = study.run(where, retry_failed=retry_failed, progress=True, runs=runs)
     sys.stderr.write("".join(f"{line}\n" for line in _said(found)))
     sys.stderr.flush()
     if json:

@@ -15,6 +15,7 @@ from escalade import (
     _cli_access,
     _cli_audit,
     _cli_budget,
+    _cli_live,
     _cli_models,
     _cli_reports,
     _cli_runs,
@@ -49,6 +50,7 @@ app.command(_cli_runs.worker)
 app.command(_cli_studies.run)
 app.command(_cli_studies.record)
 app.command(_cli_studies.ls)
+app.command(_cli_live.confirm)
 app.command(_cli_reports.show)
 app.command(_cli_reports.plot)
 app.command(_cli_reports.export)
@@ -68,6 +70,9 @@ def compare(
     markdown: str | None = None,
     fail_if: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    live: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    policy: str | None = None,
+    how: _cli_live.Live = _cli_live.USUAL,
 ) -> int:
     """Compare routing policies on recorded outcomes: quality and cost, on paired data.
 
@@ -93,8 +98,15 @@ def compare(
         points, cost in dollars per 1,000 questions. Can be repeated.
     json
         One JSON object instead of a table.
+    live
+        Run --policy live, too, and say whether it lies in the interval of its replay; exit code 100 if not. What
+        follows says how, as for `escalade confirm`.
+    policy
+        The policy that is run live; the one of --policies by default.
     """
     comparison = compared(data, chosen, metrics=metrics)
+    if live:
+        return _cli_live.compared_live(data, comparison, policy or chosen.policies, how, json=json)
     reports = _cli_reports.Reports(comparison, chosen, fail_if or (), tables)
     if json:
         from json import dumps

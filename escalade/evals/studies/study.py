@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 
@@ -30,6 +30,9 @@ from escalade.evals.studies.running import StudyRun, run
 from escalade.evals.studies.spec import Ladder, Split
 from escalade.money import Money
 from escalade.pipelines._bridge import run_sync
+
+if TYPE_CHECKING:
+    from escalade.pipelines.durable.runs import Runs
 
 __all__ = ["SCHEMA_FILE", "Study", "StudyRun", "study_schema"]
 
@@ -143,21 +146,33 @@ class Study(BaseModel):
         return study
 
     def run(
-        self, directory: str | PathLike[str] | None = None, *, retry_failed: bool = False, progress: bool = False
+        self,
+        directory: str | PathLike[str] | None = None,
+        *,
+        retry_failed: bool = False,
+        progress: bool = False,
+        runs: Runs | str | PathLike[str] | None = None,
     ) -> StudyRun:
         """Make the attempts that are owed and compare. `directory`: `runs/NAME` by default.
 
         `retry_failed`: attempts that failed for a reason that passes (limits, timeouts, a server in trouble) are made
-        again. `progress`: show it on standard error. A budget that ends ends the run, not the study: `StudyRun.owed`
-        says what is missing. Raises BadInput, and what the metric raises.
+        again. `progress`: show it on standard error. `runs`: where workers make them, many at once (`workers.py`):
+        sqlite:///PATH, postgresql://..., or a file like escalade.yaml; the result is the same. A budget that ends ends
+        the run, not the study: `StudyRun.owed` says what is missing. Raises BadInput, and what the metric raises.
         """
-        return run_sync(lambda: self.arun(directory, retry_failed=retry_failed, progress=progress))
+        return run_sync(lambda: self.arun(directory, retry_failed=retry_failed, progress=progress, runs=runs))
 
     async def arun(
-        self, directory: str | PathLike[str] | None = None, *, retry_failed: bool = False, progress: bool = False
+        self,
+        directory: str | PathLike[str] | None = None,
+        *,
+        retry_failed: bool = False,
+        progress: bool = False,
+        runs: Runs | str | PathLike[str] | None = None,
     ) -> StudyRun:
         """As `run`."""
-        return await run(self, Path(directory or Path("runs") / self.name), retry_failed=retry_failed, shown=progress)
+        where = Path(directory or Path("runs") / self.name)
+        return await run(self, where, retry_failed=retry_failed, shown=progress, runs=runs)
 
 
 def study_schema() -> dict[str, Any]:
