@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Groups = NDArray[np.int64] | None
 
-__all__ = ["Difference", "clustered_error", "difference", "mean_interval", "rows_needed"]
+__all__ = ["Difference", "clustered_error", "difference", "mean_interval", "rows_needed", "skewed_interval"]
 
 LEVEL, POWER = 0.95, 0.8
 
@@ -81,18 +81,27 @@ def mean_interval(x: Floats, group: Groups = None, *, level: float = LEVEL) -> t
     plain = statistics.mean_interval(values, level)
     if group is None and (binary or bool((values == values[0]).all())):
         return plain
-    group = np.arange(len(values)) if group is None else group
+    if not binary or group is None:
+        return skewed_interval(values, group, level=level)
     mean, error, df = clustered_error(values, group)
     if math.isnan(error):
         return mean, math.nan, math.nan
     t = statistics.t_quantile(0.5 + level / 2.0, df)
-    if not binary:
-        skew = _skewness(values, group)
-        return mean, mean - _untwisted(t, skew) * error, mean - _untwisted(-t, skew) * error
     units = int(group.max()) + 1
     shared = mean * (1.0 - mean) / error**2 if error > 0 else float(units)
     size = min(shared, float(len(values))) * (NormalDist().inv_cdf(0.5 + level / 2.0) / t) ** 2
     return mean, *statistics.wilson(mean * size, size, level)
+
+
+def skewed_interval(x: Floats, group: Groups = None, *, level: float = LEVEL) -> tuple[float, float, float]:
+    """(mean, low, high) of values of any size, skewed ones too: Student's t by Hall's transformation."""
+    values = np.asarray(x, dtype=np.float64)
+    group = np.arange(len(values)) if group is None else group
+    mean, error, df = clustered_error(values, group)
+    if math.isnan(error):
+        return mean, math.nan, math.nan
+    t, skew = statistics.t_quantile(0.5 + level / 2.0, df), _skewness(values, group)
+    return mean, mean - _untwisted(t, skew) * error, mean - _untwisted(-t, skew) * error
 
 
 def rows_needed(detectable: float, n: int, wanted: float) -> int | None:
