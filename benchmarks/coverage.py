@@ -168,7 +168,7 @@ def tally(case: Case, studies: int, seed: int = 0, *, reps: int = 0) -> Tally:
     world, seen = World(case), Tally({}, {})
     for number in range(studies):
         study = world.study(np.random.default_rng([seed, number]))
-        comparison = compare(study, ["weak", "threshold-0.5"] if reps else ["weak"], seed=number)
+        comparison = compare(study, ["weak", "threshold-0.5"] if reps else ["weak"], seed=number, baselines=False)
         row = comparison.row("weak")
         seen.see("quality", row.quality_low, row.quality_high, case.weak)
         seen.see("difference", row.diff_low, row.diff_high, case.weak - case.strong)
