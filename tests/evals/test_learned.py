@@ -29,7 +29,7 @@ FOUND = world(300)
 @pytest.mark.slow
 def test_compared_by_name() -> None:
     """Each learned family is a row, marked as fitted; scores have router metrics."""
-    found = compare(FOUND, LEARNED, metrics=True)
+    found = compare(FOUND, LEARNED, metrics=True, baselines=False)
     assert {row.name for row in found.rows} == {*LEARNED, "high"}
     for name in ("gain", "nearest", "answer-in-view"):
         apgr = found.row(name).apgr
@@ -50,7 +50,7 @@ def test_not_in_the_default_line_up() -> None:
 
 def test_budgets_hold_for_learned_policies() -> None:
     """A learned policy under a budget keeps it, like any other."""
-    found = compare(FOUND, ["answer-in-view+budget"], per_request="0.001", per_run="0.1")
+    found = compare(FOUND, ["answer-in-view+budget"], per_request="0.001", per_run="0.1", baselines=False)
     assert found.row("answer-in-view+budget").budget_violations == 0
 
 
