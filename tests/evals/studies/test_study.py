@@ -1,0 +1,379 @@
+"""Studies: what is asked once isn't asked again, what would be wrong is refused, and what is owed is said."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+import numpy as np
+import pytest
+
+import escalade
+from escalade import Escalate, Gateway, ResponseCache, SimModel, Study, Threshold, World, load_outcomes
+from escalade.errors import BadInput, DataError, UnknownName, UnknownPrice
+from escalade.evals.studies.rundir import RunDir
+from escalade.evals.studies.study import SCHEMA_FILE, study_schema
+
+RUNGS = [("Predict", "small"), ("ChainOfThought", "small"), ("Predict", "large")]
+
+
+class Bench:
+    """A world, its questions, and a program on it."""
+
+    def __init__(self, n: int = 12, models: Mapping[str, SimModel] | None = None, **gateway: Any) -> None:
+        self.world = World(models, seed=3)
+        self.gateway = Gateway(self.world.as_models(), name="study-bench", **gateway)
+        self.examples = self.world.task(n, seed=5)
+
+    @property
+    def calls(self) -> int:
+        return self.world.calls.total()
+
+    def program(self, rungs: Any = RUNGS, signature: Any = "question -> answer") -> Escalate:
+        return Escalate(signature, rungs=rungs, policy=Threshold(0.8), gateway=self.gateway)
+
+    def study(self, **said: Any) -> Study:
+        given = {"data": self.examples, "program": self.program(), "metric": self.world.metric, "latency": "none"}
+        return Study.of({"name": "bench", "folds": 2, **given, **said})
+
+
+def attempts(folder: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "attempts.jsonl").read_bytes().splitlines()]
+
+
+# -- resumed and extended
+
+
+def test_nothing_is_asked_twice(tmp_path):
+    """The same study again asks nothing and comes to the same comparison, to the byte."""
+    bench = Bench()
+    first = bench.study().run(tmp_path)
+    assert (first.done, first.owed, first.new, bench.calls) == (36, 0, 36, 36)
+    again = bench.study().run(tmp_path)
+    assert (again.new, bench.calls, again.spent) == (0, 36, first.spent)
+    assert json.dumps(again.comparison.to_json()) == json.dumps(first.comparison.to_json())
+    assert int(first.spent) == int(bench.world.cost())
+
+
+def test_what_was_recorded_is_what_record_records(tmp_path):
+    """A run directory holds the outcomes that `record` gives, figure by figure."""
+    bench = Bench()
+    found = bench.study(latency="measured").run(tmp_path).outcomes
+    with escalade.scope():
+        plain = escalade.record(bench.program(), bench.examples, bench.world.metric)
+        kept = escalade.record(bench.program(), bench.examples, bench.world.metric, dir=tmp_path / "record")
+    for other in (found, kept, load_outcomes(f"run:{tmp_path}")):
+        for name in ("keys", "quality", "answer", "confidence", "cost", "price", "ceiling", "status", "form"):
+            assert np.array_equal(getattr(plain, name), getattr(other, name), equal_nan=name not in {"keys"}), name
+    assert (found.spent == found.cost).all()
+    assert not np.isnan(found.latency).any()
+
+
+def test_more_of_everything_costs_only_what_is_new(tmp_path):
+    """More rows, epochs, rungs and policies extend a study."""
+    bench = Bench()
+    bench.study(limit=4, program=bench.program(RUNGS[:2])).run(tmp_path)
+    assert bench.calls == 8
+    assert bench.study(program=bench.program(RUNGS[:2])).run(tmp_path).new == 16
+    assert bench.study().run(tmp_path).new == 12
+    done = bench.study(epochs=2, policies=["threshold-0.8", "oracle"]).run(tmp_path)
+    assert (done.new, bench.calls) == (36, 72)
+    assert done.outcomes.n == 24
+    assert len(set(done.outcomes.keys)) == 12
+
+
+def test_partial_rows_are_a_fair_sample(tmp_path):
+    """A budget ends the run cleanly: whole questions, none begun that did not fit; the rest is told, and resumed."""
+    bench = Bench(40)
+    whole = bench.study().run(tmp_path / "whole").spent
+    budget = str(whole.dollars / 2)
+    part = bench.study(budget=budget).run(tmp_path / "part")
+    assert 0 < part.spent.dollars <= whole.dollars / 2
+    assert part.owed > 0
+    assert part.done + part.owed == 120
+    assert "left of the budget" in part.why
+    assert part.rest is not None
+    assert 0.7 < float(part.rest + part.spent) / float(whole) < 1.3
+    assert part.outcomes.n >= 5
+    with pytest.raises(DataError, match=f"{part.owed} of 120 attempts are owed"):
+        load_outcomes(f"run:{tmp_path / 'part'}")
+    assert load_outcomes(tmp_path / "part", missing="drop").n == part.outcomes.n
+    rest = bench.study(budget="5").run(tmp_path / "part")
+    assert rest.complete
+    assert rest.spent == whole
+
+
+def test_a_budget_is_of_all_runs_together(tmp_path):
+    """What earlier runs spent counts: a budget that is used up asks nothing more."""
+    bench = Bench()
+    first = bench.study(limit=6).run(tmp_path)
+    calls = bench.calls
+    found = bench.study(budget=str(first.spent.dollars)).run(tmp_path)
+    assert (found.new, bench.calls) == (0, calls)
+    assert "used up" in found.why
+
+
+def test_no_bound_under_a_budget_is_refused(tmp_path):
+    """A rung without a price bound doesn't run under a budget: unknown is never zero."""
+    bench = Bench()
+    models = bench.world.as_models()
+    models[0].price = None
+    bench.gateway = Gateway(models, name="study-bench")
+    with pytest.raises(UnknownPrice, match="Predict/small"):
+        bench.study(budget="1").run(tmp_path)
+
+
+# -- refused
+
+
+def test_another_prompt_is_refused(tmp_path):
+    """Attempts of another prompt aren't this rung's: the refusal says what differs."""
+    bench = Bench(4)
+    bench.study().run(tmp_path)
+    other = bench.program(signature=dspy.Signature("question -> answer", "Think twice."))
+    with pytest.raises(DataError, match=r"'Predict/small' isn't what was recorded there: prompt"):
+        bench.study(program=other).run(tmp_path)
+
+
+def test_another_price_is_refused(tmp_path):
+    """A table of two prices of one model would be of none."""
+    Bench(4).study().run(tmp_path)
+    dear = Bench(4, {"small": SimModel(skill=0.5, price_in="0.20"), "medium": SimModel(), "large": SimModel()})
+    with pytest.raises(DataError, match=r"model 'small' cost 0.1 in, 0.4 out when"):
+        dear.study().run(tmp_path)
+
+
+def half(example, prediction):
+    """Another metric."""
+    return 0.5
+
+
+def test_another_metric_is_refused_or_grades_anew(tmp_path):
+    """Where answers were kept they are graded anew, for nothing; elsewhere another metric is refused."""
+    bench = Bench(4)
+    bench.study().run(tmp_path / "plain")
+    with pytest.raises(DataError, match=r"the metric 'half' was 'metric', and 12 of 12 answers weren't kept"):
+        bench.study(metric=half).run(tmp_path / "plain")
+    first = bench.study(texts=True).run(tmp_path / "texts")
+    calls = bench.calls
+    found = bench.study(texts=True, metric=half).run(tmp_path / "texts")
+    assert (found.outcomes.quality == 0.5).all()
+    assert (bench.calls, found.new, found.spent) == (calls, 0, first.spent)
+    assert (found.outcomes.spent == first.outcomes.spent).all()
+    assert bench.study(texts=True).run(tmp_path / "texts").outcomes.quality.tolist() == first.outcomes.quality.tolist()
+
+
+def test_other_labels_are_refused(tmp_path):
+    """A label that was put right changes the grade of what was recorded."""
+    bench = Bench(4)
+    bench.study().run(tmp_path)
+    bench.examples[0] = bench.examples[0].copy(answer="7")
+    with pytest.raises(DataError, match="1 questions have other labels"):
+        bench.study().run(tmp_path)
+
+
+def test_a_metric_with_a_mistake_costs_one_attempt(tmp_path):
+    """The first answer is graded before a second one is paid for."""
+    bench = Bench()
+    with pytest.raises(DataError, match="metric 'broken' raised ZeroDivisionError"):
+        bench.study(metric=broken).run(tmp_path)
+    assert bench.calls == 1
+    with pytest.raises(DataError, match="'seven' gave 7.0; expected a number from 0 to 1"):
+        bench.study(metric=seven).run(tmp_path / "seven")
+
+
+def broken(example, prediction):
+    return 1 / 0
+
+
+def seven(example, prediction):
+    return 7
+
+
+def test_two_writers_are_refused(tmp_path):
+    """While one process writes to a run directory, another one is told so."""
+    bench = Bench(4)
+    with RunDir(tmp_path).writer(), pytest.raises(BadInput, match="another process writes there"):
+        bench.study().run(tmp_path)
+
+
+# -- lines
+
+
+def test_a_torn_line_is_owed_again(tmp_path):
+    """The last line of a file that was cut anywhere is made again, and the file is whole after it."""
+    bench = Bench(4)
+    whole = bench.study().run(tmp_path)
+    path = tmp_path / "attempts.jsonl"
+    content = path.read_bytes()
+    for cut in (1, 40, len(content.splitlines()[-1])):
+        os.truncate(path, path.stat().st_size - cut)
+        again = bench.study().run(tmp_path)
+        assert again.new == 1
+        assert again.comparison == whole.comparison
+        assert len(attempts(tmp_path)) == 12
+
+
+def test_lines_hold_no_text(tmp_path):
+    """Neither what was asked nor what was answered is in the directory, unless that is wanted."""
+    bench = Bench(4)
+    bench.study().run(tmp_path / "plain")
+    found = b"".join(path.read_bytes() for path in (tmp_path / "plain").iterdir())
+    assert not any(one.question.encode() in found for one in bench.examples)
+    bench.study(texts=True).run(tmp_path / "texts")
+    assert bench.examples[0].question in (tmp_path / "texts" / "questions.jsonl").read_text("utf-8")
+    assert all(line["outputs"]["answer"] for line in attempts(tmp_path / "texts"))
+
+
+def test_a_line_says_what_happened(tmp_path):
+    """Tokens, the model that answered, why it stopped, when: for drift and for bills."""
+    bench = Bench(2)
+    bench.study().run(tmp_path)
+    line = attempts(tmp_path)[0]
+    assert line["model"].startswith("sim/")
+    assert line["finish"] == "stop"
+    assert line["input"] > 100 > line["output"] > 1
+    assert line["cost"] == line["spent"] > 0
+    assert line["at"] > 1.7e9
+
+
+def test_epochs_are_asked_again(tmp_path):
+    """No cache answers an epoch with the answer of another one."""
+    bench = Bench(3, cache=ResponseCache())
+    done = bench.study(epochs=3).run(tmp_path)
+    assert bench.calls == 27
+    assert {line["epoch"] for line in attempts(tmp_path)} == {0, 1, 2}
+    assert done.outcomes.n == 9
+
+
+def test_warm_cache(tmp_path):
+    """A run in a fresh directory with the cache warm shows the same list price, and spends nothing now."""
+    bench = Bench(cache=ResponseCache())
+    cold = bench.study(epochs=2).run(tmp_path / "cold")
+    calls = bench.calls
+    warm = bench.study(epochs=2).run(tmp_path / "warm")
+    assert bench.calls == calls
+    assert int(cold.spent) == int(bench.world.cost()) > 0
+    assert int(warm.spent) == 0
+    assert (warm.outcomes.cost == cold.outcomes.cost).all()
+    assert (warm.outcomes.spent == 0).all()
+    assert [row.cost_per_1k_usd for row in warm.comparison.rows] == [
+        row.cost_per_1k_usd for row in cold.comparison.rows
+    ]
+    assert np.isnan(warm.outcomes.latency).all()
+
+
+def test_failed_for_a_reason_that_passes(tmp_path):
+    """Attempts that a server in trouble failed are in the table as failed; they are made again when that is asked for."""
+    from dspy import lm15
+
+    trouble = lm15.ServerError("overloaded", provider="simulated", status=503)
+    bad = {"small": SimModel(faults=lambda call: trouble), "large": SimModel(skill=0.9)}
+    bench = Bench(6, bad, retry=escalade.Retry(retries=0))
+    rungs = [("Predict", "small"), ("Predict", "large")]
+    done = bench.study(program=bench.program(rungs)).run(tmp_path)
+    assert done.complete
+    assert done.failed == 6
+    assert (done.outcomes.quality[:, 0] == 0).all()
+    well = Bench(6, {"small": SimModel(), "large": SimModel(skill=0.9)})
+    assert well.study(program=well.program(rungs)).run(tmp_path).new == 0
+    again = well.study(program=well.program(rungs)).run(tmp_path, retry_failed=True)
+    assert (again.new, again.failed) == (6, 0)
+    assert (again.outcomes.status == 0).all()
+
+
+# -- written down
+
+
+YAML = """\
+name: arithmetic
+data: simulated:12
+metric: simulated
+rungs:
+  signature: question -> answer
+  models: simulated
+  rungs: [small, [ChainOfThought, small], large]
+budget: "1.00"
+folds: 2
+seed: 7
+"""
+
+
+def test_a_study_in_yaml(tmp_path):
+    """A study of the simulated world needs a file of ten lines, no key and no network."""
+    (tmp_path / "study.yaml").write_text(YAML)
+    done = Study.load(tmp_path / "study.yaml").run(tmp_path / "run")
+    assert done.complete
+    assert done.outcomes.n == 12
+    told = json.loads((tmp_path / "run" / "study.json").read_text())
+    assert [rung["name"] for rung in told["rungs"]] == ["Predict/small", "ChainOfThought/small", "Predict/large"]
+    prices = json.loads((tmp_path / "run" / "prices.json").read_text())
+    assert prices["map"]["date"]
+    assert prices["models"]["small"]["input"] == 100_000_000
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert versions["dspy"].startswith("3.")
+    assert versions["escalade"] == escalade.__version__
+
+
+def test_references_are_beside_the_file(tmp_path):
+    """`module:name` is looked for beside the study, whatever the current folder is."""
+    (tmp_path / "mine_of_a_study.py").write_text(
+        "import dspy\nfrom escalade import Escalate, Gateway, Threshold, World\n"
+        "world = World(seed=1)\n"
+        "data = world.task(5, seed=1)\n"
+        "def qa():\n"
+        "    return Escalate('question -> answer', rungs=['small', 'large'], policy=Threshold(0.8),\n"
+        "                    gateway=Gateway(world.as_models(), name='mine'))\n"
+        "grade = world.metric\n"
+    )
+    said = {"data": "mine_of_a_study:data", "program": "mine_of_a_study:qa", "metric": "mine_of_a_study:grade"}
+    (tmp_path / "study.json").write_text(json.dumps({**said, "policies": ["oracle"]}))
+    assert Study.load(tmp_path / "study.json").run(tmp_path / "run").done == 10
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"buget": "1"}, "unknown field"),
+        ({"epochs": 0}, "epochs: "),
+        ({"budget": 0.5}, 'budget: quote it: "0.5"'),
+        ({"metric": "no_such_module_of_mine:x"}, "metric: 'no_such_module_of_mine:x' can't be imported"),
+        ({"metric": "json:nothing"}, "has no 'nothing'"),
+        ({"metric": None}, "metric: expected module:name"),
+        ({"program": "json:dumps"}, "program: json:dumps raised TypeError"),
+        ({"rungs": {"signature": "question -> answer", "rungs": ["small"]}}, "expected one of them"),
+        ({"data": "simulated:many"}, "write simulated:200"),
+    ],
+)
+def test_bad_studies(tmp_path, said, told):
+    """One clear line says which field is wrong, and how."""
+    bench = Bench(3)
+    with pytest.raises(BadInput, match=told):
+        bench.study(**said).run(tmp_path)
+
+
+def test_unknown_names_are_refused(tmp_path):
+    """A policy that there isn't is refused with those that there are."""
+    with pytest.raises(UnknownName, match="treshold"):
+        Bench(4).study(policies=["treshold"]).run(tmp_path)
+
+
+def test_the_schema_is_published():
+    """The schema in the package is that of this version."""
+    assert json.loads(SCHEMA_FILE.read_text("utf-8")) == study_schema()
+
+
+def test_a_replay_is_a_study_too(tmp_path):
+    """Without a program the data are outcomes: nothing is asked, and the directory is data again."""
+    bench = Bench()
+    outcomes = bench.study().run(tmp_path / "run").outcomes
+    path = outcomes.save(tmp_path / "mine.jsonl")
+    done = Study.of({"data": str(path), "policies": ["threshold-0.8", "oracle"]}).run(tmp_path / "again")
+    assert done.comparison.row("oracle").quality == outcomes.quality.max(axis=1).mean()
+    assert load_outcomes(f"run:{tmp_path / 'again'}").digest == load_outcomes(path).digest
+    path.write_text(path.read_text().replace('"quality": 0.0', '"quality": 1.0', 1))
+    with pytest.raises(DataError, match="have changed"):
+        load_outcomes(tmp_path / "again")
