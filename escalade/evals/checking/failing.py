@@ -71,12 +71,12 @@ _COLUMNS = (
     Column("what", "", "text", "a rung on all questions, or a policy where it ended"),
     Column("n", "answers", "count", "answers that were asked for"),
     Column("share", "errors", "share", "answers that are none, of those asked for; each counts as quality 0"),
-    Column("failed", "failed", "figure", "something was raised: the provider, the network, the program, the policy"),
-    Column("truncated", "truncated", "figure", "cut off at the token limit"),
-    Column("wrong_format", "wrong format", "figure", "an answer that could not be parsed"),
-    Column("refused", "refused", "figure", "the guard said no: permission, budget, rate"),
-    Column("unanswered", "unanswered", "figure", "no rung was tried: none fitted the budget or the deadline"),
-    Column("rescued", "rescued", "figure", "an attempt failed and another rung answered"),
+    Column("failed", "failed", "count", "something was raised: the provider, the network, the program, the policy"),
+    Column("truncated", "truncated", "count", "cut off at the token limit"),
+    Column("wrong_format", "wrong format", "count", "an answer that could not be parsed"),
+    Column("refused", "refused", "count", "the guard said no: permission, budget, rate"),
+    Column("unanswered", "unanswered", "count", "no rung was tried: none fitted the budget or the deadline"),
+    Column("rescued", "rescued", "count", "an attempt failed and another rung answered"),
 )
 
 
