@@ -107,6 +107,8 @@ if TYPE_CHECKING:
     from escalade.evals.loaders import load_outcomes
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
+    from escalade.evals.studies.confirmation import Confirmation
+    from escalade.evals.studies.live import confirm
     from escalade.evals.studies.running import StudyRun
     from escalade.evals.studies.study import Study
     from escalade.evals.tuning import tune
@@ -221,6 +223,7 @@ __all__ = [
     "Combined",
     "Comparison",
     "Confidence",
+    "Confirmation",
     "Constant",
     "DataError",
     "DbosEngine",
@@ -368,6 +371,7 @@ __all__ = [
     "charge",
     "climb",
     "compare",
+    "confirm",
     "configure",
     "cost_aware_metric",
     "cost_of",

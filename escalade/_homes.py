@@ -49,6 +49,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.loaders": ("load_outcomes",),
     "evals.outcomes": ("Outcomes",),
     "evals.record": ("record",),
+    "evals.studies.confirmation": ("Confirmation",),
+    "evals.studies.live": ("confirm",),
     "evals.studies.running": ("StudyRun",),
     "evals.studies.study": ("Study",),
     "evals.tuning": ("tune",),

@@ -460,6 +460,8 @@ def evals() -> None:
     assert_type(study.run("runs/mine", progress=True), escalade.StudyRun)
     compared = escalade.compare(recorded, [*policies(), "oracle"], baseline="gpt-4", per_request="0.02", seed=1)
     assert_type(compared, escalade.Comparison)
+    program = Escalate("q -> a", rungs=["small"], policy=Constant(0))
+    assert_type(escalade.confirm("threshold-0.8", program, [], world_metric, compared), escalade.Confirmation)
     assert_type(compared.row("gpt-4"), escalade.Row)
     assert_type(compared.to_json(), dict[str, Any])
     assert_type(recorded.only_rungs(["gpt-4"]).save("mine.jsonl"), Path)
