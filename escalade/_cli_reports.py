@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 OK, CHECK_FAILED = 0, 100
 
+OWN = ("comparison", "questions")
+"""Tables that no room makes: they are the comparison's own."""
+
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 EVERYTHING = Chosen()
 
@@ -172,7 +175,7 @@ def _found(comparison: Comparison, tables: str | None) -> Findings:
     """Of the rooms that are named alone, where all names are those of rooms: none of the others has to work."""
     from escalade.evals.findings import BUILDERS, findings
 
-    wanted = names(tables)
+    wanted = None if tables is None else [name for name in names(tables) or [] if name not in OWN]
     rooms = wanted is not None and all(name in BUILDERS for name in wanted)
     return findings(comparison, only=wanted if rooms else None)
 
@@ -181,10 +184,15 @@ def _tables(found: Findings, named: str | None, *, comparing: bool = True) -> li
     """Those that are named, by room or by name; all where none is. Raises UnknownName."""
     from escalade.evals.reporting.comparing import comparison_table
 
-    own = comparison_table(found.comparison)
-    if named is None:
-        return [own, *found.tables] if comparing else list(found.tables)
-    return found.named(names(named) or [], [own])
+    own = [comparison_table(found.comparison)]
+    wanted = names(named)
+    if wanted is None:
+        return [*own, *found.tables] if comparing else list(found.tables)
+    if "questions" in wanted and found.comparison.evidence is not None:
+        from escalade.evals.reporting.courses import questions_table
+
+        own.append(questions_table(found.comparison.evidence))
+    return found.named(wanted, own)
 
 
 def _write(path: Path, text: str) -> None:

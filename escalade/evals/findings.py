@@ -99,14 +99,17 @@ BUILDERS: dict[str, Builder] = {"data": _data, "checks": _checks, "inference": _
 
 
 def findings(comparison: Comparison, *, only: Sequence[str] | None = None) -> Findings:
-    """`only`: names of rooms; None is all. Raises BadInput for a comparison without evidence, UnknownName."""
+    """`only`: names of rooms; None is all. A room that has to refuse this data says so in a check that can't tell.
+
+    Raises BadInput for a comparison without evidence, UnknownName.
+    """
     if comparison.evidence is None:
         raise BadInput("findings: this comparison was made by hand; make it with compare(), which keeps the evidence")
     for name in only or ():
         if name not in BUILDERS:
             raise UnknownName("room of findings", name, list(BUILDERS))
     evidence = comparison.evidence
-    built = {name: build(evidence) for name, build in BUILDERS.items() if only is None or name in only}
+    built = {name: _built(name, evidence) for name in BUILDERS if only is None or name in only}
     every = [one for made in built.values() for one in made]
     return Findings(
         comparison,
@@ -115,3 +118,10 @@ def findings(comparison: Comparison, *, only: Sequence[str] | None = None) -> Fi
         sentences=tuple(one for one in every if isinstance(one, str)),
         rooms={room: tuple(one.name for one in made if isinstance(one, Table)) for room, made in built.items()},
     )
+
+
+def _built(name: str, evidence: Evidence) -> Sequence[Table | Check | str]:
+    try:
+        return BUILDERS[name](evidence)
+    except BadInput as error:
+        return [Check(name, None, f"nothing can be told of this data: {error}")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,21 +64,22 @@ def write_parquet(tables: Sequence[Table], out: Path) -> list[Path]:
     return _write(tables, out, ".parquet", write)
 
 
-def _write(tables: Sequence[Table], out: Path, suffix: str, write: Any) -> list[Path]:
-    if out.suffix == suffix:
-        if len(tables) != 1:
-            names = ", ".join(table.name for table in tables)
-            raise BadInput(
-                f"{out}: one file holds one table, and there are {len(tables)}: name one ({names}) or a folder"
-            )
-        paths = [out]
-        out.parent.mkdir(parents=True, exist_ok=True)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / f"{table.name.replace(' ', '-').replace('/', '-')}{suffix}" for table in tables]
-    for table, path in zip(tables, paths, strict=True):
-        write(table, path)
+def _write(tables: Sequence[Table], out: Path, suffix: str, write: Callable[[Table, Path], object]) -> list[Path]:
+    if out.suffix == suffix and len(tables) != 1:
+        names = ", ".join(table.name for table in tables)
+        raise BadInput(f"{out}: one file holds one table, and there are {len(tables)}: name one ({names}) or a folder")
+    paths = [out] if out.suffix == suffix else [out / f"{_file(table.name)}{suffix}" for table in tables]
+    try:
+        for table, path in zip(tables, paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(table, path)
+    except OSError as error:
+        raise BadInput(f"{out} can't be written: {error.strerror or error}") from None
     return paths
+
+
+def _file(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
 
 
 def _arrow(table: Table, pa: Any) -> Any:
