@@ -19,16 +19,18 @@ from escalade.money import Money
 _KINDS: dict[str, type[Saved]] = {}
 
 _ELSEWHERE = {
-    "answer-in-view": "learned.answers",
-    "bandit": "learned.bandit",
-    "braked": "braked",
-    "cascade-routing": "learned.cascade",
-    "gain": "learned.gain",
-    "guaranteed": "learned.guarantee",
-    "nearest": "learned.nearest",
-    "tier-table": "routing.policy",
+    "answer-in-view": "agents.learned.answers",
+    "bandit": "agents.learned.bandit",
+    "braked": "agents.braked",
+    "canary": "evals.online.canary",
+    "cascade-routing": "agents.learned.cascade",
+    "epsilon": "evals.online.epsilon",
+    "gain": "agents.learned.gain",
+    "guaranteed": "agents.learned.guarantee",
+    "nearest": "agents.learned.nearest",
+    "tier-table": "agents.routing.policy",
 }
-"""Module of `escalade.agents` by the kind that it registers: imported when something saved asks for it."""
+"""Module of `escalade` by the kind that it registers: imported when something saved asks for it."""
 
 P = TypeVar("P", bound="type[Saved]")
 
@@ -95,7 +97,7 @@ def load_saved(saved: Mapping[str, Any], noun: str) -> Saved:
     if not isinstance(kind, str):
         raise BadInput(f'not a saved {noun}, it has no kind under "{noun}": {dict(saved)!r}')
     if kind not in _KINDS and kind in _ELSEWHERE:
-        importlib.import_module(f"escalade.agents.{_ELSEWHERE[kind]}")
+        importlib.import_module(f"escalade.{_ELSEWHERE[kind]}")
     if kind not in _KINDS or _KINDS[kind].noun != noun:
         raise UnknownName(noun, kind, [k for k, cls in _KINDS.items() if cls.noun == noun])
     return _KINDS[kind].load({name: value for name, value in saved.items() if name != "kind"})

@@ -218,8 +218,7 @@ class Rollout:
     def _place(self, principal: Principal) -> float:
         """Where a caller stands between 0 and 1; always the same."""
         who = [principal.tenant] if self.sticky_by == "tenant" else [principal.tenant, principal.user]
-        key = repr([self.name, self.version, *who])
-        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+        return place(self.name, self.version, *who)
 
     def _watch_old(self, outcome: str, seconds: float, cost: int | None) -> None:
         self._watch(self.old, outcome, seconds, cost)
@@ -254,6 +253,11 @@ class Rollout:
         ]
         p, why = min(found)
         return f"{why} (p = {p:.2g}, look {self.looks})" if p < spend else ""
+
+
+def place(*who: str) -> float:
+    """Where somebody stands between 0 and 1, by a hash of these names: always the same."""
+    return int.from_bytes(hashlib.sha256(repr(list(who)).encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
 
 
 def _fits(old: ToolSpec, new: ToolSpec) -> bool:

@@ -35,12 +35,13 @@ class DecisionLog:
     """The climbs of one file, or of memory alone where `path` is None. Raises DataError for a file that is no log.
 
     `listeners`: are called with each climb when it is logged, and again with its quality when that is told; what they
-    raise is theirs to handle.
+    raise is theirs to handle. `stops`: (policy, version) -> why nobody gets it any more.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self.listeners: list[Listener] = []
+        self.stops: dict[tuple[str, str], str] = {}
         self._lines: list[Logged] = []
         self._ids: dict[str, int] = {}
         self._by_key: dict[str, list[int]] = {}
@@ -82,6 +83,10 @@ class DecisionLog:
             for one in ids:
                 self._append(json.dumps({"told": one, "quality": float(quality), "at": time.time()}))
             return len(ids)
+
+    def stop(self, policy: str, version: str, reason: str) -> None:
+        """Nobody gets this version of a policy any more, in any process that reads the log."""
+        self._append(json.dumps({"stopped": policy, "version": version, "reason": reason, "at": time.time()}))
 
     def refresh(self) -> None:
         """Read what was appended since, by other processes too."""
@@ -127,6 +132,9 @@ class DecisionLog:
             if at is not None:
                 self._lines[at] = self._lines[at].told(values["quality"])
             return at
+        if "stopped" in values:
+            self.stops.setdefault((values["stopped"], values["version"]), values["reason"])
+            return None
         line = Logged.from_line(values)
         self._lines.append(line)
         at = len(self._lines) - 1
