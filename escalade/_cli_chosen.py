@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     from escalade.evals.compare import Comparison
     from escalade.evals.outcomes import Outcomes
 
-__all__ = ["Chosen", "compared", "names"]
+__all__ = ["Chosen", "as_studied", "compared", "names"]
+
+STUDIED = ("baseline", "margin", "seed", "folds", "per_request", "per_run")
+"""What a study says, too."""
 
 
 @Parameter(name="*")
@@ -44,7 +48,8 @@ class Chosen:
     limit
         Only the first so many questions.
     missing
-        Refuse data in which a rung lacks outcomes, or drop these questions.
+        Refuse data in which a rung lacks outcomes, drop these questions, or keep them and judge only policies that
+        never go where nothing was recorded.
     contaminated
         Keep or drop questions that are marked as leaked; RouteLLM's files drop them by default, all others keep them.
     price
@@ -66,7 +71,7 @@ class Chosen:
     seed: int = 0
     folds: int = 5
     limit: int | None = None
-    missing: Literal["refuse", "drop"] = "refuse"
+    missing: Literal["refuse", "drop", "keep"] = "refuse"
     contaminated: Literal["keep", "drop"] | None = None
     price: Annotated[list[str] | None, Parameter(negative=())] = None
     prices: str | None = None
@@ -79,6 +84,8 @@ def compared(data: str | None, chosen: Chosen, *, metrics: bool = False) -> Comp
     from escalade.evals.compare import compare
     from escalade.evals.loaders import loader_of
 
+    loader = None if data is None else loader_of(data)
+    chosen = chosen if data is None or loader != "run" else as_studied(Path(data.removeprefix("run:")), chosen)
     return compare(
         _loaded(data, chosen),
         names(chosen.policies),
@@ -89,8 +96,23 @@ def compared(data: str | None, chosen: Chosen, *, metrics: bool = False) -> Comp
         per_request=chosen.per_request,
         per_run=chosen.per_run,
         baselines=not chosen.only,
-        metrics=metrics or (data is not None and loader_of(data) == "routellm"),
+        metrics=metrics or loader == "routellm",
     )
+
+
+def as_studied(path: Path, chosen: Chosen) -> Chosen:
+    """What nobody chose is as the study of this run directory says. Policies that it names in Python are left out: to
+    show a directory runs no code of it.
+    """
+    from escalade.evals.studies.references import is_reference
+    from escalade.evals.studies.rundir import STUDY, RunDir
+
+    told = RunDir(path).read(STUDY) or {}
+    said = {name: told.get(name) for name in STUDIED}
+    named = [one for one in told.get("policies") or () if isinstance(one, str) and not is_reference(one)]
+    said["policies"] = ",".join(named) or None
+    free = {name: value for name, value in said.items() if getattr(chosen, name) == getattr(Chosen, name)}
+    return replace(chosen, **{name: value for name, value in free.items() if value is not None})
 
 
 def names(text: str | None) -> list[str] | None:

@@ -6,12 +6,14 @@ import csv
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from escalade import cli
 from escalade.evals.loaders import load_outcomes
+from escalade.evals.studies.study import Study
 
 SMALL = ("--limit", "60", "--policies", "threshold-0.8,agreement-3")
 
@@ -105,3 +107,42 @@ def test_export(capsys, tmp_path) -> None:
     assert "comparison" in json.loads((tmp_path / "all.json").read_text("utf-8"))["tables"]
     assert cli.main(["export", *SMALL, "--to", "md", "--out", str(tmp_path / "pr.md")]) == 0
     assert (tmp_path / "pr.md").read_text("utf-8").startswith("### gsm8k-ladder")
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory) -> Path:
+    """A study of the simulated world, run."""
+    rungs = {"signature": "question -> answer", "models": "simulated", "rungs": ["small", "large"]}
+    study = Study(
+        name="arithmetic",
+        data="simulated:24",
+        metric="simulated",
+        rungs=rungs,
+        margin=0.07,
+        folds=3,
+        policies=["prompt-length"],
+    )
+    path = tmp_path_factory.mktemp("runs") / "one"
+    study.run(path)
+    return path
+
+
+@pytest.mark.parametrize("command", [["show"], ["compare", "--data"]])
+def test_run_directories(capsys, run_directory, command) -> None:
+    """A run directory is data, and what its study says of margin, folds and policies holds unless it is chosen."""
+    assert cli.main([*command, str(run_directory), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dataset"]["n"], told["margin"], told["folds"]) == (24, 0.07, 3)
+    assert cli.main([*command, str(run_directory), "--margin", "0.05", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["margin"] == 0.05
+
+
+def test_run_directories_as_reports(capsys, run_directory, tmp_path) -> None:
+    """They are plotted and exported as any other data."""
+    page = tmp_path / "page.html"
+    assert cli.main(["plot", str(run_directory), "--out", str(page)]) == 0
+    assert "arithmetic" in page.read_text("utf-8")
+    assert (
+        cli.main(["export", str(run_directory), "--to", "csv", "--out", str(tmp_path), "--tables", "comparison"]) == 0
+    )
+    assert (tmp_path / "comparison.csv").is_file()
