@@ -45,8 +45,8 @@ def watch(
 ) -> Watched:
     """The policy, with its live climbs in the log.
 
-    `version`: of the policy, for the log; a canary has its own. `features`: those that are logged, where they are numbers. `shadow`: decides
-    beside it. `rails`: when a `Canary` is stopped.
+    `version`: of the policy, for the log; a canary has its own. `features`: those that are logged, where they are
+    numbers. `shadow`: decides beside it. `rails`: when a `Canary` is stopped.
     """
     return Watched(policy, log, version=version, features=features, shadow=shadow, rails=rails)
 
