@@ -25,9 +25,9 @@ import numpy as np
 from escalade.agents.climb import Policy
 from escalade.agents.policies import dump_policy
 from escalade.errors import BadInput, DataError
-from escalade.evals import statistics
 from escalade.evals.compare import Comparison
 from escalade.evals.folds import ByFold, assign_folds, shuffled
+from escalade.evals.inference.clustered import difference
 from escalade.evals.inference.sequential import Asymptotic, Betting, Sequence
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.outcomes import UNKNOWN, Outcomes
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from escalade.evals.record import Metric
 
     Floats = NDArray[np.float64]
+    Groups = NDArray[np.int64] | None
 
 __all__ = ["aconfirm", "confirm"]
 
@@ -127,6 +128,10 @@ async def aconfirm(
     if margin < 0 or cost_margin < 0:
         raise BadInput(f"a margin isn't negative: {margin!r}, {cost_margin!r}")
     plan = _plan(policy, program, recorded, seed, folds)
+    if stop_early and plan.outcomes.group is not None:
+        raise BadInput(
+            "stop_early looks at one question after the other, and questions of one group aren't independent"
+        )
     limit = money_or_none(budget)
     async with scope(name="confirm", budget=limit) as payer:
         questions = _questions(program, plan, examples, sample)
@@ -279,6 +284,7 @@ class _Judge:
             raise DataError("there was no money for a single question: give it a larger budget")
         plan = self._plan
         columns = np.array([self._pair(answer) for answer in answers])
+        group = self._groups(answers)
         cost_margin = self._cost_margin * float(columns[:, 3].mean())
         pairs: list[Pair] = [(a, row, 1 / len(plan.rows[a.key])) for a in answers for row in plan.rows[a.key]]
         replayed_errors = sum(weight * bool(plan.replayed.errors[row]) for _, row, weight in pairs)
@@ -288,8 +294,8 @@ class _Judge:
             n=len(answers),
             owed=asking.owed,
             seed=plan.seed,
-            quality=self._promise("quality", columns[:, 0], columns[:, 1], self._quality, self._margin),
-            cost=self._promise("cost", columns[:, 2], columns[:, 3], self._cost, cost_margin, unit=NANO),
+            quality=self._promise("quality", columns[:, 0], columns[:, 1], self._quality, group, self._margin),
+            cost=self._promise("cost", columns[:, 2], columns[:, 3], self._cost, group, cost_margin, unit=NANO),
             errors=(sum(bool(answer.error) for answer in answers), round(replayed_errors)),
             spent=spent,
             before=before,
@@ -300,15 +306,24 @@ class _Judge:
         )
 
     def _promise(
-        self, what: str, live: Floats, then: Floats, seen: Sequence, margin: float, *, unit: int = 1
+        self, what: str, live: Floats, then: Floats, seen: Sequence, group: Groups, margin: float, *, unit: int = 1
     ) -> Promise:
         diff = low = high = math.nan
         if not np.isnan(then).any():
-            diff, low, high = statistics.paired_difference(live, then, LEVEL)
+            found = difference(live, then, group, level=LEVEL)
+            diff, low, high = found.value, found.low, found.high
             if self._peeking:
                 low, high = seen.low, seen.high
         means = float(then.mean()), float(live.mean())
         return Promise(what, *(value / unit for value in (*means, diff, low, high, margin)))
+
+    def _groups(self, answers: Several[Answered]) -> Groups:
+        """Of the questions, as numbers; None where each stands for itself."""
+        group = self._plan.outcomes.group
+        if group is None:
+            return None
+        names = [group[self._plan.rows[answer.key][0]] for answer in answers]
+        return np.unique(names, return_inverse=True)[1]
 
     def _notes(self, asking: Asking) -> list[str]:
         notes = []

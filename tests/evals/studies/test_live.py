@@ -346,3 +346,20 @@ def test_within_a_running_loop(outcomes, examples):
 
     one, other = asyncio.run(both())
     assert one.quality == other.quality
+
+
+def test_questions_of_a_group_are_not_independent(outcomes, examples):
+    """Their differences are taken together: where all questions of a document fail at once, the interval is wider."""
+    world = changed(small=SimModel(skill=0.2, price_in="0.10", price_out="0.40"))
+    program = program_on(world)
+    single = confirm("Predict/small", program, examples, world.metric, outcomes)
+    worse = sorted(range(N), key=lambda i: (single.quality.diff and outcomes.quality[i, 0], outcomes.keys[i]))
+    documents = [""] * N
+    for place, i in enumerate(worse):
+        documents[i] = f"document {place // 10}"
+    grouped = replace(outcomes, group=tuple(documents))
+    done = confirm("Predict/small", program, examples, world.metric, grouped)
+    assert done.quality.diff == single.quality.diff < 0
+    assert done.quality.diff_high - done.quality.diff_low > single.quality.diff_high - single.quality.diff_low
+    with pytest.raises(BadInput, match="independent"):
+        confirm("Predict/small", program, examples, world.metric, grouped, stop_early=True)
