@@ -166,6 +166,8 @@ def _adjusted(rows: list[Row]) -> list[Row]:
 
 def sweep_behind(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
     """The score behind the policy. A budget changes where the threshold stands, not the score: none is given for it."""
+    if not lineup.outcomes.whole:
+        return None  # half of the curve lies where nothing was recorded
     if entry.play is None and lineup.outcomes.k > 1:
         return oracle_sweep(lineup.outcomes, lineup.cheap, lineup.strong)
     if entry.play is None or isinstance(entry.play, FittedBudgeted):
@@ -176,7 +178,7 @@ def sweep_behind(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
 def _beats_random(entry: Entry, evidence: Evidence) -> bool | None:
     """Against the expected quality of a random mix of the cheap and the strongest rung at the same mean cost."""
     lineup, asked, cost = evidence.lineup, evidence.questions, _cost(evidence, entry.name)
-    if not entry.routes or cost is None:
+    if not entry.routes or cost is None or not lineup.outcomes.whole:
         return None
     low, high = (replay(Constant(rung), lineup.outcomes) for rung in (lineup.cheap, lineup.strong))
     if low.mean_cost is None or high.mean_cost is None or high.mean_cost <= low.mean_cost:

@@ -16,6 +16,7 @@ from escalade.agents.policies import Constant, RandomMix
 from escalade.errors import BadInput, UnknownName
 from escalade.evals import _notes, statistics
 from escalade.evals._rows import BASELINE, HINDSIGHT, PER_1K, POWER, Row, evidence_of, rows_of
+from escalade.evals.inference.censored import Refused, censored, inside
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.replay import Fitted, MatchedRandom
@@ -48,8 +49,9 @@ class Comparison:
     `notes`: on the data, its prices and the policies. `excluded`: on questions that aren't in `n`. `changed`: verdicts
     that are others by `other_labels`, where the data has two gradings. `settings`: budgets and prices in dollars as
     floats, and the digest of the data, for the JSON. `metrics`: show the table of router metrics as well.
-    `yardsticks`: names of rows that nobody asked for: they were brought along to be measured with. `evidence`: what
-    each policy did on every question, for whatever is asked next.
+    `yardsticks`: names of rows that nobody asked for: they were brought along to be measured with. `refused`:
+    policies that leave what was recorded, where outcomes have holes. `evidence`: what each policy did on every
+    question, for whatever is asked next.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class Comparison:
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: bool = False
     yardsticks: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
@@ -175,6 +178,9 @@ def compare(
     lineup = Lineup(outcomes, margin=margin, seed=seed, per_request=request, per_run=run)
     entries = _entries(lineup, policies, folds)
     base = _baseline(lineup, entries, baseline)
+    refused: tuple[Refused, ...] = ()
+    if not outcomes.whole:
+        entries, base, refused = inside(entries, base, lineup, folds, named=baseline is not None)
     if (request is not None or run is not None) and all(e.per_request is None for e in entries):
         raise BadInput("a budget limits the +budget policies, and none is compared; name one, like agreement-3+budget")
     evidence, without = evidence_of(entries, base, lineup, folds), list[str]()
@@ -191,13 +197,19 @@ def compare(
         seed=seed,
         folds=folds,
         rows=tuple(rows),
-        notes=(*_notes.notes(lineup, list(evidence.entries), folds, default=policies is None), *without),
+        notes=(
+            *_notes.notes(lineup, list(evidence.entries), folds, default=policies is None),
+            *without,
+            *(hole.said for hole in censored(outcomes)),
+            *(f"not judged: {one.why}" for one in refused),
+        ),
         excluded=_notes.excluded(outcomes),
         other_labels=other,
         changed=changed,
         settings=_settings(lineup, entries),
         metrics=metrics or outcomes.k == 2,
         yardsticks=tuple(entry.name for entry in evidence.entries if entry.yardstick),
+        refused=refused,
         evidence=evidence,
     )
 

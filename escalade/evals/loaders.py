@@ -49,10 +49,10 @@ def load_outcomes(
 
     `rungs`: names of those that are the ladder, None is all; what the others lack doesn't matter. `labels`: "recorded"
     or "regraded" (where the data has both); None is "recorded", and for saved outcomes what they had. `missing`:
-    "refuse" a data set in which a rung lacks outcomes, or "drop" those questions. `contaminated`: "keep" or "drop"
-    questions that are marked as leaked; None drops them for routellm, as RouteLLM does, and keeps them otherwise.
-    `limit`: the first so many questions. `prices`: by name of a rung or model, each must fit one; `price_table`: may
-    know more than is needed.
+    "refuse" a data set in which a rung lacks outcomes, "drop" those questions, or "keep" the holes: policies that never
+    go there can be judged (`inference.censored`). `contaminated`: "keep" or "drop" questions that are marked as leaked;
+    None drops them for routellm, as RouteLLM does, and keeps them otherwise. `limit`: the first so many questions.
+    `prices`: by name of a rung or model, each must fit one; `price_table`: may know more than is needed.
 
     What was left out or assumed stands in `Outcomes.notes`, and so do duplicates (`loading/leaks.py`). Raises
     DataError, UnknownName and BadInput.

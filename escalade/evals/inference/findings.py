@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from escalade.evals import statistics
+from escalade.evals.findings import Check
+from escalade.evals.inference.censored import censored
 from escalade.evals.inference.intervals import PolicyIntervals, intervals
 from escalade.evals.tables import Column, Table
 
@@ -105,8 +107,8 @@ COLUMNS = (
 )
 
 
-def build(evidence: Evidence) -> Sequence[Table | str]:
-    """The table, and what has to be said in words."""
+def build(evidence: Evidence) -> Sequence[Table | Check | str]:
+    """The table, whether what is missing is missing by chance, and what has to be said in words."""
     found = intervals(evidence)
     notes = [
         "a random mix keeps its share of strong calls in every resample; what is fitted isn't fitted again",
@@ -114,7 +116,8 @@ def build(evidence: Evidence) -> Sequence[Table | str]:
     ]
     about = "How sure each figure is, and how many questions it would take."
     table = Table.of("intervals", "Intervals and tests", COLUMNS, found, about=about, notes=notes)
-    return [table, *not_enough(evidence, found)]
+    holes = [Check("holes", hole.by is None, hole.said) for hole in censored(evidence.outcomes)]
+    return [table, *holes, *not_enough(evidence, found)]
 
 
 def not_enough(evidence: Evidence, found: Sequence[PolicyIntervals]) -> list[str]:

@@ -36,10 +36,11 @@ class PolicyIntervals:
 
     `diff`: mean paired difference to the baseline, 0..1, after averaging the rows of a question, with its interval by
     groups. `mcnemar`: exact two-sided p value of the same, where every question has one 0/1 row and no group. `p_holm`:
-    one-sided p value that it is no better, adjusted for all policies. `detectable`: the true difference that these
-    questions find 4 times in 5. `rows_needed`: questions that find a difference of the margin 4 times in 5. `frontier`:
-    share of resamples in which it is on the frontier. `cost_ratio`: its cost over the baseline's. `apgr`, `cpt50`,
-    `cpt80`: of the score behind it, as in `curves`. `df`: degrees of freedom of the difference, inf for the normal.
+    one-sided p value that it is no better, adjusted for all policies that were named. `detectable`: the true difference
+    that these questions find 4 times in 5. `rows_needed`: questions that find a difference of the margin 4 times in 5.
+    `frontier`: share of resamples in which it is on the frontier. `cost_ratio`: its cost over the baseline's. `apgr`,
+    `cpt50`, `cpt80`: of the score behind it, as in `curves`. `df`: degrees of freedom of the difference, inf for the
+    normal.
     """
 
     name: str
