@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from escalade.agents._saving import Saved, register_policy
-from escalade.agents.climb import Decision, Policy, Try, View
+from escalade.agents.climb import Decision, Policy, View
 from escalade.errors import BadInput
-from escalade.evals.online.propensity import action, chance, chances, prefix
+from escalade.evals.online.propensity import Chances, action, chances, prefix
 from escalade.money import Money
+from escalade.registry.opening import OWNER
 from escalade.registry.rollout import place
 from escalade.scopes import NOBODY, current
 
@@ -32,7 +33,7 @@ class Canary(Saved):
     """`new` for a share of users, `old` for the rest.
 
     `share`: 0..1. `sticky_by`: who always gets the same, a "user" (of a tenant), a "tenant", or each "request", by its
-    question. Where no scope says who asks, as in a replay, each question is a user of its own. `version`: another one
+    question. Where no scope has a principal, as in a replay, each question is a user of its own. `version`: another one
     deals out users anew. `stopped`: why nobody gets the new one any more, "" while it runs. Raises BadInput.
     """
 
@@ -69,7 +70,10 @@ class Canary(Saved):
         return self.new if self.arm(view) == NEW else self.old
 
     def chances(self, view: View) -> list[tuple[Decision, float]]:
-        """Each decision that is possible here, over all who may ask, given the way up so far."""
+        """Each decision that is possible here, over all who may ask, given the way up so far.
+
+        They add up to less than 1 where one of the two raises.
+        """
         share = 0.0 if self.stopped else self.share
         arms = [(self.new, share), (self.old, 1.0 - share)]
         weights = [weight and weight * self._likely(policy, view) for policy, weight in arms]
@@ -78,7 +82,7 @@ class Canary(Saved):
             return chances(self.serving(view), view)
         found: dict[int, tuple[Decision, float]] = {}
         for (policy, _), weight in zip(arms, weights, strict=True):
-            for decision, p in chances(policy, view) if weight else ():
+            for decision, p in _chances(policy, view) if weight else ():
                 before = found.get(action(decision), (decision, 0.0))
                 found[action(decision)] = (before[0], before[1] + p * weight / total)
         return list(found.values())
@@ -91,7 +95,8 @@ class Canary(Saved):
         """Of the attempts so far, if this policy had served; what serves has made them."""
         likely = 1.0
         for seen, attempt in enumerate(view.attempts):
-            p = chance(policy, prefix(view, seen), Try(attempt.rung))
+            now = prefix(view, seen)
+            p = sum(p for decision, p in _chances(policy, now) if action(decision) == attempt.rung)
             if not p and policy is self.serving(view):
                 continue  # a budget that others spent from stood elsewhere then
             likely *= p
@@ -100,6 +105,14 @@ class Canary(Saved):
     def _who(self, view: View) -> tuple[str, ...]:
         scope = current()
         principal = NOBODY if scope is None else scope.principal
-        if self.sticky_by == "request" or principal == NOBODY:
+        if self.sticky_by == "request" or principal in {OWNER, NOBODY}:
             return ("question", view.key)
         return (principal.tenant,) if self.sticky_by == "tenant" else (principal.tenant, principal.user)
+
+
+def _chances(policy: Policy, view: View) -> Chances:
+    """None at all where the policy raises: what is wrong with one of the two mustn't keep the other from serving."""
+    try:
+        return chances(policy, view)
+    except Exception:  # noqa: BLE001 - it is raised where that policy serves
+        return []

@@ -3,12 +3,14 @@
     log = DecisionLog("decisions.jsonl")
     qa = Escalate(..., policy=watch(Epsilon(Threshold(0.8)), log))
 
-Only live climbs are logged, never a replay. A watched policy is saved and pickled as the policy itself: the log belongs
-to the app. `log_of` says what a policy would have logged on recorded outcomes.
+Only live climbs are logged, never a replay; one that can't be is warned of, and answered all the same. A watched policy
+is saved and pickled as the policy itself: the log belongs to the app. `log_of` says what a policy would have logged on
+recorded outcomes.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -30,6 +32,8 @@ from escalade.scopes import current
 if TYPE_CHECKING:
     from escalade.evals.outcomes import Outcomes
     from escalade.money import Money
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Watched", "log_of", "logged", "watch"]
 
@@ -109,10 +113,13 @@ class Watched(Saved):
     def _write(self, policy: Policy, view: View, last: Decision | None) -> None:
         if not isinstance(view.features, Features):
             return  # a replay: nobody was answered
-        line = logged(policy, view, last, version=self._version, features=self._features)
-        self.log.write(line)
-        if self.shadow is not None:
-            self.shadow.look(view, line)
+        try:
+            line = logged(policy, view, last, version=self._version, features=self._features)
+            self.log.write(line)
+            if self.shadow is not None:
+                self.shadow.look(view, line)
+        except Exception as error:  # noqa: BLE001 - a full disk is no reason to answer nobody
+            logger.warning("a climb of %s was not logged: %s: %s", self.name, type(error).__name__, error)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Watched:
         return self
