@@ -94,7 +94,13 @@ def _data(evidence: Evidence) -> Sequence[Table | Check | str]:
     return data(evidence)
 
 
-BUILDERS: dict[str, Builder] = {"data": _data, "checks": _checks, "inference": _inference}
+def _metrics(evidence: Evidence) -> Sequence[Table | Check | str]:
+    from escalade.evals.metrics.findings import build
+
+    return build(evidence)
+
+
+BUILDERS: dict[str, Builder] = {"data": _data, "checks": _checks, "metrics": _metrics, "inference": _inference}
 """Builder by the name of its room, in the order in which they are shown."""
 
 

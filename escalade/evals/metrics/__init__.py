@@ -6,8 +6,9 @@
     hindsight   the best that any policy could have had for the same money
     matched     against random mixes at equal cost and at equal quality, with intervals
     spending    latency, escalations, money spent, budgets kept, what failures cost
-    policies    one row for each policy; `curves`, `categories`: one for each score and category
-    findings    all of that as tables and sentences
+    policies    one row for each policy, and for each in each category
+    scores      one row for each score that is swept: the family of its thresholds
+    findings    all of that as tables and sentences; `columns` says what each column holds
 
 `evals.curves` has PGR, APGR and CPT.
 """

@@ -1,0 +1,126 @@
+"""Against random mixes: what a policy has that money alone wouldn't have bought, with intervals.
+
+    quality at equal cost    quality - that of the best random mix of constants that costs no more
+    cost at equal quality    cost / that of the cheapest random mix of constants that is as good
+    over random              quality - that of the mix of its cheap and the strongest rung at the same cost
+
+The mixes of all constants are RouterBench's "zero router" (`plane.hull`): the first two ask more than the third, whose
+two rungs may not be the ones to mix. Where a policy costs less than the cheap rung or more than the strongest, the mix
+of the third is that rung alone: then costs aren't equal. Intervals against the hull are of the bootstrap over
+questions, or over their groups, in which policy, constants and hull are drawn together; over the mix of two it is the
+paired interval of the comparison, with the share that the mix has on these questions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from escalade.agents.policies import Constant
+from escalade.evals.inference import clustered
+from escalade.evals.inference.bootstrap import REPS, Interval, bootstrap_many
+from escalade.evals.metrics.plane import hull
+from escalade.evals.replay import replay
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from escalade.evals.evidence import Evidence
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Matched", "at_equal", "cheapest_as_good", "matched"]
+
+CELLS = 20_000_000
+"""Questions times resamples: beyond that there are fewer resamples, and never fewer than FEWEST."""
+
+FEWEST = 400
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """One policy against random mixes; nan is unknown. `quality`: at equal cost, `cost`: at equal quality (a ratio),
+    `random`: over the mix of the cheap and the strongest rung. `mixed`: that mix's quality.
+    """
+
+    name: str
+    quality: Interval
+    cost: Interval
+    random: Interval
+    mixed: float
+
+
+def cheapest_as_good(quality: float, corners: tuple[Floats, Floats]) -> float:
+    """The cost at which the hull with these corners has this quality; nan beyond its best."""
+    x, y = corners
+    if quality > y[-1]:
+        return math.nan
+    return float(np.interp(quality, y, x))
+
+
+def at_equal(cost: float, quality: float, corners: tuple[Floats, Floats]) -> tuple[float, float]:
+    """(quality above the hull at this cost, cost over the hull's at this quality); nan where there is nothing equal.
+
+    Below the cheapest corner there is no mix of that cost: its own quality counts, which is asking too much.
+    """
+    x, y = corners
+    same = cheapest_as_good(quality, corners)
+    return quality - float(np.interp(cost, x, y)), cost / same if same > 0 else math.nan
+
+
+def matched(evidence: Evidence, *, reps: int | None = None) -> tuple[Matched, ...]:
+    """Of every policy in the order of the evidence; all unknown where a rung's cost is. `reps`: resamples."""
+    asked, lineup, entries = evidence.questions, evidence.lineup, evidence.entries
+    if not evidence.outcomes.priced or not asked.n or np.isnan(evidence.outcomes.quality).any():
+        return tuple(Matched(entry.name, UNKNOWN, UNKNOWN, UNKNOWN, math.nan) for entry in entries)
+    alone = [replay(Constant(rung), evidence.outcomes) for rung in range(evidence.outcomes.k)]
+    m, k = len(entries), len(alone)
+    columns = np.column_stack(
+        [asked.mean(evidence.played[entry.name].cost) for entry in entries]
+        + [asked.mean(evidence.played[entry.name].quality) for entry in entries]
+        + [asked.mean(one.cost.astype(np.float64)) for one in alone]
+        + [asked.mean(one.quality) for one in alone]
+    )
+
+    def figures(weights: Floats) -> Floats:
+        means = (weights @ columns) / weights.sum(axis=1, keepdims=True)
+        cost, quality, costs, qualities = np.split(means, [m, 2 * m, 2 * m + k], axis=1)
+        return np.hstack(_over_hulls(cost, quality, costs, qualities))
+
+    draws = reps or int(np.clip(CELLS // asked.n, FEWEST, REPS))
+    found = bootstrap_many(figures, asked.n, reps=draws, seed=evidence.seed, group=asked.group)
+    pair = [2 * m + lineup.cheap, 2 * m + lineup.strong]
+    return tuple(
+        Matched(entry.name, found[i], found[m + i], *_over_mix(columns, i, m, k, pair, asked.group))
+        for i, entry in enumerate(entries)
+    )
+
+
+def _over_hulls(cost: Floats, quality: Floats, costs: Floats, qualities: Floats) -> tuple[Floats, Floats]:
+    """(quality at equal cost, cost at equal quality), `(b, m)` each, against the hull of each resample's constants."""
+    over, ratio = np.empty_like(cost), np.empty_like(cost)
+    for row in range(len(cost)):
+        x, y = hull(costs[row], qualities[row])
+        over[row] = quality[row] - np.interp(cost[row], x, y)
+        same = np.interp(quality[row], y, x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio[row] = np.where((quality[row] <= y[-1]) & (same > 0), cost[row] / same, np.nan)
+    return over, ratio
+
+
+def _over_mix(
+    columns: Floats, i: int, m: int, k: int, pair: list[int], group: NDArray[np.int64] | None
+) -> tuple[Interval, float]:
+    """(quality of policy i less that of the mix of two rungs at its cost, the mix's quality)."""
+    low, high = pair
+    costs = columns.mean(axis=0)
+    gap = costs[high] - costs[low]
+    share = min(1.0, max(0.0, (costs[i] - costs[low]) / gap)) if gap > 0 else 0.0
+    mixed = (1.0 - share) * columns[:, low + k] + share * columns[:, high + k]
+    over = clustered.difference(columns[:, m + i], mixed, group)
+    return Interval(over.value, over.low, over.high), float(mixed.mean())
