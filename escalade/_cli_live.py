@@ -96,24 +96,30 @@ def confirm(
     return confirmed(policy, data, comparison, live, json=json)
 
 
-def compared_live(data: str | None, comparison: Comparison, policy: str | None, live: Live, *, json: bool) -> int:
-    """`escalade compare --live`: the table, and the policy live."""
+def check(data: str | None, policy: str | None) -> tuple[str, str]:
+    """Data and policy of `compare --live`, before anything is compared. Raises BadInput."""
+    if data is None:
+        raise BadInput("--live needs outcomes of a program that can be asked: --data with a run directory")
     if policy is None or "," in policy:
         raise BadInput("--live runs one policy: name it, as in --policy threshold-0.8")
+    return data, policy
+
+
+def compared_live(data: str | None, comparison: Comparison, policy: str | None, live: Live, *, json: bool) -> int:
+    """`escalade compare --live`: the table, and the policy live."""
+    data, policy = check(data, policy)
     if not json:
         comparison.show()
         print_("")
     return confirmed(policy, data, comparison, live, json=json)
 
 
-def confirmed(policy: str, data: str | None, comparison: Comparison, live: Live, *, json: bool = False) -> int:
+def confirmed(policy: str, data: str, comparison: Comparison, live: Live, *, json: bool = False) -> int:
     """Run it live, and show what that says: the exit code. Raises BadInput and its kin."""
     from escalade.evals.studies.again import opened_again
     from escalade.evals.studies.live import confirm as run
     from escalade.evals.studies.rundir import is_run
 
-    if data is None:
-        raise BadInput("a live run needs outcomes of a program that can be asked: --data with a run directory")
     path = data.removeprefix("run:")
     where = path if is_run(path) else None
     made = opened_again(where, program=live.program, data=live.examples, metric=live.metric)

@@ -104,6 +104,8 @@ def compare(
     policy
         The policy that is run live; the one of --policies by default.
     """
+    if live:
+        _cli_live.check(data, policy or chosen.policies)
     comparison = compared(data, chosen, metrics=metrics)
     if live:
         return _cli_live.compared_live(data, comparison, policy or chosen.policies, how, json=json)
