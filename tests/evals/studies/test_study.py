@@ -67,7 +67,7 @@ def test_what_was_recorded_is_what_record_records(tmp_path):
         kept = escalade.record(bench.program(), bench.examples, bench.world.metric, dir=tmp_path / "record")
     for other in (found, kept, load_outcomes(f"run:{tmp_path}")):
         for name in ("keys", "quality", "answer", "confidence", "cost", "price", "ceiling", "status", "form"):
-            assert np.array_equal(getattr(plain, name), getattr(other, name), equal_nan=name not in {"keys"}), name
+            assert np.array_equal(getattr(plain, name), getattr(other, name), equal_nan=name != "keys"), name
     assert (found.spent == found.cost).all()
     assert not np.isnan(found.latency).any()
 
@@ -267,7 +267,7 @@ def test_warm_cache(tmp_path):
 
 
 def test_failed_for_a_reason_that_passes(tmp_path):
-    """Attempts that a server in trouble failed are in the table as failed; they are made again when that is asked for."""
+    """Attempts that a server in trouble failed are in the table as failed; they are made again when that is wanted."""
     from dspy import lm15
 
     trouble = lm15.ServerError("overloaded", provider="simulated", status=503)
