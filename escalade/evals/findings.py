@@ -100,7 +100,19 @@ def _metrics(evidence: Evidence) -> Sequence[Table | Check | str]:
     return build(evidence)
 
 
-BUILDERS: dict[str, Builder] = {"data": _data, "checks": _checks, "metrics": _metrics, "inference": _inference}
+def _robustness(evidence: Evidence) -> Sequence[Table | Check | str]:
+    from escalade.evals.robustness.findings import build
+
+    return build(evidence)
+
+
+BUILDERS: dict[str, Builder] = {
+    "data": _data,
+    "checks": _checks,
+    "metrics": _metrics,
+    "inference": _inference,
+    "robustness": _robustness,
+}
 """Builder by the name of its room, in the order in which they are shown."""
 
 
