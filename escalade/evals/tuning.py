@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,7 @@ from escalade.evals.outcomes import Outcomes
 from escalade.evals.record import Metric, record
 from escalade.evals.replay import Replayed, replay
 from escalade.money import Money, money_or_none
+from escalade.pipelines._bridge import run_sync
 from escalade.scopes import Entered, Scope, require
 
 if TYPE_CHECKING:
@@ -110,12 +113,14 @@ def tune(
     guarantee: float | tuple[float, float] | None = None,
     using: type[Calibrator] = Platt,
     seed: int = 0,
+    dir: str | PathLike[str] | None = None,  # noqa: A002 - as `record` has it
 ) -> Tuned:
     """Record every rung on the training set, fit the calibrators, choose the threshold, and judge.
 
     `trainset`: `dspy.Example`s with their inputs marked. `budget`: dollars for the recording, within the scope's. A
     question is begun when the bound of all its rungs fits; those that don't any more are left out, in an order that
-    the seed decides.
+    the seed decides. `dir`: a run directory, in which what was recorded stays: tuned again with it, also after a crash,
+    nothing is paid twice, and many questions are asked at once.
 
     What is chosen, by one of: `margin`, the cheapest threshold that loses no more quality against the last rung (0.02
     by default); `dollars_per_point`, the largest quality less cost, a right answer being worth so much; `guarantee`, an
@@ -135,7 +140,11 @@ def tune(
     copy = program.deepcopy()
     copy.calibrators = {}
     with Entered(lambda: outer.narrow(name="tune", budget=limit, optional=True), check=False) as account:
-        parts = _recorded(copy, _in_order(copy, trainset, seed), metric, account, needed)
+        examples = _in_order(copy, trainset, seed)
+        if dir is None:
+            parts = _recorded(copy, examples, metric, account, needed)
+        else:
+            parts = _kept(copy, examples, metric, account, needed, Path(dir))
     if len(parts) < needed:
         told = f"{len(parts)} of {len(trainset)} questions, for {account.spent}, and no more fit the budget:"
         raise _too_few(told, needed)
@@ -208,6 +217,30 @@ def _recorded(
         if len(parts) == PROBE:
             _check_answers(_joined(parts), frozenset({REFUSED}))
             _check_hopes(account, needed)
+    return parts
+
+
+def _kept(
+    program: Escalate, examples: Sequence[Any], metric: Metric, account: Scope, needed: int, path: Path
+) -> list[Outcomes]:
+    """As `_recorded`, in a run directory, one part for each question that is complete."""
+    from escalade.evals.studies.reading import rows_at
+    from escalade.evals.studies.running import run
+    from escalade.evals.studies.study import Study
+
+    study = Study.of({"name": "tune", "data": examples, "program": program, "metric": metric})
+    parts: list[Outcomes] = []
+    for limit in (min(PROBE, len(examples)), len(examples)):
+        some = study.with_(limit=limit)
+        outcomes = run_sync(lambda some=some: run(some, path, cached=False, compares=False)).outcomes  # type: ignore[misc]
+        if account.unpriced:
+            raise UnknownPrice("nothing can be tuned while costs are unknown: give every model a price")
+        if outcomes is None:
+            break
+        if limit == PROBE:
+            _check_answers(outcomes, frozenset({REFUSED}))
+            _check_hopes(account, needed)
+        parts = [rows_at(outcomes, np.array([i])) for i in range(outcomes.n)]
     return parts
 
 

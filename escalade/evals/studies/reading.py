@@ -194,6 +194,8 @@ class _Table:
             if (at < 0).any():
                 rows = [row for row, place in zip(rows, at.tolist(), strict=True) if place >= 0]
                 at = at[at >= 0]
+            if not rows:
+                return
             self.quality[at] = [row["quality"] for row in rows]
             self.status[at] = [_STATUS[row["status"]] for row in rows]
             self.spent[at] = [row["spent"] for row in rows]
