@@ -105,8 +105,15 @@ if TYPE_CHECKING:
     from escalade.evals.frontier import frontier
     from escalade.evals.graph_tuning import tune_graph
     from escalade.evals.loaders import load_outcomes
+    from escalade.evals.loading.examples import load_examples
+    from escalade.evals.loading.leaks import duplicates, overlap
+    from escalade.evals.loading.splits import load_split, split
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
+    from escalade.evals.robustness.drift import drift
+    from escalade.evals.robustness.flips import flips
+    from escalade.evals.robustness.reprice import reprice
+    from escalade.evals.robustness.transfer import transfer
     from escalade.evals.studies.confirmation import Confirmation
     from escalade.evals.studies.live import confirm
     from escalade.evals.studies.running import StudyRun
@@ -376,6 +383,9 @@ __all__ = [
     "cost_aware_metric",
     "cost_of",
     "cuts_of",
+    "drift",
+    "duplicates",
+    "flips",
     "frontier",
     "import_mcp",
     "import_openapi",
@@ -383,26 +393,32 @@ __all__ = [
     "live",
     "load_budgets",
     "load_config",
+    "load_examples",
     "load_outcomes",
     "load_program",
+    "load_split",
     "measured_bound",
     "node",
     "open_cache",
     "open_claims",
     "open_ledger",
     "open_limiter",
+    "overlap",
     "priority",
     "profile",
     "progress",
     "read_events",
     "record",
+    "reprice",
     "route",
     "save_program",
     "scope",
+    "split",
     "step",
     "stream",
     "telemetry",
     "tool",
+    "transfer",
     "tune",
     "tune_graph",
     "usage_metrics",

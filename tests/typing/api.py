@@ -583,3 +583,16 @@ def tuning_graphs(examples: list[Any]) -> None:
     knobs = {"width": [1, 3]}
     tuned = escalade.tune_graph(lambda width: Chain(str), knobs, examples, lambda a, b: 1.0, dollars_per_point="0.01")
     assert_type(tuned.report.spent, Money)
+
+
+def robust(recorded: Outcomes, compared: escalade.Comparison) -> None:
+    """Splits, leaks, other prices, other words, other data, another model."""
+    examples = escalade.load_examples("dspy:colors", limit=20)
+    sides = escalade.split(examples, 0.3, seed=1, by="group")
+    assert_type(escalade.load_split(sides.save("split.json")).digest, str)
+    assert_type(escalade.duplicates(recorded, near=0.9).said, tuple[str, ...])
+    assert_type(escalade.overlap(examples, examples).share, float)
+    assert_type(escalade.reprice(recorded, {"gpt-4": Price.of("5", "15")}), Outcomes)
+    assert_type([one.share for one in escalade.flips(compared, paraphrases={"q1": ["What?"]})], list[float])
+    assert_type([one.alarm for one in escalade.drift(recorded, recorded)], list[bool])
+    assert_type(escalade.transfer(recorded, recorded, ["gain"]).overlap.said, str)
