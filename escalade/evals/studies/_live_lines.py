@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from escalade.errors import DataError
 from escalade.evals.studies.asking import Answered, Tried
+from escalade.evals.studies.recording import passing
 from escalade.evals.studies.rundir import Lines, RunDir
 
 __all__ = ["LIVE", "Kept"]
@@ -22,17 +23,17 @@ EVERY = 1.0
 class Kept:
     """Answers of this policy that were paid for already, by key, and the file that further ones are added to.
 
-    `of`: what an answer hangs on; lines of others stay as they are and aren't used. Without a directory nothing is
-    kept. `spent`: nano-dollars of what is known. Raises BadInput while another process writes there, DataError for a
-    file that is none of ours.
+    `of`: what an answer hangs on; lines of others stay as they are and aren't used. What failed for a reason that
+    passes isn't known, and is asked again. Without a directory nothing is kept. `spent`: nano-dollars of all lines.
+    Raises BadInput while another process writes there, DataError for a file that is none of ours.
     """
 
     def __init__(self, path: str | PathLike[str] | None, policy: str, of: str) -> None:
         self._policy, self._of = policy, of
         self._lines = None if path is None else Lines(RunDir(path).file(LIVE))
         self._synced = time.monotonic()
+        self.spent = 0
         self.known: dict[str, Answered] = {} if self._lines is None else self._read(self._lines)
-        self.spent = sum(answer.cost for answer in self.known.values())
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +64,10 @@ class Kept:
             try:
                 row = orjson.loads(text)
                 if (row["policy"], row["of"]) == (self._policy, self._of):
-                    found[row["key"]] = _answer(row)
+                    answer = _answer(row)
+                    self.spent += answer.cost
+                    if not passing(answer.error):
+                        found[answer.key] = answer
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{lines.path}, line {number}: no live answer ({error})") from None
         return found

@@ -21,7 +21,7 @@ from escalade.agents._attempts import ANSWERS_BADLY
 from escalade.agents._courses import together
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
-from escalade.errors import BudgetExceeded, PermissionDenied, UnknownPrice
+from escalade.errors import BudgetExceeded, DeadlineExceeded, PermissionDenied, UnknownPrice
 from escalade.pipelines._bridge import in_thread
 from escalade.registry.opening import scope
 from escalade.scopes import Scope, require
@@ -94,7 +94,7 @@ class Asking:
     keep: Callable[[Answered], None] | None = None
     seen: Seen | None = None
     owed: int = field(default=0, init=False)
-    """Questions that were not asked: for want of money, or because it was enough."""
+    """Questions that were not asked: for want of money or time, or because it was enough."""
 
     async def all(
         self, questions: Sequence[Question], known: Mapping[str, Answered] | None = None
@@ -142,7 +142,10 @@ class _Run:
         asked = 0
         while asked != most and (at := self._next()) is not None:
             question = self._questions[at]
-            answer = await self._asked(question)
+            try:
+                answer = await self._asked(question)
+            except DeadlineExceeded:  # between two questions, or within the metric
+                answer = None
             self._held -= question.ceiling or 0
             if answer is None:
                 self._over = True
@@ -185,14 +188,14 @@ class _Run:
                 self._over = True
 
     async def _asked(self, question: Question) -> Answered | None:
-        """None: there is no money for it."""
+        """None: there is no money for it, or no time."""
         answer, error = None, ""
         with scope(name="question", optional=True) as own:
             began = time.perf_counter()
             try:
                 answer = await self._program.acall(**question.inputs)
             except ANSWERS_BADLY as failure:
-                if self._out_of_money(failure, question):
+                if self._ended(failure, question):
                     return None
                 error = type(failure).__name__
             except Exception as failure:
@@ -212,8 +215,10 @@ class _Run:
             error=error,
         )
 
-    def _out_of_money(self, failure: BaseException, question: Question) -> bool:
-        """Was it the run's money that was missing, and not the question's own budget?"""
+    def _ended(self, failure: BaseException, question: Question) -> bool:
+        """Was it the run's money or time that was missing, and not the question's own budget?"""
+        if self._payer.time_left() <= 0:
+            return True
         left = self._payer.purse.left()
         return isinstance(failure, BudgetExceeded) and left is not None and left < (question.ceiling or 0)
 

@@ -245,6 +245,34 @@ def test_what_fails_is_an_error_and_never_left_out(outcomes, examples):
     assert {"an error", "the same rungs cost something else"} == {cause.name for cause in done.causes}
 
 
+def test_what_failed_for_a_reason_that_passes_is_asked_again(outcomes, examples, tmp_path):
+    """An outage is in the figures of its run, and not in those of the next one."""
+    down = changed(small=replace(MODELS["small"], fail_every=1))
+    first = confirm("Predict/small", program_on(down), examples, down.metric, outcomes, dir=tmp_path)
+    assert first.errors == (N, 0)
+    world = World(MODELS, seed=3)
+    again = confirm("Predict/small", program_on(world), examples, world.metric, outcomes, dir=tmp_path)
+    assert (again.errors, world.calls.total(), again.quality.diff) == ((0, 0), N, 0)
+
+
+def test_time_that_is_over_is_no_error(examples):
+    """What a deadline left is owed, as for want of money."""
+    world = World({name: replace(sim, latency=0.05) for name, sim in MODELS.items()}, seed=3)
+    program = program_on(world)
+
+    async def ask():
+        async with escalade.scope(deadline=0.5):
+            keys = [program.view(**example.inputs()).key for example in examples]
+            questions = [Question(k, e, dict(e.inputs().items()), None) for k, e in zip(keys, examples, strict=True)]
+            asking = Asking(program, world.metric, concurrency=4)
+            return await asking.all(questions), asking.owed
+
+    answers, owed = asyncio.run(ask())
+    there = [answer for answer in answers if answer is not None]
+    assert owed == N - len(there) > 0
+    assert not any(answer.error for answer in there)
+
+
 def test_a_mistake_in_the_metric_costs_one_question(outcomes, examples):
     """It is raised as it is, after the first answer."""
     world = World(MODELS, seed=3)
