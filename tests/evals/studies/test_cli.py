@@ -1,0 +1,133 @@
+"""`escalade run`, `record` and `ls`: tables on the output, progress on standard error, exit codes for scripts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from escalade.cli import main
+from tests._house import ROOT
+
+STUDY = """\
+name: arithmetic
+data: simulated:20
+metric: simulated
+rungs:
+  signature: question -> answer
+  models: simulated
+  rungs: [small, large]
+latency: none
+folds: 2
+"""
+
+PROGRAM = """\
+from escalade import Escalate, Gateway, Threshold, World
+world = World(seed=1)
+def qa():
+    gateway = Gateway(world.as_models(), name="cli")
+    return Escalate("question -> answer", rungs=["small", "large"], policy=Threshold(0.8), gateway=gateway)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "program_of_cli.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def test_run_and_run_again(here, capsys):
+    """The second time nothing is asked, and the same table is printed."""
+    assert main(["run", "study.yaml"]) == 0
+    first = capsys.readouterr()
+    assert "arithmetic: 20 questions" in first.out
+    assert "40/40 attempts" in first.err
+    assert main(["run", "study.yaml"]) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out
+    assert "40 of 40 attempts are there" in again.err
+    assert main(["compare", "--data", "runs/arithmetic", "--folds", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:4] == first.out.splitlines()[2:4]
+    assert main(["run", "study.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["run"]["done"], told["run"]["owed"]) == (40, 0)
+    assert told["dataset"] == {"name": "arithmetic", "n": 20}
+
+
+def test_a_budget_that_ends(here, capsys):
+    """Exit code 1, what is missing and what it would cost; with more money it goes on."""
+    assert main(["run", "study.yaml", "--budget", "0.02"]) == 1
+    said = capsys.readouterr().err
+    assert "attempts are owed (about $" in said
+    assert "run it again with a higher budget" in said
+    assert main(["ls", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["runs"][0]
+    assert listed["owed"] > 0 < listed["done"]
+    assert 0 < listed["spent"] <= 0.02
+    assert main(["run", "study.yaml", "--budget", "1"]) == 0
+    capsys.readouterr()
+    assert main(["ls"]) == 0
+    assert "arithmetic  40    0" in capsys.readouterr().out
+
+
+def test_ls_counts_what_was_killed(here, capsys):
+    """A directory without a summary, or with an old one, is counted by its lines."""
+    main(["run", "study.yaml"])
+    with (here / "runs" / "arithmetic" / "attempts.jsonl").open("r+b") as file:
+        file.truncate(len(b"".join(file.readlines()[:30])) + 5)
+    capsys.readouterr()
+    main(["ls", "--json"])
+    listed = json.loads(capsys.readouterr().out)["runs"][0]
+    assert (listed["done"], listed["owed"]) == (30, 10)
+    (here / "runs" / "arithmetic" / "attempts.jsonl").write_text("{oops\n")
+    main(["ls", "--json"])
+    assert "no JSON" in json.loads(capsys.readouterr().out)["runs"][0]["wrong"]
+
+
+def test_record(here, capsys):
+    """A program by its name, questions, a metric: the matrix is filled, and compared for nothing."""
+    command = ["record", "program_of_cli:qa", "simulated:6", "--metric", "simulated", "--dir", "mine"]
+    assert main([*command, "--budget", "1.00"]) == 0
+    assert "12 attempts of 12" in capsys.readouterr().out
+    assert main([*command, "--epochs", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["done"] == 24
+    assert main(["compare", "--data", "run:mine", "--policies", "oracle"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["run"], "expected a study"),
+        (["run", "nothing.yaml"], "can't be read"),
+        (["run", "study.yaml", "--budget", "much"], "not an amount of dollars"),
+        (["record", "program_of_cli:nobody", "simulated:3", "--metric", "simulated"], "has no 'nobody'"),
+        (["record", "program_of_cli:qa", "nothing.jsonl", "--metric", "simulated"], "no such file"),
+        (["record", "program_of_cli:qa", "simulated:3", "--metric", "exat"], "exat"),
+        (["ls", "nowhere"], "no such folder"),
+        (["compare", "--data", "run:nowhere"], "no such data file"),
+    ],
+)
+def test_bad_input(here, capsys, command, told):
+    """One line, exit code 2."""
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: ")
+    assert told in said[-1]
+
+
+def test_bad_yaml(here, capsys):
+    """What is wrong in the file is said with its line, or its field."""
+    for text, told in (("data: [\n", "study.yaml:2: is not YAML"), ("data: x\nmargin: 2\n", "study.yaml: margin: ")):
+        (here / "study.yaml").write_text(text)
+        assert main(["run", "study.yaml"]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_the_schema(capsys):
+    """For editors."""
+    assert main(["run", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (ROOT / "escalade" / "evals" / "data" / "study.schema.json").read_text("utf-8")
+    )
