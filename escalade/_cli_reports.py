@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 OK, CHECK_FAILED = 0, 100
 
+QUICK = "data,checks"
+"""Rooms that speak whenever policies are compared; the others take longer, and are asked for."""
+
 OWN = ("comparison", "questions")
 """Tables that no room makes: they are the comparison's own."""
 
@@ -48,21 +51,20 @@ def show(
     json
         One JSON object instead of text.
     """
-    from escalade.evals.report import new_console
+    from escalade.evals import report
     from escalade.evals.reporting.exporting import as_json
-    from escalade.evals.reporting.terminal import said, show_tables
+    from escalade.evals.reporting.terminal import checks, show_tables
 
     found = _found(compared(data, chosen, metrics=metrics), tables)
     shown = _tables(found, tables, comparing=False)
     if json:
         sys.stdout.write(as_json(found, shown))
         return OK
-    terminal = new_console()
-    found.comparison.show(terminal)
-    terminal.print()
+    terminal = report.new_console()
     show_tables(shown, terminal)
-    for part in said(found):
-        terminal.print(part)
+    terminal.print(checks(found))
+    terminal.print()
+    report.show(found.comparison, terminal, found)
     return OK
 
 
@@ -138,13 +140,14 @@ class Reports:
         self.checked = checks(comparison, fail_if, names(chosen.policies)) if fail_if else []
 
     def show(self) -> None:
-        """The report, and the tables that were asked for."""
-        from escalade.evals.report import new_console
+        """The report, the tables that were asked for, and what the self-checks have to say, which run every time."""
+        from escalade.evals.report import new_console, show
         from escalade.evals.reporting.terminal import show_tables
 
-        further = _tables(_found(self.comparison, self.tables), self.tables) if self.tables else []
+        named = _found(self.comparison, self.tables) if self.tables else None
+        further = [] if named is None else _tables(named, self.tables)
         terminal = new_console()
-        self.comparison.show(terminal)
+        show(self.comparison, terminal, _found(self.comparison, QUICK))
         if further:
             terminal.print()
             show_tables(further, terminal)
@@ -182,17 +185,23 @@ def _found(comparison: Comparison, tables: str | None) -> Findings:
 
 def _tables(found: Findings, named: str | None, *, comparing: bool = True) -> list[Table]:
     """Those that are named, by room or by name; all where none is. Raises UnknownName."""
-    from escalade.evals.reporting.comparing import comparison_table
-
-    own = [comparison_table(found.comparison)]
+    own = _own(found, named)
     wanted = names(named)
     if wanted is None:
         return [*own, *found.tables] if comparing else list(found.tables)
-    if "questions" in wanted and found.comparison.evidence is not None:
+    return found.named(wanted, own)
+
+
+def _own(found: Findings, named: str | None) -> list[Table]:
+    """The comparison's own tables; the questions are many, and made where they are named."""
+    from escalade.evals.reporting.comparing import comparison_table
+
+    own = [comparison_table(found.comparison)]
+    if "questions" in (names(named) or []) and found.comparison.evidence is not None:
         from escalade.evals.reporting.courses import questions_table
 
         own.append(questions_table(found.comparison.evidence))
-    return found.named(wanted, own)
+    return own
 
 
 def _write(path: Path, text: str) -> None:

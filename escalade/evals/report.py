@@ -17,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from escalade.evals._terminal import Terminal
+from escalade.evals.reporting.cells import safe
 from escalade.evals.statistics import AS_GOOD, BETTER, CANT_TELL
 
 if TYPE_CHECKING:
     from escalade.evals.compare import Comparison, Row
+    from escalade.evals.findings import Findings
 
 WIDE = 100
 """Columns where nobody says how many there are."""
@@ -63,14 +65,19 @@ PLAIN = Glyphs("|", "-", "o", "|", "!", "?", "~")
 """For terminals that know ASCII only."""
 
 
-def show(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the report. Without a terminal it is plain text of 100 columns (or `COLUMNS`)."""
+def show(comparison: Comparison, console: Console | None = None, found: Findings | None = None) -> None:
+    """Print the report. Without a terminal it is plain text of 100 columns (or `COLUMNS`).
+
+    `found`: what the rooms found: their sentences and the self-checks that failed are said before the closing one.
+    """
     console = console or new_console()
-    for part in parts(comparison, console.width, console.encoding):
+    for part in parts(comparison, console.width, console.encoding, found):
         console.print(part)
 
 
-def parts(comparison: Comparison, width: int, encoding: str = "utf-8") -> Iterator[RenderableType]:
+def parts(
+    comparison: Comparison, width: int, encoding: str = "utf-8", found: Findings | None = None
+) -> Iterator[RenderableType]:
     """What is printed, in order, for a console of this width and encoding."""
     glyphs = Glyphs() if _can_draw(encoding) else PLAIN
     yield _title(comparison)
@@ -84,10 +91,36 @@ def parts(comparison: Comparison, width: int, encoding: str = "utf-8") -> Iterat
     for mark, note in (*_legend(comparison, glyphs, layout.widths), *(("-", note) for note in comparison.notes)):
         yield _item(mark, note, width)
     yield ""
-    if comparison.changed:
+    if (found is None or "metrics" not in found.rooms) and (unlucky := _unlucky(comparison)):  # else it says so
+        yield _sentence(unlucky, width, "yellow")
+        yield ""
+    if found is not None:
+        yield from _said(found, width)
+    elif comparison.changed:  # else one of the sentences says so
         yield _sentence(_relabelled(comparison), width, "yellow")
         yield ""
     yield _sentence(closing(comparison), width, "bold")
+
+
+def _unlucky(comparison: Comparison) -> str:
+    """Which policies chance might have done for the same money."""
+    names = [_short(row.name, comparison) for row in comparison.rows if row.beats_random is False]
+    if not names:
+        return ""
+    told = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{told} {'is' if len(names) == 1 else 'are'} not shown to beat a random mix that costs the same."
+
+
+def _said(found: Findings, width: int) -> Iterator[RenderableType]:
+    """What has to be said in words, and the self-checks that failed."""
+    for check in found.checks:
+        if check.held is False:
+            yield _sentence(f"FAILED {safe(check.name)}: {safe(check.said)}", width, "bold red")
+            yield ""
+    for sentence in found.sentences:
+        yield _sentence(safe(sentence), width, "yellow")
+    if found.sentences:
+        yield ""
 
 
 def closing(comparison: Comparison) -> str:

@@ -157,3 +157,12 @@ def test_violated_budgets_show() -> None:
     outcomes = table(quality=[[0, 1]] * 4, cost=[[5, 50]] * 4, ceiling=[[5, 10]] * 4)
     comparison = compare(outcomes, ["r1+budget"], per_request="0.00000002", per_run="1")
     assert "over" in printed(comparison).splitlines()[2].split()
+
+
+def test_chance_is_named(ladder) -> None:
+    """What isn't shown to beat a random mix of the same cost is said in a sentence, with every name."""
+    text = " ".join(printed(ladder, 140).split())
+    names = [row.name for row in ladder.rows if row.beats_random is False]
+    assert len(names) > 1
+    told = text[: text.index("are not shown to beat a random mix that costs the same.")].rsplit(" verdicts ", 1)[-1]
+    assert all(name in told for name in names)

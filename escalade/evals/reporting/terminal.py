@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -15,10 +15,10 @@ from escalade.evals.reporting.cells import is_number, safe, written_cell
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from escalade.evals.findings import Check, Findings
+    from escalade.evals.findings import Findings
     from escalade.evals.tables import Column, Table
 
-__all__ = ["said", "show_tables"]
+__all__ = ["checks", "show_tables"]
 
 MARKS = {True: ("held", "green"), False: ("FAILED", "bold red"), None: ("can't tell", "yellow")}
 SHADE = "dim"
@@ -31,16 +31,13 @@ def show_tables(tables: Iterable[Table], console: Console) -> None:
             console.print(part)
 
 
-def said(found: Findings, *, all_checks: bool = True) -> Iterator[RenderableType]:
-    """The self-checks, those alone that failed if not `all_checks`, and what has to be said in words."""
-    shown = [check for check in found.checks if all_checks or check.held is False]
-    if shown:
-        yield _checked(shown)
-        yield ""
-    for sentence in found.sentences:
-        yield Text(safe(sentence))
-    if found.sentences:
-        yield ""
+def checks(found: Findings) -> RenderableType:
+    """All self-checks, how they ended, and what was seen."""
+    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False, expand=False)
+    for check in found.checks:
+        word, style = MARKS[check.held]
+        grid.add_row(Text(word, style=style), Text(safe(check.name)), Text(safe(check.said), style=SHADE))
+    return grid
 
 
 def _parts(table: Table, width: int) -> Iterator[RenderableType]:
@@ -80,11 +77,3 @@ def _blocks(table: Table, width: int) -> list[list[Column]]:
 def _wide(column: Column, table: Table) -> int:
     cells = (written_cell(column, row) for row in table.rows)
     return max(map(cell_len, (column.head, *cells)))
-
-
-def _checked(checks: Sequence[Check]) -> Grid:
-    grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False, expand=False)
-    for check in checks:
-        word, style = MARKS[check.held]
-        grid.add_row(Text(word, style=style), Text(safe(check.name)), Text(safe(check.said), style=SHADE))
-    return grid

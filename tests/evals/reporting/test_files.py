@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,13 +16,15 @@ from escalade.errors import BadInput, UnknownName
 from escalade.evals.compare import compare
 from escalade.evals.findings import Check, Findings
 from escalade.evals.loaders import load_outcomes
+from escalade.evals.report import show
 from escalade.evals.reporting.cells import written, written_cell
 from escalade.evals.reporting.comparing import comparison_table
 from escalade.evals.reporting.conditions import checks
 from escalade.evals.reporting.courses import questions_table
 from escalade.evals.reporting.exporting import as_csv, as_json, write_csv, write_parquet
 from escalade.evals.reporting.markdown import LIMIT, code, escaped, markdown
-from escalade.evals.reporting.terminal import said, show_tables
+from escalade.evals.reporting.terminal import checks as shown_checks
+from escalade.evals.reporting.terminal import show_tables
 from escalade.evals.tables import Column, Table
 
 HOSTILE = (
@@ -186,13 +189,16 @@ def test_terminal(found) -> None:
     out = io.StringIO()
     console = Console(file=out, width=120)
     show_tables([*found.tables, table([{"name": "[bold]x"}])], console)
-    for part in said(found):
-        console.print(part)
+    console.print(shown_checks(found))
+    show(found.comparison, console, found)
     text = out.getvalue()
     assert "[bold]x" in text
-    assert "FAILED <x>" in text
+    assert re.search("FAILED +<x> +a.b", text)
     assert "\x1b" not in text
-    assert "held" not in "".join(str(part) for part in said(found, all_checks=False))
+    report = text[text.index("questions,") :]
+    assert "FAILED <x>: a|b" in report
+    assert "held" not in report
+    assert report.index("@you = |") < report.index("true difference")
 
 
 def test_questions(found) -> None:
