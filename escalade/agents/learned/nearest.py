@@ -89,7 +89,10 @@ class Nearest(Saved):
         square = (points**2).sum(axis=1)
         far = square[:, None] + square[None, :] - 2 * points @ points.T
         np.fill_diagonal(far, np.inf)
-        seen = np.asarray(gain)[np.argsort(far, axis=1, kind="stable")[:, :k]].mean(axis=1)
+        kth = np.partition(far, k - 1, axis=1)[:, [k - 1]]
+        nearer, equal = far < kth, far == kth
+        counted = nearer | (equal & (np.cumsum(equal, axis=1) <= k - nearer.sum(axis=1, keepdims=True)))
+        seen = counted @ np.asarray(gain, dtype=np.float64) / k
         return cls(
             k=k,
             facts=tuple(used.tolist()),
