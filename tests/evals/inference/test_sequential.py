@@ -13,7 +13,7 @@ from escalade.errors import BadInput
 from escalade.evals.inference.sequential import Asymptotic, Betting
 from escalade.evals.statistics import t_quantile
 
-RUNS, LENGTH = 400, 300
+RUNS, LENGTH = 250, 250
 
 
 def false_alarms(make, draws):
