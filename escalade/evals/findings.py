@@ -106,9 +106,17 @@ def _robustness(evidence: Evidence) -> Sequence[Table | Check | str]:
     return build(evidence)
 
 
+def _gap(evidence: Evidence) -> Sequence[Table | Check | str]:
+    from escalade.evals.checking.gap import gaps_table
+
+    table = gaps_table(evidence)
+    return [] if table is None else [table]
+
+
 BUILDERS: dict[str, Builder] = {
     "data": _data,
     "checks": _checks,
+    "gap": _gap,
     "metrics": _metrics,
     "inference": _inference,
     "robustness": _robustness,
