@@ -26,8 +26,8 @@ where an order is cut at its best place within B, knowing g: so that two orders 
 Limits. The order that is "predicted" is a ridge regression of g on the signals in quantile bins, out of fold: a better
 learner would move quality from unpredictable to misranked. Both cuts look at g, so a noisy order is flattered a little,
 and misranked may come out below zero where the policy's order is the better one. All is meant at what the policy
-spends: one that seldom escalates lacks money ("over budget"), not calibration. Signals are facts that are numbers, categories, and
-the confidence and agreement of the attempts it had made. Where a cost is unknown, e is 1 everywhere.
+spends: one that seldom escalates lacks money ("over budget"), not calibration. Signals are facts that are numbers,
+categories, and the confidence and agreement of the attempts it had made. Where a cost is unknown, e is 1 everywhere.
 """
 
 from __future__ import annotations
