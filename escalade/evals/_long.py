@@ -41,7 +41,7 @@ def load(path: Path, split: str | None = None) -> Draft:
     questions, models = table.cells("question_id"), table.cells("model")
     for i in (column.index("") for column in (questions, models) if "" in column):
         raise table.wrong(i, "a question_id and a model are needed")
-    keys, names = list(dict.fromkeys(questions)), list(dict.fromkeys(models))
+    keys, names = list(dict.fromkeys(questions)), sorted(set(models))  # the order of lines decides nothing
     row, rung = {key: i for i, key in enumerate(keys)}, {name: i for i, name in enumerate(names)}
     at = np.array([row[key] for key in questions], np.int64), np.array([rung[name] for name in models], np.int64)
     _unique(table, at, keys, names)
