@@ -68,18 +68,21 @@ class Table:
 
     @classmethod
     def of(cls, outcomes: Outcomes, rows: Ints) -> Table:
-        """The table of these rows, in this order."""
-        ok = outcomes.status[rows] == STATUSES.index(OK)
-        answer, price, ceiling = outcomes.answer[rows], outcomes.price[rows], outcomes.ceiling[rows]
+        """The table of these rows, in this order. Columns of all rows are shared with the outcomes, not copied."""
+        everything = len(rows) == outcomes.n and bool((rows == np.arange(outcomes.n)).all())
+        keys = outcomes.keys if everything else tuple(outcomes.keys[i] for i in rows.tolist())
+        at: Any = slice(None) if everything else rows
+        ok = outcomes.status[at] == STATUSES.index(OK)
+        answer, price, ceiling = outcomes.answer[at], outcomes.price[at], outcomes.ceiling[at]
         return cls(
             rungs=outcomes.rungs,
-            keys=tuple(outcomes.keys[i] for i in rows.tolist()),
-            features={name: column[rows] for name, column in outcomes.features.items()},
+            keys=keys,
+            features={name: column[at] for name, column in outcomes.features.items()},
             ok=ok,
             voted=ok & (answer != NO_ANSWER),
             answer=answer,
-            confidence=outcomes.confidence[rows],
-            paid=np.maximum(np.where(outcomes.cost[rows] < 0, ceiling, outcomes.cost[rows]), 0),
+            confidence=outcomes.confidence[at],
+            paid=np.maximum(np.where(outcomes.cost[at] < 0, ceiling, outcomes.cost[at]), 0),
             expected=np.where(price < 0, ceiling, price),
             ceiling=ceiling,
         )

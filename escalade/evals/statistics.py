@@ -218,7 +218,7 @@ def _adjusted(d: Floats, z: float) -> tuple[float, float]:
     """(mean, z standard errors) of the differences after half a pair is added at +1, half at -1 and one at 0."""
     n = len(d) + 2
     mean = float(d.sum()) / n
-    variance = (float(d @ d) + 1.0) / n - mean * mean
+    variance = (float(np.square(d).sum()) + 1.0) / n - mean * mean  # d @ d would wake the threads of BLAS
     return mean, z * math.sqrt(variance / n)
 
 
