@@ -377,3 +377,41 @@ def test_a_replay_is_a_study_too(tmp_path):
     path.write_text(path.read_text().replace('"quality": 0.0', '"quality": 1.0', 1))
     with pytest.raises(DataError, match="have changed"):
         load_outcomes(tmp_path / "again")
+
+
+def test_a_file_of_examples(tmp_path):
+    """Inputs are those of the program; category and group go with the question; the same inputs are one question."""
+    bench = Bench(20)
+    rows = [
+        {"question": one.question, "answer": one.answer, "topic": f"t{i % 2}", "book": f"b{i % 5}"}
+        for i, one in enumerate(bench.examples)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    said = {"data": str(path), "category": "topic", "group": "book"}
+    outcomes = bench.study(**said).run(tmp_path / "run").outcomes
+    assert outcomes.n == 20
+    assert outcomes.category == tuple(row["topic"] for row in rows)
+    assert outcomes.group == tuple(row["book"] for row in rows)
+    assert "1 of 21 examples have the inputs of another one and are left out" in outcomes.notes
+
+
+def test_a_split_keeps_groups_and_moves_nothing(tmp_path):
+    """The sides share no group, together they are all, and more rows move no question."""
+    bench = Bench(40)
+    for i, one in enumerate(bench.examples):
+        one.book = f"b{i % 8}"
+    sides = {}
+    for use in ("test", "train"):
+        study = bench.study(group="book", split={"test": 0.4, "use": use, "seed": 1})
+        sides[use] = study.run(tmp_path / use).outcomes
+    assert sides["test"].n + sides["train"].n == 40
+    assert not set(sides["test"].group) & set(sides["train"].group)
+    few = bench.study(group="book", data=bench.examples[:32], split={"test": 0.4, "seed": 1}).run(tmp_path / "few")
+    assert set(few.outcomes.keys) <= set(sides["test"].keys)
+
+
+def test_examples_without_a_comparison(tmp_path):
+    """Examples without a program are no outcomes: the error says what is missing."""
+    with pytest.raises(BadInput, match="needs a program, or rungs, and a metric"):
+        Study.of({"data": Bench(2).examples}).run(tmp_path)
