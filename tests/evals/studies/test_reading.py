@@ -1,0 +1,92 @@
+"""Run directories as outcomes: whatever the order of the lines, whatever else is among them."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escalade.errors import DataError
+from escalade.evals.loaders import load_outcomes
+from escalade.evals.studies import reading
+from escalade.evals.studies.identity import answer_code
+from tests.evals.studies.test_study import Bench
+
+PLAIN = st.one_of(st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=3), st.none())
+ANSWERS = st.one_of(PLAIN, st.tuples(PLAIN, PLAIN))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A study, complete, with two epochs."""
+    folder = tmp_path_factory.mktemp("recorded")
+    Bench(6).study(epochs=2, latency="measured").run(folder)
+    return folder
+
+
+@given(ANSWERS, ANSWERS)
+def test_equal_answers_have_equal_codes(one, other):
+    """1, 1.0 and true are the same answer, "1" is another one, and nan is none."""
+    if one == other:
+        assert answer_code(one) == answer_code(other)
+    elif not isinstance(one, tuple) and not isinstance(other, tuple) and one == one and other == other:  # noqa: PLR0124
+        assert answer_code(one) != answer_code(other)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1 << 30), st.sampled_from([64, 700, 1 << 16]))
+def test_the_order_of_lines_does_not_matter(recorded, seed, block):
+    """Lines in any order and in blocks of any size, lines of other rungs, epochs and questions among them."""
+    whole = load_outcomes(recorded)
+    path = recorded / "attempts.jsonl"
+    content = path.read_bytes()
+    lines = [json.loads(line) for line in content.splitlines()]
+    others = [{**lines[0], "of": "0" * 12}, {**lines[1], "epoch": 7}, {**lines[2], "key": "nobody"}]
+    mixed = [*lines, *others]
+    random.Random(seed).shuffle(mixed)
+    before, reading.BLOCK = reading.BLOCK, block
+    try:
+        path.write_text("".join(json.dumps(line) + "\n" for line in mixed))
+        again = load_outcomes(recorded)
+    finally:
+        reading.BLOCK = before
+        path.write_bytes(content)
+    assert again.digest == whole.digest
+    assert np.array_equal(again.form, whole.form, equal_nan=True)
+
+
+def test_the_last_line_of_an_attempt_counts(recorded, tmp_path):
+    """What was made again, or graded anew, takes the place of what was there."""
+    for name in ("study.json", "prices.json", "questions.jsonl"):
+        (tmp_path / name).write_bytes((recorded / name).read_bytes())
+    lines = (recorded / "attempts.jsonl").read_text().splitlines(keepends=True)
+    later = {**json.loads(lines[0]), "quality": 0.25}
+    (tmp_path / "attempts.jsonl").write_text("".join([*lines, json.dumps(later) + "\n"]))
+    assert (load_outcomes(tmp_path).quality == 0.25).sum() == 1
+
+
+def test_a_damaged_line_is_named(recorded, tmp_path):
+    """A line in the middle that is no JSON is shown, and what to do about it."""
+    for name in ("study.json", "prices.json", "questions.jsonl"):
+        (tmp_path / name).write_bytes((recorded / name).read_bytes())
+    content = (recorded / "attempts.jsonl").read_bytes()
+    (tmp_path / "attempts.jsonl").write_bytes(b"{oops\n" + content)
+    with pytest.raises(DataError, match=r"a line that is no JSON .*oops.*take it out"):
+        load_outcomes(tmp_path)
+    (tmp_path / "attempts.jsonl").write_bytes(b"[1]\n" + content)
+    with pytest.raises(DataError, match="a line of attempts is none"):
+        load_outcomes(tmp_path)
+
+
+def test_limits_and_rungs_of_a_run(recorded):
+    """A run loads as other data do: the first questions, some of the rungs; not at other prices."""
+    assert load_outcomes(recorded, limit=2).n == 4
+    assert [rung.name for rung in load_outcomes(recorded, rungs=["large"]).rungs] == ["Predict/large"]
+    from escalade.registry.prices import Price
+
+    with pytest.raises(ValueError, match="reprice"):
+        load_outcomes(recorded, prices={"small": Price.of("1", "1")})
