@@ -7,6 +7,7 @@ the first count, as there.
 from __future__ import annotations
 
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from escalade.agents.learned.facts import facts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -26,10 +27,21 @@ BLOCK = 256
 """Questions whose distances are in memory at once."""
 
 
+_last: tuple[Callable[[], Any], Floats] | None = None
+"""The column of texts that facts were last made of, and these: the policies of all folds look at the same questions."""
+
+
 def facts_in(features: Mapping[str, NDArray[Any]], n: int) -> Floats:
     """(n, facts) of the questions, from the columns of what is known about them."""
+    global _last  # noqa: PLW0603 - one slot, set at once
+    text, last = features.get("text"), _last
+    if text is not None and last is not None and last[0]() is text:
+        return last[1]
     used = {name: features[name].tolist() for name in ("text", "prompt_chars") if name in features}
-    return np.array([facts_of({name: column[i] for name, column in used.items()}) for i in range(n)])
+    facts = np.array([facts_of({name: column[i] for name, column in used.items()}) for i in range(n)])
+    if text is not None:
+        _last = weakref.ref(text), facts
+    return facts
 
 
 def nearest_scores(policy: Nearest, facts: Floats) -> Floats:

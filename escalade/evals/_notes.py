@@ -78,6 +78,9 @@ def _of_policies(lineup: Lineup, entries: list[Entry], folds: int, *, default: b
     if any(entry.mixed for entry in entries):
         cheap, strong = (lineup.outcomes.rungs[rung].name for rung in (lineup.cheap, lineup.strong))
         yield f"random: the expected value of a mix of {shortened(cheap)} and {shortened(strong)}, not one draw"
+    bounds = [entry.name for entry in entries if entry.play is None and entry.name.startswith("oracle@")]
+    if bounds:
+        yield f"{listed(bounds)}: the most quality for that cost; what no rung answers right it leaves unanswered"
     if lineup.budgets is not None and any(entry.per_request is not None for entry in entries):
         limits = lineup.budgets
         yield f"+budget: at most {limits.per_request} a question and {limits.per_run} in all{limits.why}"

@@ -220,7 +220,7 @@ class Lineup:
         self._plain(CATEGORY_MEAN, text)
         return self._category_mean(CATEGORY_MEAN, None)
 
-    def _category_mean(self, name: str, reference: Policy | Fitted | None) -> Entry:
+    def _category_mean(self, name: str, reference: Policy | Fitted | float | None) -> Entry:
         if self.outcomes.category is None:
             raise BadInput(f"{name}: it needs categories, which this data lacks")
         return Entry(name, FittedCategoryMean(reference, name), routes=True)
@@ -271,16 +271,16 @@ class Lineup:
 
     def yardsticks(self, reference: Entry | None, at_cost: float | None, *, fitted: bool = True) -> list[Entry]:
         """What the others are held against, on this data. `reference`: whose cost, `at_cost` nano-dollars a question,
-        a random mix and an oracle get. `fitted=False` leaves out what has to be fitted.
+        a random mix, the means of categories and an oracle get. `fitted=False` leaves out what has to be fitted.
         """
         names = [*self.rungs]
         if self.outcomes.k > 1:
             names += [BEST_SINGLE, ORACLE]
             names += ["prompt-length"] if "prompt_chars" in self.outcomes.features else []
-            names += [CATEGORY_MEAN] if self.outcomes.category is not None else []
+            names += [CATEGORY_MEAN] if self.outcomes.category is not None and at_cost is None else []
             names += [NEAREST]
         found = [replace(entry, yardstick=True) for entry in map(self.entry, names) if fitted or not entry.fitted]
-        return [*found, *self._at_cost(reference, at_cost)]
+        return [*found, *(entry for entry in self._at_cost(reference, at_cost) if fitted or not entry.fitted)]
 
     def _at_cost(self, reference: Entry | None, at_cost: float | None) -> Iterator[Entry]:
         if reference is None or at_cost is None or self.outcomes.k < 2 or not self.outcomes.priced:
@@ -289,6 +289,8 @@ class Lineup:
         if low < high:
             name, share = f"random@{reference.name}", min(1.0, max(0.0, (at_cost - low) / (high - low)))
             yield Entry(name, RandomMix(share, self.cheap, self.strong, self.seed, name), yardstick=True)
+        if self.outcomes.category is not None:
+            yield replace(self._category_mean(f"{CATEGORY_MEAN}@{reference.name}", at_cost), yardstick=True)
         yield Entry(f"{ORACLE}@{reference.name}", None, at_cost=at_cost, yardstick=True)
 
     def _router(self, name: str, kind: type[Gain] | type[Nearest], text: str) -> Entry:

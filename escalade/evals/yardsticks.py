@@ -1,12 +1,12 @@
 """What a comparison brings along, whichever policies are named: rows to hold them against.
 
-    <every rung>       always this rung
-    best-single        the best of them on the other folds: what one would have chosen beforehand
-    random@POLICY      a random mix that costs what POLICY costs
-    prompt-length      the longer half of the questions to the strongest rung
-    category-mean      each category to the rung that was best for it on the other folds, where there are categories
-    nearest            the strongest rung where it paid on the most similar questions (kNN)
-    oracle             hindsight: the cheapest right answer; oracle@POLICY: the most quality for POLICY's cost
+    <every rung>            always this rung
+    best-single             the best of them on the other folds: what one would have chosen beforehand
+    random@POLICY           a random mix that costs what POLICY costs
+    prompt-length           the longer half of the questions to the strongest rung
+    category-mean@POLICY    each category to the rung that was best for it on the other folds, for POLICY's cost
+    nearest                 the strongest rung where it paid on the most similar questions (kNN)
+    oracle                  hindsight: the cheapest right answer; oracle@POLICY: the most quality for POLICY's cost
 
 POLICY is the best of those that were named. Nobody claims that a yardstick is better than the baseline: it has a
 verdict, but it isn't counted among the looks that Holm's adjustment pays for.

@@ -43,7 +43,7 @@ def test_they_come_along(compared, found) -> None:
     most.
     """
     rungs = {rung.name for rung in found.rungs}
-    more = {"best-single", "prompt-length", "category-mean", "nearest", "oracle", "random@mine", "oracle@mine"}
+    more = {"best-single", "prompt-length", "category-mean@mine", "nearest", "oracle", "random@mine", "oracle@mine"}
     assert {row.name for row in compared.rows} == rungs | more | {"mine"}
     assert set(compared.yardsticks) == rungs - {"gpt-4-1106"} | more
     assert len(compared.rows) <= 20
@@ -68,6 +68,7 @@ def test_they_are_no_claims(compared, found) -> None:
 def test_matched_ones_cost_what_the_policy_costs(compared) -> None:
     """The random mix costs exactly that, the oracle no more, and it is better than everything of that cost."""
     mine, mix, best = (compared.row(name) for name in ("mine", "random@mine", "oracle@mine"))
+    assert compared.row("category-mean@mine").cost_per_1k_usd <= mine.cost_per_1k_usd * 1.1
     assert mix.cost_per_1k_usd == pytest.approx(mine.cost_per_1k_usd)
     assert best.cost_per_1k_usd <= mine.cost_per_1k_usd * (1 + 1e-9)
     assert best.hindsight

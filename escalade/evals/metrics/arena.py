@@ -57,9 +57,12 @@ def arena_score(
 
 
 def optimality(outcomes: Outcomes, replayed: Replayed) -> Optimality:
-    """Of a policy's replay. Rungs that cost the same are equally optimal. Costs that are unknown leave it unknown."""
+    """Of a policy's replay. Rungs that cost the same are equally optimal. What is unknown leaves it unknown."""
     rows, chosen = replayed.rows, replayed.chosen
-    right = (outcomes.status[rows] == STATUSES.index(OK)) & (outcomes.quality[rows] >= 1.0)
+    ok = outcomes.status[rows] == STATUSES.index(OK)
+    if bool(np.isnan(outcomes.quality[rows][ok]).any()):
+        return Optimality(0, None, None, None)  # a rung that nobody asked might have been right
+    right = ok & (outcomes.quality[rows] >= 1.0)
     asked = right.any(axis=1)
     n = int(asked.sum())
     if not n:
