@@ -2,7 +2,8 @@
 
 Each study has a cheap and a strong rung whose true mean qualities, costs and curve are known, since its questions are
 drawn from a known world. `compare` sees only the questions. Counted are the studies in which an interval holds the
-truth, and those in which "better" (or "worse") is said although there is no difference.
+truth, and those in which "better" (or "worse") is said although there is no difference. Logs of a randomised policy are
+counted alike: 500 of them, by each way of judging another policy on them.
 
     python -m benchmarks coverage               all cases, 1,000 studies each
     python -m benchmarks coverage --repeats 1   a tenth of them
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks._logs import Explorer, log_of, population, truth
 from escalade.agents.climb import Rung
+from escalade.agents.policies import Threshold
 from escalade.evals.compare import compare
 from escalade.evals.inference.intervals import intervals
+from escalade.evals.online.estimates import estimate
 from escalade.evals.outcomes import NO_ANSWER, Outcomes
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-STUDIES = 1_000
+STUDIES, LOGS = 1_000, 500
 HOLDS = (0.93, 0.97)
 """Shares of studies between which an interval of 95 % is to hold the truth."""
 
@@ -181,6 +185,21 @@ def tally(case: Case, studies: int, seed: int = 0, *, reps: int = 0) -> Tally:
     return seen
 
 
+def logs(count: int) -> dict[str, float]:
+    """Shares of logs of a randomised policy whose estimates of another one hold what that truly comes to."""
+    world, target = population(20_000), Threshold(0.8)
+    true = dict(zip(("quality", "cost"), truth(target, world), strict=True))
+    held: dict[str, int] = {}
+    for number in range(count):
+        rng = np.random.default_rng([7, number])
+        found = estimate(log_of(world, rng.integers(0, world.n, 400), rng, Explorer()), target)
+        for what, estimates in (("quality", found.qualities), ("cost", found.costs)):
+            for one in estimates:
+                name = f"{what} by {one.method}"
+                held[name] = held.get(name, 0) + (one.low <= true[what] <= one.high)
+    return {name: times / count for name, times in held.items()}
+
+
 def run(repeats: int = 10) -> list[dict[str, Any]]:
     """Shares of studies, a tenth of 1,000 for each of `repeats`."""
     studies = STUDIES * repeats // 10
@@ -194,6 +213,8 @@ def run(repeats: int = 10) -> list[dict[str, Any]]:
         if case.weak == case.strong:
             results.append(_claimed(f'{case.name}: "better"', seen.better / studies, studies))
             results.append(_claimed(f"{case.name}: any difference", (seen.better + seen.worse) / studies, studies))
+    for name, share in logs(max(1, LOGS * repeats // 10)).items():
+        results.append(_figure(f"logs of 400 climbs: {name}", share, max(1, LOGS * repeats // 10)))
     together = held / known
     ok = HOLDS[0] <= together <= HOLDS[1]
     limit = f"{HOLDS[0]:.0%} to {HOLDS[1]:.0%}"

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "OffPolicy", "Randomised", "estimate"]
 
 LEVEL = 0.95
+BEYOND_DOUBT = 1 - 1e-6
+"""The level at which weights have to average 1: they are skewed, and a log that is right must not be refused."""
+
 LEAST_EFFECTIVE = 30
 """Climbs that count for less are too few: one of them could turn the estimate round."""
 
@@ -193,10 +196,10 @@ def _plausible(target: Policy, raw: Floats, group: NDArray[np.int64], clip: floa
             f"{target.name}: of {len(raw):,} climbs only {effective:.1f} count effectively, and it takes "
             f"{LEAST_EFFECTIVE}: it seldom goes where the log went; log more, or explore more"
         )
-    mean, low, high = clustered.skewed_interval(raw, group, level=0.999)
+    mean, low, high = clustered.skewed_interval(raw, group, level=BEYOND_DOUBT)
     if not low <= 1.0 <= high:
         raise DataError(
-            f"{target.name}: its weights average {mean:.3f} ({low:.3f} to {high:.3f} at 99.9 %) and have to average 1: "
+            f"{target.name}: its weights average {mean:.3f} ({low:.3f} to {high:.3f} beyond doubt) and have to be 1: "
             "it acts as the policy of the log never did, or logged propensities are wrong"
         )
 

@@ -89,7 +89,7 @@ def test_too_few_that_count_are_refused() -> None:
 def test_wrong_propensities_are_refused() -> None:
     """Weights have to average 1; where they don't, something in the log is not as it says."""
     lines = [line(i, rung=i % 2, propensity=0.9, quality=1.0) for i in range(400)]
-    with pytest.raises(DataError, match="have to average 1"):
+    with pytest.raises(DataError, match="have to be 1"):
         estimate(lines, Constant(1))
 
 
