@@ -83,7 +83,7 @@ def _rows(evidence: Evidence, name: str, rungs: list[str]) -> Iterator[dict[str,
     played, found = evidence.played[name], courses_of(evidence, name)
     told = [(" > ".join(rungs[r] for r in c.rungs), "; ".join(c.whys)) for c in (found.courses if found else ())]
     for i, key in enumerate(evidence.outcomes.keys):
-        path, why = told[int(found.code[i])] if found else ("", "a random mix, at its expected value")
+        path, why = told[int(found.code[i])] if found else ("", "an expected value, over several rungs")
         cost = float(played.cost[i]) / 1e9
         yield {
             "key": key,

@@ -147,7 +147,7 @@
   const path = (its, i) => {
     const cell = node("td", undefined, "path");
     if (its.code === null) {
-      cell.textContent = "a random mix, at its expected value";
+      cell.textContent = "an expected value, over several rungs";
       return cell;
     }
     const [tried, chosen] = its.courses[its.code[i]];
