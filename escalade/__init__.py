@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         UnknownPrice,
     )
     from escalade.evals.calibrating import calibrate, calibrated
+    from escalade.evals.checking.graders import grader
     from escalade.evals.compare import Comparison, Row, compare
     from escalade.evals.frontier import frontier
     from escalade.evals.graph_tuning import tune_graph
@@ -108,6 +109,11 @@ if TYPE_CHECKING:
     from escalade.evals.loading.examples import load_examples
     from escalade.evals.loading.leaks import duplicates, overlap
     from escalade.evals.loading.splits import load_split, split
+    from escalade.evals.online.canary import Canary
+    from escalade.evals.online.epsilon import Epsilon
+    from escalade.evals.online.log import DecisionLog
+    from escalade.evals.online.shadow import PolicyShadow
+    from escalade.evals.online.watching import watch
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.record import record
     from escalade.evals.robustness.drift import drift
@@ -219,6 +225,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "Budgeted",
+    "Canary",
     "CascadeRouting",
     "CedarAccess",
     "Censored",
@@ -235,9 +242,11 @@ __all__ = [
     "DataError",
     "DbosEngine",
     "DeadlineExceeded",
+    "DecisionLog",
     "DiskCache",
     "Drawing",
     "DuplicateVersion",
+    "Epsilon",
     "EscaladeError",
     "Escalate",
     "FanOut",
@@ -291,6 +300,7 @@ __all__ = [
     "PipelineChanged",
     "Platt",
     "Policy",
+    "PolicyShadow",
     "PostgresCache",
     "PostgresClaims",
     "PostgresLedger",
@@ -387,6 +397,7 @@ __all__ = [
     "duplicates",
     "flips",
     "frontier",
+    "grader",
     "import_mcp",
     "import_openapi",
     "json_logs",
@@ -422,6 +433,7 @@ __all__ = [
     "tune",
     "tune_graph",
     "usage_metrics",
+    "watch",
     "watch_metrics",
 ]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import BadInput, UnknownName
+from escalade.evals.check import Check
 from escalade.evals.tables import Table
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from escalade.evals.evidence import Evidence
 
 __all__ = ["BUILDERS", "Builder", "Check", "Findings", "findings"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A self-check: `held` is None where this data can't tell. `said`: what was seen, in one sentence with figures."""
-
-    name: str
-    held: bool | None
-    said: str
 
 
 @dataclass(frozen=True)

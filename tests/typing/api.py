@@ -596,3 +596,14 @@ def robust(recorded: Outcomes, compared: escalade.Comparison) -> None:
     assert_type([one.share for one in escalade.flips(compared, paraphrases={"q1": ["What?"]})], list[float])
     assert_type([one.alarm for one in escalade.drift(recorded, recorded)], list[bool])
     assert_type(escalade.transfer(recorded, recorded, ["gain"]).overlap.said, str)
+
+
+def online(cheap: Policy, new: Policy) -> None:
+    """A policy in an app: watched, tried on some users, shadowed, explored; graders by name."""
+    log, shadow = escalade.DecisionLog("decisions.jsonl"), escalade.PolicyShadow(new)
+    policy = escalade.watch(escalade.Canary(cheap, new, share=0.1), log, shadow=shadow)
+    assert_type(policy.name, str)
+    assert_type(escalade.Epsilon(cheap, share=0.05).share, float)
+    assert_type(log.feedback(1.0, run="r"), int)
+    assert_type(shadow.report().served_cost, Money)
+    assert_type(escalade.grader("number(answer)").name, str)

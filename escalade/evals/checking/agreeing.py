@@ -18,7 +18,7 @@ import numpy as np
 from escalade.errors import BadInput
 from escalade.evals import statistics
 from escalade.evals._codes import STATUSES
-from escalade.evals.findings import Check
+from escalade.evals.check import Check
 from escalade.evals.inference.bootstrap import bootstrap_many
 from escalade.evals.inference.clustered import difference
 from escalade.evals.tables import Column, Table

@@ -25,10 +25,10 @@ from escalade.evals import statistics
 from escalade.evals._codes import STATUSES
 from escalade.evals._names import shortened
 from escalade.evals._play import play
+from escalade.evals.check import Check
 from escalade.evals.checking import agreeing
 from escalade.evals.checking.failing import failures_table
 from escalade.evals.checking.shuffling import Shuffled, alarmed, planted, sample, shuffled_gains
-from escalade.evals.findings import Check
 from escalade.evals.lineup import Entry
 from escalade.evals.replay import replay
 from escalade.evals.tables import Column, Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from escalade.evals import statistics
-from escalade.evals.findings import Check
+from escalade.evals.check import Check
 from escalade.evals.inference.censored import censored
 from escalade.evals.inference.intervals import PolicyIntervals, intervals
 from escalade.evals.tables import Column, Table

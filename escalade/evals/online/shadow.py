@@ -1,6 +1,6 @@
 """A shadow: a new policy decides beside the one that serves. It costs nothing and changes no answer.
 
-    shadow = Shadow(Threshold(0.6))
+    shadow = PolicyShadow(Threshold(0.6))
     qa = Escalate(..., policy=watch(Threshold(0.8), log, shadow=shadow))
     print(shadow.report())
 
@@ -20,7 +20,7 @@ from escalade.evals.online.logged import Logged
 from escalade.evals.online.propensity import rewound, settled
 from escalade.money import Money
 
-__all__ = ["Beside", "Report", "Shadow", "beside"]
+__all__ = ["Beside", "PolicyShadow", "Report", "beside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Report:
     told: int
 
 
-class Shadow:
+class PolicyShadow:
     """Collects what `policy` would have done. Thread-safe; the newest `most` climbs are kept."""
 
     def __init__(self, policy: Policy, *, most: int = 100_000) -> None:

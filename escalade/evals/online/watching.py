@@ -25,7 +25,7 @@ from escalade.evals.online.canary import Canary
 from escalade.evals.online.log import DecisionLog
 from escalade.evals.online.logged import Logged, Tried
 from escalade.evals.online.propensity import chance, chances, prefix, settled
-from escalade.evals.online.shadow import Shadow
+from escalade.evals.online.shadow import PolicyShadow
 from escalade.evals.online.trial import Rails, Trial
 from escalade.scopes import current
 
@@ -44,7 +44,7 @@ def watch(
     *,
     version: str = "",
     features: Sequence[str] = ("prompt_chars",),
-    shadow: Shadow | None = None,
+    shadow: PolicyShadow | None = None,
     rails: Rails | None = None,
 ) -> Watched:
     """The policy, with its live climbs in the log.
@@ -67,7 +67,7 @@ class Watched(Saved):
         *,
         version: str = "",
         features: Sequence[str] = (),
-        shadow: Shadow | None = None,
+        shadow: PolicyShadow | None = None,
         rails: Rails | None = None,
     ) -> None:
         self.log, self.shadow = log, shadow

@@ -25,7 +25,7 @@ from escalade.evals.online.canary import Canary
 from escalade.evals.online.epsilon import Epsilon
 from escalade.evals.online.log import DecisionLog
 from escalade.evals.online.logged import Logged, Tried
-from escalade.evals.online.shadow import Shadow
+from escalade.evals.online.shadow import PolicyShadow
 from escalade.evals.online.trial import Rails, Trial
 from escalade.evals.online.watching import Watched, log_of, watch
 from escalade.evals.replay import replay
@@ -241,7 +241,7 @@ def test_a_log_that_cannot_be_written_disturbs_nobody(tmp_path: Path, caplog) ->
 
 def test_a_shadow_says_what_it_would_have_done() -> None:
     """Nothing is called for it and no answer changes; inside of what was seen its cost and quality are known."""
-    log, shadow = DecisionLog(), Shadow(Threshold(0.5))
+    log, shadow = DecisionLog(), PolicyShadow(Threshold(0.5))
     program, plain = app(watch(Threshold(0.8), log, shadow=shadow)), app(Threshold(0.8))
     served = [ask(program, question) for question in QUESTIONS]
     alone = [ask(plain, question)[1] for question in QUESTIONS]
@@ -266,7 +266,7 @@ def test_a_shadow_says_what_it_would_have_done() -> None:
 def test_a_shadow_outside_of_what_was_seen_or_broken_changes_nothing() -> None:
     """A rung that wasn't tried isn't known; an exception of the shadow is counted, and reaches nobody."""
     for policy, inside, errors in ((Constant(1), 0, 0), (Broken(), 0, 5), (Budgeted(Constant(0), "1"), 5, 0)):
-        shadow = Shadow(policy)
+        shadow = PolicyShadow(policy)
         program = app(watch(Constant(0), DecisionLog(), shadow=shadow))
         for question in QUESTIONS[:5]:
             assert ask(program, question)[1].climb.path == (0,)
