@@ -15,7 +15,7 @@ from escalade import cli
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.studies.study import Study
 
-SMALL = ("--limit", "60", "--policies", "threshold-0.8,agreement-3")
+SMALL = ("--limit", "60", "--policies", "threshold-0.8,agreement-3", "--only")
 
 
 @pytest.mark.parametrize(
