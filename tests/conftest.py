@@ -42,18 +42,31 @@ for _late in (
     importlib.import_module(_late)
 
 settings.register_profile(  # the default: the same examples in every run, on a machine of any speed
-    "ci", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci",
+    max_examples=60,  # the same each time: it is regressions that they find; `explore` looks for what is new
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("explore", parent=settings.get_profile("ci"), derandomize=False, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+MEASURED = 2
+"""Of the parameters of a test, so many are run with coverage: the first, and one that is another way."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Watch the event loop of every async test. Tests that repeat themselves a thousand times are not measured:
-    coverage doubles their time and learns nothing. Modules with long ones come first: none is left alone at the end.
+    """Watch the event loop of every async test. Tests that repeat themselves are measured the first time only, and not
+    at all when they do so a thousand times: coverage doubles their time and learns nothing. Modules with long ones come
+    first: none is left alone at the end.
     """
+    seen: Counter[tuple[object, ...]] = Counter()
     for item in items:
-        if item.get_closest_marker("slow") or _generates(item):
+        function = (item.parent, getattr(item, "originalname", item.name))
+        seen[function] += 1
+        if seen[function] > MEASURED or item.get_closest_marker("slow") or _generates(item):
             item.add_marker("no_cover")
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mark = item.get_closest_marker("blocking")

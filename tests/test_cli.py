@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -81,12 +80,15 @@ def test_compare_needs_no_dspy() -> None:
 
 @pytest.mark.slow
 def test_compare_is_quick() -> None:
-    """The whole command, with the start of Python, takes less than 5 s; the better of two."""
+    """The whole command, with the start of Python, takes less than 5 s of a processor; the better of two. What other
+    processes take away meanwhile is theirs.
+    """
 
     def seconds() -> float:
-        began = time.perf_counter()
+        began = os.times()
         python("-m", "escalade", "compare")
-        return time.perf_counter() - began
+        ended = os.times()
+        return ended.children_user + ended.children_system - began.children_user - began.children_system
 
     assert min(seconds(), seconds()) < 5
 

@@ -147,7 +147,7 @@ def live(qa, examples, budget, mode):
     return done
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_live_climb_and_replay_agree(data):
     """For random worlds, ladders, policies and budgets: the same steps, answers, nano-dollars and gaps."""

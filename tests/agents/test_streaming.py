@@ -273,7 +273,7 @@ def test_sync_iteration():
 _VALUE = st.text(st.characters(codec="ascii", exclude_characters="\r\x0b\x0c\x1c\x1d\x1e"), max_size=60)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     reasoning=_VALUE | st.sampled_from(["a\n[[", "[[ ## x", "x [[ ## y ## ]] z", "]] [[ ##", "\n\n[\n"]),
     answer=_VALUE,

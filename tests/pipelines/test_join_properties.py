@@ -179,7 +179,7 @@ def check(told: Expected, call: Call, found: Any, raised: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(calls())
 def test_a_fan_out_does_what_its_rule_says(call: tuple[dict[str, Branch], dict[str, Any], int | None]) -> None:
     """Any rule over any outcomes, with any concurrency."""

@@ -112,7 +112,7 @@ def heard(plan: Plan) -> list[Event]:
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(plan=plans)
 def test_the_critical_path_is_as_long_as_the_run(plan: Plan) -> None:
     """Its pieces follow one another without a gap from the start to the end; the leaves on it are, at each fan-out,

@@ -150,7 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert all(account.held == 0 for account in self._accounts())
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
+LedgerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 class TestLedgerMachine(LedgerMachine.TestCase):

@@ -380,20 +380,20 @@ def test_a_worse_version_is_taken_back(fails: float, slow: float, cost: float, w
 
 @pytest.mark.slow
 def test_a_version_that_is_no_worse_stays() -> None:
-    """Of 200 rollouts of equal versions, looked at five times each, at most about alpha are taken back; a version that
+    """Of 100 rollouts of equal versions, looked at five times each, at most about alpha are taken back; a version that
     is a little slower, within what is tolerated, is hardly ever.
     """
     taken_back = {1.0: 0, 1.1: 0}
     for slow in taken_back:
-        for seed in range(200):
+        for seed in range(100):
             rollout = shop("1.0.0", "1.1.0").rollout(
                 "a", "1.1.0", guardrails=Guardrails(alpha=0.05, min_calls=20, slower=1.25)
             )
             feed(rollout, 320, random.Random(seed), fails=0.05, slow=slow, cost=1.0)
             assert rollout.looks == 5 or rollout.status == "rolled_back"
             taken_back[slow] += rollout.status == "rolled_back"
-    assert taken_back[1.0] <= 16, "5 % of 200, and what chance may add to it"
-    assert taken_back[1.1] <= 16
+    assert taken_back[1.0] <= 10, "5 % of 100, and what chance may add to it"
+    assert taken_back[1.1] <= 10
 
 
 def test_too_few_calls_decide_nothing() -> None:

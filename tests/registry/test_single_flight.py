@@ -12,7 +12,7 @@ from typing import Any
 
 import dspy
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import escalade
@@ -325,7 +325,7 @@ async def test_a_call_within_itself(way: str) -> None:
 
     body = ado if way == "async" else do
     tools = [cached(body)]
-    with escalade.scope(deadline=20.0):
+    with escalade.scope(deadline=90.0):
         assert (await tools[-1].acall(x=1) if way == "async" else await asyncio.to_thread(tools[-1], x=1)) == 1
         assert (len(depth), waiting(tools[-1])) == (3, 0)
         tools.append(Registry([escalade.tool(name="w", once=True)(body)], name="w").get_tool("w"))
@@ -389,6 +389,9 @@ runs = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["ok", "ok", "fail"
 
 
 @settings(max_examples=200, deadline=None)
+@example(
+    callers=[(0, 0, None), (1, 0, None), (1, 0, None), (1, 0, None)], runs=[(0, "ok"), (1, "odd"), (1, "ok")], keep=True
+)
 @given(callers=callers, runs=runs, keep=st.booleans())
 def test_any_course_of_events(callers: list[Caller], runs: list[tuple[int, str]], keep: bool) -> None:
     """Whoever comes, leaves, fails when: never two shareable runs of one call at once, nobody is left waiting, everyone
@@ -464,7 +467,8 @@ async def _course(callers: list[Caller], runs: list[tuple[int, str]], *, keep: b
             assert task.result() == {"x": x} or course.odd[x]
     if keep:
         for x in range(KEYS):
-            assert course.began[x] <= 1 + course.came_to_nothing[x], "a run only when nothing is there"
+            runs_at_once = course.odd[x]  # who waited for what can't be kept makes his own, all of them at once
+            assert runs_at_once or course.began[x] <= 1 + course.came_to_nothing[x], "a run only when nothing is there"
 
 
 def test_one_that_ends_between_two_looks() -> None:

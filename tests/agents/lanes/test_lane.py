@@ -145,7 +145,7 @@ class Crowd:
         assert self.lane.status.running == self.lane.status.waiting == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(ops=OPS, rpm=st.integers(1, 8), tpm=st.integers(30, 200), at_once=st.integers(1, 5))
 def test_no_limit_is_passed_and_nobody_is_forgotten(ops, rpm, tpm, at_once):
     """Whoever joins, leaves, gives up or is refused, and when: never more at once than the limit, never more starts or

@@ -163,7 +163,7 @@ def test_a_program_that_fails_leaves_no_turn(mode):
 _STATES = st.lists(st.tuples(st.text(max_size=400), st.text(max_size=400)), max_size=12)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(said=_STATES, most=st.integers(100, 3_000), covered=st.integers(0, 12), summary=st.text(max_size=2_000))
 def test_the_history_stays_within_its_tokens(said, most, covered, summary):
     """Whatever was said, and summed up: what is shown has no more tokens than it may, and is the newest of it."""

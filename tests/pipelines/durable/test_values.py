@@ -105,7 +105,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 @given(VALUES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_values_come_back_as_they_were(value: Any) -> None:
     """Same value, same classes, through bytes of JSON; and the same digest."""
     kept = CODEC.dumps(value)

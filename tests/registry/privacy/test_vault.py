@@ -35,7 +35,7 @@ texts = st.lists(mixtures | fakes, max_size=5).map("".join)
 
 
 @given(texts, st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_there_and_back(text: str, tagged: bool) -> None:
     """What was tokenised is restored to the letter, also where the text has what looks like our tokens."""
     vault = Vault(tagged=tagged)
@@ -43,7 +43,7 @@ def test_there_and_back(text: str, tagged: bool) -> None:
 
 
 @given(texts)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_there_and_back_with_a_key(text: str) -> None:
     """The same with derived tokens, and another vault with that key has the same tokens."""
     one, two = Vault(key=b"k" * 16), Vault(key=b"k" * 16)
@@ -52,7 +52,7 @@ def test_there_and_back_with_a_key(text: str) -> None:
 
 
 @given(st.recursive(texts | st.integers() | st.none(), lambda x: st.lists(x) | st.dictionaries(texts, x), max_leaves=8))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_nested_values_there_and_back(value) -> None:
     """Lists, dicts and their keys; numbers come back as numbers."""
     vault = Vault()

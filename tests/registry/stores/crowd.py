@@ -34,7 +34,7 @@ def open_ledger(kind: str, where: str, **options: Any) -> Any:
         return PostgresLedger(where, **{"timeout": 10.0, **options})
     from escalade.registry.stores.redis_ledger import RedisLedger
 
-    return RedisLedger(where, **options)
+    return RedisLedger(where, **{"timeout": 10.0, **options})
 
 
 def work(ledger: Any, log: int, until: float, seed: str) -> None:

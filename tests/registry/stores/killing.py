@@ -27,6 +27,16 @@ class Crowd:
         self.log, self.deaths = log, 0
         self.running: list[subprocess.Popen[str]] = []
 
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """A test that fails leaves nobody at work behind: he would be told of in another test."""
+        for process in self.running:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
     def start(self, seconds: float) -> None:
         """One more process, which works for so many seconds."""
         process = subprocess.Popen([*self.command, f"{seconds:.2f}"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -41,13 +51,14 @@ class Crowd:
 
     def kill_one(self, chance: random.Random) -> None:
         """Kill one that has begun to work, in the middle of whatever it does."""
-        victim = self.running.pop(chance.randrange(len(self.running)))
+        victim = chance.choice(self.running)
         assert victim.stdout is not None
         victim.stdout.readline()
         time.sleep(0.15 + chance.random() * 0.2)
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
         victim.stdout.close()
+        self.running.remove(victim)
         self.deaths += 1
 
     def finish(self) -> None:
@@ -67,16 +78,16 @@ def kill_at_random(kind: str, where: str, log: Path, limit: int, seconds: float 
     For so many seconds, and on until some have died and most is used: on a busy machine that takes longer.
     """
     ledger, chance = open_ledger(kind, where), random.Random(7)
-    crowd = Crowd("crowd", kind, where, log)
-    crowd.gather(seconds, chance)
-    until, worst, looks, used = time.monotonic() + seconds, 0, 0, 0
-    while (left := until - time.monotonic()) > 1.0 or crowd.deaths < 3 or used <= limit * 0.8:
-        crowd.kill_one(chance)
-        crowd.start(left if left > 0.5 else seconds)
-        for _ in range(20):
-            account = ledger.account("tenant:acme")
-            worst, looks, used = max(worst, account.settled + account.held), looks + 1, account.settled
-    crowd.finish()
+    with Crowd("crowd", kind, where, log) as crowd:
+        crowd.gather(seconds, chance)
+        until, worst, looks, used = time.monotonic() + seconds, 0, 0, 0
+        while (left := until - time.monotonic()) > 1.0 or crowd.deaths < 3 or used <= limit * 0.8:
+            crowd.kill_one(chance)
+            crowd.start(left if left > 0.5 else seconds)
+            for _ in range(20):
+                account = ledger.account("tenant:acme")
+                worst, looks, used = max(worst, account.settled + account.held), looks + 1, account.settled
+        crowd.finish()
     ledger.sweep()
     account, bills = ledger.account("tenant:acme"), crowd.bills()
     assert worst <= limit
@@ -93,13 +104,13 @@ def limits_under_kills(kind: str, where: str, log: Path, seconds: float = 3.5) -
     store knows, which has those of the dead, too.
     """
     limiter, chance = open_limiter(kind, where), random.Random(11)
-    crowd = Crowd("limited", kind, where, log)
-    crowd.gather(seconds, chance)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until - 1.0 or crowd.deaths < 3:
-        crowd.kill_one(chance)
-        crowd.start(max(0.5, until - time.monotonic()))
-    crowd.finish()
+    with Crowd("limited", kind, where, log) as crowd:
+        crowd.gather(seconds, chance)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until - 1.0 or crowd.deaths < 3:
+            crowd.kill_one(chance)
+            crowd.start(max(0.5, until - time.monotonic()))
+        crowd.finish()
     told, known = sorted(float(line) for line in log.read_text("ascii").split()), _known(kind, limiter)
     for times in (told, known):
         assert len(times) <= IN_ALL

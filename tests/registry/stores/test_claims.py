@@ -131,6 +131,7 @@ def test_no_store_no_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_kill_9_at_random(store: tuple[str, str], tmp_path: Path) -> None:
     """64 threads x 4 processes want the same 150 calls, and some are killed: no call is made twice, and each is made,
     or known to be unknown.

@@ -43,6 +43,7 @@ def lines_of(log: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_kill_9_while_agents_work(tmp_path: Path) -> None:
     """At no moment is more settled and held than the limit. The agents are killed twice; what they held then counts in
     full and is held no longer; a third process uses what is left, and all that was answered was paid from the budget.

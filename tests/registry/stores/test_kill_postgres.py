@@ -18,6 +18,7 @@ BUDGET = Budget("tenant:acme", f"0.{LIMIT:09d}")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_kill_9_at_random(postgres_url: str, tmp_path: Path) -> None:
     """Processes are killed in the middle of their uses: the budget is never passed, and what they held is booked."""
     open_ledger("postgres", postgres_url, budgets=[BUDGET]).close()
@@ -28,6 +29,7 @@ def test_kill_9_at_random(postgres_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_server_stopped_at_once(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
     """The server ends in the middle of everything, and is away for two seconds: all are refused meanwhile, and go on
     without being started anew; what was settled before counts, no more than the limit is spent, and nothing is held in
@@ -36,20 +38,20 @@ def test_a_server_stopped_at_once(postgres: PostgresServer, postgres_url: str, t
     limit = 2_000_000
     open_ledger("postgres", postgres_url, budgets=[Budget("tenant:acme", f"0.{limit:09d}")]).close()
     log = tmp_path / "log.txt"
-    crowd = Crowd("crowd", "postgres", postgres_url, log)
-    for _ in range(2):
-        crowd.start(6.0)
-    for process in crowd.running:
-        assert process.stdout is not None
-        process.stdout.readline()
-    time.sleep(0.3 + random.Random(5).random() / 2)
-    postgres.stop()
-    time.sleep(0.2)  # what was answered is written down
-    before = log.read_text("ascii").split()
-    time.sleep(1.8)
-    during = log.read_text("ascii").split()[len(before) :]
-    postgres.start()
-    crowd.finish()
+    with Crowd("crowd", "postgres", postgres_url, log) as crowd:
+        for _ in range(2):
+            crowd.start(6.0)
+        for process in crowd.running:
+            assert process.stdout is not None
+            process.stdout.readline()
+        time.sleep(0.3 + random.Random(5).random() / 2)
+        postgres.stop()
+        time.sleep(0.2)  # what was answered is written down
+        before = log.read_text("ascii").split()
+        time.sleep(1.8)
+        during = log.read_text("ascii").split()[len(before) :]
+        postgres.start()
+        crowd.finish()
     after = log.read_text("ascii").split()[len(before) + len(during) :]
     assert "down" in during
     # A bill whose settlement has to wait is written down all the same; then it is refused closed.

@@ -11,10 +11,11 @@ from tests.registry.stores.crowd import open_ledger
 from tests.registry.stores.killing import kill_at_random
 from tests.servers.redis_server import RedisServer
 
-LIMIT = 100_000
+LIMIT = 60_000
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_kill_9_at_random(tmp_path: Path) -> None:
     """Processes are killed in the middle of their uses: the budget is never passed, and what they held is booked."""
     with RedisServer() as server:

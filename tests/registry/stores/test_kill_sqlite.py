@@ -14,6 +14,7 @@ LIMIT = 100_000
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_kill_9_at_random(tmp_path: Path) -> None:
     """Processes are killed in the middle of their uses: the budget is never passed, and what they held is booked."""
     path = tmp_path / "budgets.db"

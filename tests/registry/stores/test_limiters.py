@@ -144,6 +144,7 @@ def test_one_thread_too_many(fresh: Fresh) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_kill_9_at_random(fresh: Fresh, tmp_path: Path) -> None:
     """64 threads x 4 processes, killed at random: no window ever has more uses than it allows, none is forgotten."""
     seconds = 3.0 if fresh.kind == "postgres" else 6.0
