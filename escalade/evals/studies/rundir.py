@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from escalade.errors import BadInput, DataError
+from escalade.evals.studies.blocks import blocks
 
 __all__ = ["ATTEMPTS", "QUESTIONS", "STUDY", "Line", "Lines", "RunDir", "is_run"]
 
@@ -179,8 +180,6 @@ class RunDir:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Each attempt that is there, as a dict, in the order of the files. Raises DataError."""
-        from escalade.evals.studies.reading import blocks
-
         for part in self.parts():
             for rows in blocks(part):
                 yield from rows

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dspy
 
 from escalade.errors import BadInput, BudgetExceeded, DataError, RunError
+from escalade.evals.studies.blocks import blocks
 from escalade.evals.studies.identity import rung_digest
 from escalade.evals.studies.plan import Asked, Unit, asked_of
-from escalade.evals.studies.reading import blocks
 from escalade.evals.studies.recording import Recorded, Recording
 from escalade.evals.studies.rundir import ATTEMPTS, STUDY
 from escalade.money import Money

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.evals import _notes
+from escalade.evals.outcomes import TEXT
+from escalade.evals.studies.blocks import blocks
 from escalade.evals.studies.identity import labels_digest, metric_digest, metric_name, rung_digest, rung_facts
-from escalade.evals.studies.reading import blocks
 from escalade.evals.studies.rundir import QUESTIONS, RunDir
 from escalade.registry.prices import frozen_prices
 
@@ -79,7 +80,8 @@ def question_rows(asked: Iterable[Asked], study: Study) -> list[dict[str, Any]]:
     """A line for each question."""
     rows = []
     for one in asked:
-        features = {name: _plain(fact) for name, fact in one.view.features.items() if name != "text"}
+        facts = one.view.features.items()
+        features = {name: _plain(fact) for name, fact in facts if name != TEXT or study.texts}
         row: dict[str, Any] = {"key": one.key, "labels": labels_digest(one.example), "features": features}
         row |= {"prices": one.view.prices, "ceilings": one.view.ceilings}
         for name, what in (("category", study.category), ("group", study.group)):
