@@ -109,7 +109,9 @@ def compared_live(data: str | None, comparison: Comparison, policy: str | None, 
     """`escalade compare --live`: the table, and the policy live."""
     data, policy = check(data, policy)
     if not json:
-        comparison.show()
+        from escalade._cli_reports import said
+
+        said(comparison)
         print_("")
     return confirmed(policy, data, comparison, live, json=json)
 

@@ -130,6 +130,13 @@ def export(
     return OK
 
 
+def said(comparison: Comparison) -> None:
+    """The report, and what the self-checks have to say: the same whichever command prints it."""
+    from escalade.evals.report import new_console, show
+
+    show(comparison, new_console(), _found(comparison, QUICK))
+
+
 class Reports:
     """What `compare` shows and writes beside its table: each is made when it is first asked for."""
 
@@ -141,14 +148,14 @@ class Reports:
 
     def show(self) -> None:
         """The report, the tables that were asked for, and what the self-checks have to say, which run every time."""
-        from escalade.evals.report import new_console, show
+        from escalade.evals.report import new_console
         from escalade.evals.reporting.terminal import show_tables
 
         named = _found(self.comparison, self.tables) if self.tables else None
         further = [] if named is None else _tables(named, self.tables)
-        terminal = new_console()
-        show(self.comparison, terminal, _found(self.comparison, QUICK))
+        said(self.comparison)
         if further:
+            terminal = new_console()
             terminal.print()
             show_tables(further, terminal)
 

@@ -175,7 +175,9 @@ def _ran(
     if json:
         print_json(_json(found, table=table))
     elif table and found.comparison is not None:
-        found.show()
+        from escalade._cli_reports import said
+
+        said(found.comparison)
     elif not table:
         print_(safe(f"{found.directory}: {found.done:,} attempts of {found.done + found.owed:,}, {found.spent} spent"))
     return OK if found.complete else INCOMPLETE

@@ -76,8 +76,9 @@ def _of_policies(lineup: Lineup, entries: list[Entry], folds: int, *, default: b
         if lineup.outcomes.k >= WIDE_LADDER:
             yield f"these are the first of {lineup.outcomes.k} rungs; choose a ladder of your own with --rungs A,B,C"
     if any(entry.mixed for entry in entries):
-        cheap, strong = (lineup.outcomes.rungs[rung].name for rung in (lineup.cheap, lineup.strong))
-        yield f"random: the expected value of a mix of {shortened(cheap)} and {shortened(strong)}, not one draw"
+        every = [rung.name for rung in lineup.outcomes.rungs]
+        cheap, strong = (shortened(every[rung], every) for rung in (lineup.cheap, lineup.strong))
+        yield f"random: the expected value of a mix of {cheap} and {strong}, not one draw"
     bounds = [entry.name for entry in entries if entry.play is None and entry.name.startswith("oracle@")]
     if bounds:
         yield f"{listed(bounds)}: the most quality for that cost; what no rung answers right it leaves unanswered"
@@ -112,7 +113,7 @@ def _ladders(lineup: Lineup, entries: list[Entry]) -> Iterator[str]:
         if refs and entry.per_request is None:
             asked.setdefault(tuple(rung_index(rungs, ref) for ref in refs), []).append(entry.name)
     for members, names in asked.items():
-        yield f"{listed([rungs[r].name for r in members])} by {listed(names)}"
+        yield f"{listed([rungs[r].name for r in members], [rung.name for rung in rungs])} by {listed(names)}"
 
 
 def _before_last(play: Policy | Fitted | None) -> tuple[int | str, ...]:

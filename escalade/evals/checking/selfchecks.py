@@ -25,6 +25,7 @@ from escalade.evals import statistics
 from escalade.evals._codes import STATUSES
 from escalade.evals._names import shortened
 from escalade.evals._play import play
+from escalade.evals.baselines import FittedBestSingle
 from escalade.evals.check import Check
 from escalade.evals.checking import agreeing
 from escalade.evals.checking.failing import failures_table
@@ -79,11 +80,12 @@ def _said(evidence: Evidence) -> Iterator[str]:
             times = int(played.replayed.raised.sum())
             yield f"{name} raised on {times:,} of {n:,} questions, which count as errors; first {played.replayed.error}"
     for entry in evidence.entries:
-        rung = None if isinstance(entry.play, Constant) else same_as(evidence, entry.name)
+        rung = None if isinstance(entry.play, Constant | FittedBestSingle) else same_as(evidence, entry.name)
         if rung is not None and entry.play is not None:
             last = rung == evidence.outcomes.rungs[-1].name
             how = "always escalates" if last else "never escalates"
-            yield f"{entry.name} {how}: on all {n:,} questions it is {shortened(rung)} alone, and no router here"
+            alone = shortened(rung, [one.name for one in evidence.outcomes.rungs])
+            yield f"{entry.name} {how}: on all {n:,} questions it is {alone} alone, and no router here"
     yield from agreeing.said(agreeing.changed(evidence))
 
 

@@ -43,10 +43,16 @@ def build(evidence: Evidence) -> Sequence[Table | str]:
     return [*(table for table in tables if table.rows), *_said(evidence, figures)]
 
 
+def _ends(evidence: Evidence) -> tuple[str, str]:
+    """The cheap rung and the strongest, as people call them."""
+    names = [rung.name for rung in evidence.outcomes.rungs]
+    return shortened(names[evidence.lineup.cheap], names), shortened(names[evidence.lineup.strong], names)
+
+
 def _policies(evidence: Evidence, figures: list[PolicyFigures]) -> Table:
     penalty = penalty_of(evidence)
-    cheap, strong = (evidence.outcomes.rungs[rung].name for rung in (evidence.lineup.cheap, evidence.lineup.strong))
-    notes = [f"the cheap rung is {shortened(cheap)}, the strongest {shortened(strong)}"]
+    cheap, strong = _ends(evidence)
+    notes = [f"the cheap rung is {cheap}, the strongest {strong}"]
     if penalty is not None:
         notes.append(f"a wrong answer is taken to cost ${penalty / NANO:.3g}, {WORTH} calls of the strongest rung")
     about = "What each policy came to, against random mixes, hindsight and published figures of merit."
@@ -105,7 +111,7 @@ def _categories(evidence: Evidence) -> Table:
 
 def _said(evidence: Evidence, figures: list[PolicyFigures]) -> Iterator[str]:
     """Which policies aren't shown to beat chance for the same money, with the figures."""
-    cheap, strong = (evidence.outcomes.rungs[rung].name for rung in (evidence.lineup.cheap, evidence.lineup.strong))
+    cheap, strong = _ends(evidence)
     low, high = (_mean_cost(evidence, rung) for rung in (evidence.lineup.cheap, evidence.lineup.strong))
     for entry, one in zip(evidence.entries, figures, strict=True):
         if not _chooses(entry) or one.over_random is None or one.over_random_low is None or one.usd is None:
@@ -117,7 +123,7 @@ def _said(evidence: Evidence, figures: list[PolicyFigures]) -> Iterator[str]:
         word = "is worse than" if (one.over_random_high or 0.0) < 0 else "isn't shown to beat"
         where = "at the same cost" if low <= one.usd <= high else "of the nearest cost, since none costs the same"
         yield (
-            f"{entry.name} {word} a random mix of {shortened(cheap)} and {shortened(strong)} {where}: "
+            f"{entry.name} {word} a random mix of {cheap} and {strong} {where}: "
             f"{100 * one.quality:.1f} % against {100 * (one.random or 0.0):.1f} % for ${one.usd:.3g} per 1,000 "
             f"questions, {points}."
         )

@@ -20,8 +20,9 @@ from escalade.agents.climb import Rung
 from escalade.agents.forms import Form
 from escalade.errors import BadInput, DataError
 from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN, fact_column
-from escalade.evals.outcomes import TEXT, Outcomes
+from escalade.evals.outcomes import Outcomes
 from escalade.evals.prices import Listed
+from escalade.evals.studies.blocks import blocks
 from escalade.evals.studies.references import beside
 from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, RunDir
 from escalade.money import Money
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
     from escalade.evals._draft import Choices
 
 __all__ = ["Filled", "blocks", "chosen", "outcomes_of", "read_run", "replayed"]
-
-BLOCK = 1 << 16
-"""Bytes that are parsed at once: the dicts of 64 KiB stay in the processor's cache, which takes a quarter less time
-than those of 8 MiB (measured).
-"""
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,8 @@ def whole_rows(found: Filled) -> Outcomes:
     return replace(rows_at(outcomes, at), notes=(*outcomes.notes, note))
 
 
-def outcomes_of(run: RunDir, texts: Mapping[str, str] | None = None) -> Filled:
-    """All that is there. `texts`: of questions by their keys, where they are known. Raises DataError."""
+def outcomes_of(run: RunDir) -> Filled:
+    """All that is there. Raises DataError."""
     study = run.read(STUDY)
     if study is None:
         raise DataError(f"{run.path}: no run directory: it has no {STUDY}")
@@ -135,40 +131,9 @@ def outcomes_of(run: RunDir, texts: Mapping[str, str] | None = None) -> Filled:
         for part in run.parts():
             for rows in blocks(part):
                 table.add(rows)
-    outcomes = _outcomes(run, study, questions, table, texts)
+    outcomes = _outcomes(run, study, questions, table)
     outcomes = untimed(outcomes) if study.get("latency") == "none" else outcomes
     return Filled(outcomes, np.asarray(table.filled().all(axis=1)), table.owed())
-
-
-def blocks(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The lines of a file, parsed, some 10,000 at once; a last line without an end isn't read. Raises DataError."""
-    try:
-        with path.open("rb") as file:
-            rest = b""
-            while block := file.read(BLOCK):
-                text, _, rest = (rest + block).rpartition(b"\n")
-                if text:
-                    yield _parsed(text, path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-
-
-def _parsed(text: bytes, path: Path) -> list[dict[str, Any]]:
-    import orjson
-
-    try:
-        rows: list[dict[str, Any]] = orjson.loads(b"[" + text.replace(b"\n", b",") + b"]")
-    except ValueError:
-        for line in text.split(b"\n"):
-            try:
-                orjson.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: a line that is no JSON ({error}): {line[:80].decode(errors='replace')!r}; "
-                                f"take it out, and its attempt is owed again") from None  # fmt: skip
-        raise
-    return rows
 
 
 class _Table:
@@ -236,15 +201,9 @@ _STATUS = {status: code for code, status in enumerate(STATUSES)}
 _NO_FORM = (np.nan,) * len(Form._fields)
 
 
-def _outcomes(
-    run: RunDir,
-    study: Mapping[str, Any],
-    questions: Sequence[Mapping[str, Any]],
-    table: _Table,
-    texts: Mapping[str, str] | None,
-) -> Outcomes:
+def _outcomes(run: RunDir, study: Mapping[str, Any], questions: Sequence[Mapping[str, Any]], table: _Table) -> Outcomes:
     epochs, shaped = table.epochs, table.shaped
-    features = _features(questions, texts)
+    features = _features(questions)
     prices, ceilings = ([one[name] for one in questions] for name in ("prices", "ceilings"))
     form = shaped(table.form)
     return Outcomes(
@@ -270,16 +229,13 @@ def _outcomes(
     )
 
 
-def _features(questions: Sequence[Mapping[str, Any]], texts: Mapping[str, str] | None) -> dict[str, NDArray[Any]]:
+def _features(questions: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
     names = dict.fromkeys(name for one in questions for name in one["features"])
-    found = {
+    return {
         name: fact_column([one["features"][name] for one in questions])
         for name in names
         if all(name in one["features"] for one in questions)
     }
-    if texts is not None and all(one["key"] in texts for one in questions):
-        found[TEXT] = np.array([texts[one["key"]] for one in questions], dtype=object)
-    return found
 
 
 def _amounts(rows: list[list[int | None]]) -> NDArray[np.int64]:

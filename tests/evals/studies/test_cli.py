@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from escalade import load_outcomes
 from escalade.cli import main
 from tests._house import ROOT
 
@@ -48,12 +49,27 @@ def test_run_and_run_again(here, capsys):
     again = capsys.readouterr()
     assert again.out == first.out
     assert "40 of 40 attempts are there" in again.err
-    assert main(["compare", "--data", "runs/arithmetic", "--folds", "2"]) == 0
-    assert capsys.readouterr().out.splitlines()[2:4] == first.out.splitlines()[2:4]
+    assert main(["compare", "--data", "runs/arithmetic"]) == 0
+    assert capsys.readouterr().out == first.out
     assert main(["run", "study.yaml", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["run"]["done"], told["run"]["owed"]) == (40, 0)
     assert told["dataset"] == {"name": "arithmetic", "n": 20}
+
+
+@pytest.mark.parametrize("texts", ["", "texts: true\n"])
+def test_a_directory_says_the_same_whoever_asks_it(here, capsys, texts):
+    """Policies that look at words see them where the directory has them, and nowhere else."""
+    (here / "study.yaml").write_text(STUDY.replace(":20", ":60") + "policies: [nearest, threshold-0.8]\n" + texts)
+    assert main(["run", "study.yaml"]) == 0
+    first = capsys.readouterr().out
+    assert main(["compare", "--data", "runs/arithmetic"]) == 0
+    assert capsys.readouterr().out == first
+    assert ("text" in load_outcomes("run:runs/arithmetic").features) is bool(texts)
+    assert main(["run", "study.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert main(["compare", "--data", "runs/arithmetic", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {name: told[name] for name in told if name != "run"}
 
 
 def test_a_budget_that_ends(here, capsys):
