@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from escalade.evals._terminal import Terminal
-from escalade.evals.studies.confirmation import CONFIRMED, INSIDE, OUTSIDE, Confirmation, Promise, figure, interval
+from escalade.evals.studies.promise import CONFIRMED, INSIDE, OUTSIDE, Promise, figure, interval
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from escalade.evals.studies.confirmation import Confirmation
 
 WIDE, SHOWN = 100, 5
 STYLES = {CONFIRMED: "green", INSIDE: "yellow", OUTSIDE: "bold red"}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from escalade.evals._draft import Choices
 
-__all__ = ["Filled", "blocks", "chosen", "outcomes_of", "read_run", "replayed"]
+__all__ = ["Filled", "chosen", "outcomes_of", "read_run", "replayed"]
 
 
 @dataclass(frozen=True)

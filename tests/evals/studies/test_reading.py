@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from escalade.errors import DataError
 from escalade.evals.loaders import load_outcomes
-from escalade.evals.studies import reading
+from escalade.evals.studies import blocks
 from escalade.evals.studies.identity import answer_code
 from tests.evals.studies.test_study import Bench
 
@@ -48,12 +48,12 @@ def test_the_order_of_lines_does_not_matter(recorded, seed, block):
     others = [{**lines[0], "of": "0" * 12}, {**lines[1], "epoch": 7}, {**lines[2], "key": "nobody"}]
     mixed = [*lines, *others]
     random.Random(seed).shuffle(mixed)
-    before, reading.BLOCK = reading.BLOCK, block
+    before, blocks.BLOCK = blocks.BLOCK, block
     try:
         path.write_text("".join(json.dumps(line) + "\n" for line in mixed))
         again = load_outcomes(recorded)
     finally:
-        reading.BLOCK = before
+        blocks.BLOCK = before
         path.write_bytes(content)
     assert again.digest == whole.digest
     assert np.array_equal(again.form, whole.form, equal_nan=True)
