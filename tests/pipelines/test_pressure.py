@@ -112,7 +112,7 @@ def test_the_dearest_goes_first_then_the_last() -> None:
     took, needed = Money(costs[3]), Money(costs[1])
     said = f"BudgetExceeded: not begun: it takes {took}, the nodes that are needed {needed}, and {needed} is left"
     assert statuses["b"].why == said
-    assert (statuses["b"].cost, statuses["b"].seconds < 0.1) == (0, True)
+    assert (statuses["b"].cost, statuses["b"].seconds < 1) == (0, True)
 
 
 def test_the_join_and_the_later_steps_are_kept_money() -> None:

@@ -143,7 +143,7 @@ def test_cancelled_here_is_cancelled_there(background: Background) -> None:
     asyncio.run(impatient())
     with pytest.raises(TimeoutError):
         background.wait(work(), 0.1)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while len(ended) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert ended == ["cancelled", "cancelled"]
