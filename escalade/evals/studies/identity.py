@@ -1,8 +1,9 @@
 """What an attempt hangs on, as digests: a recorded attempt stands for another one only where they are equal.
 
-rung     strategy and its code, signature with instructions, demonstrations, model and its settings, source of
-         confidence, calibrator, adapter
-metric   its code, without comments and formatting; what it calls elsewhere isn't looked at
+rung     strategy and its code, what it was made with, signature with instructions, demonstrations, model (by alias and
+         id: two aliases may have two prices) and its settings, source of confidence, calibrator, adapter
+metric   its code, without comments and formatting, its defaults, what it closes over and holds, as far as that can't
+         change (numbers, texts, tuples, functions); what it calls elsewhere isn't looked at
 labels   what of an example isn't an input: what the metric compares with
 """
 
@@ -42,8 +43,9 @@ def rung_facts(program: Escalate, rung: int) -> dict[str, str]:
     return {
         "strategy": str(program.rungs[rung].strategy),
         "code": code_digest(type(own)),
+        "made with": _text({name: fact for name, fact in _state(own).items() if name != "stage"}),
         "prompt": _digest([own.dump_state(), [_fields(predictor.signature) for predictor in own.predictors()]]),
-        "model": model.id,
+        "model": f"{model.name}, {model.id}",
         "settings": _text({name: value for name, value in lm.kwargs.items() if not name.startswith("api_")}),
         "confidence": _text(None if source is None else source.dump()),
         "helpers": _digest(
@@ -60,9 +62,11 @@ def metric_digest(metric: Any) -> str:
     while isinstance(metric, functools.partial):
         given.append([metric.args, metric.keywords])
         metric = metric.func
-    own = inspect.unwrap(metric) if inspect.isroutine(metric) else type(metric)
-    state = {} if inspect.isroutine(metric) else _state(metric)
-    return _digest([metric_name(metric), code_digest(own), given, state])
+    if inspect.isroutine(metric):
+        own, state = inspect.unwrap(metric), _state(getattr(metric, "__self__", None))
+    else:
+        own, state = type(metric), _state(metric)
+    return _digest([metric_name(metric), code_digest(own), given, state, _enclosed(own)])
 
 
 def metric_name(metric: Any) -> str:
@@ -96,11 +100,13 @@ def code_digest(what: Any) -> str:
     try:
         source = textwrap.dedent(inspect.getsource(what))
     except (OSError, TypeError):
-        return name
+        return _digest([name, _compiled(what)]) if _compiled(what) else name
     try:
-        return _digest([what.__qualname__, ast.dump(ast.parse(source))])
+        found = ast.dump(ast.parse(source))
     except (SyntaxError, ValueError):  # a lambda in the middle of a call
-        return _digest([what.__qualname__, source.split()])
+        found = " ".join(source.split())
+    # of two lambdas in one line the source is the same
+    return _digest([what.__qualname__, found, *([_compiled(what)] if what.__qualname__.endswith("<lambda>") else [])])
 
 
 def _canonical(answer: Any) -> str:
@@ -118,9 +124,49 @@ def _fields(signature: Any) -> list[Any]:
     ]
 
 
-def _state(metric: Any) -> dict[str, Any]:
-    held = getattr(metric, "__dict__", {})
-    return {name: value for name, value in held.items() if isinstance(value, str | int | float | bool | None)}
+def _compiled(what: Any) -> str:
+    """Of a function without a source of its own: what was compiled, "" for all else."""
+    code = getattr(what, "__code__", None)
+    if code is None:
+        return ""
+    known = [one for one in code.co_consts if not inspect.iscode(one)]
+    return f"{code.co_code.hex()} {known!r} {code.co_names!r}"
+
+
+def _enclosed(what: Any) -> list[Any]:
+    """What a function has from where it was made: defaults, and variables that it closes over."""
+    own = inspect.unwrap(what) if inspect.isroutine(what) else None
+    if not inspect.isroutine(own) or not hasattr(own, "__code__"):
+        return []
+    given = (*(own.__defaults__ or ()), *(own.__kwdefaults__ or {}).items())
+    names = own.__code__.co_freevars
+    return [_fixed(given), *([name, _cell(cell)] for name, cell in zip(names, own.__closure__ or (), strict=True))]
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return _fixed(cell.cell_contents)
+    except ValueError:  # not filled yet
+        return None
+
+
+def _fixed(value: Any, depth: int = 3) -> Any:
+    """A value as far as it can't change between two runs: lists and objects may hold what a run leaves behind."""
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if inspect.isfunction(value):
+        return code_digest(value)
+    if isinstance(value, tuple | frozenset) and depth:
+        told = [_fixed(one, depth - 1) for one in value]
+        return told if isinstance(value, tuple) else sorted(map(repr, told))
+    return type(value).__qualname__
+
+
+def _state(held: Any) -> dict[str, Any]:
+    """What an object holds, as far as it can't change; names that begin with a line below are its own business."""
+    told = getattr(held, "__dict__", {})
+    kinds = (str, int, float, bool, type(None), tuple, frozenset)
+    return {name: _fixed(value) for name, value in told.items() if isinstance(value, kinds) and name[0] != "_"}
 
 
 def _digest(what: Any) -> str:
