@@ -25,6 +25,7 @@ from escalade import events
 from escalade.agents._courses import adriven, driven, together
 from escalade.agents._estimate import predictor_of
 from escalade.agents._sink import showing
+from escalade.agents._threads import in_thread
 from escalade.agents.adapter import adapter_here
 from escalade.agents.calibration import Calibrator
 from escalade.agents.climb import FAILED, OK, REFUSED, TRUNCATED, WRONG_FORMAT, Attempt, Rung
@@ -149,7 +150,7 @@ class Bench:
             with _tracing(call) as trace:
                 try:
                     with self._speaking(rung, call) as (program, options):
-                        result = await program.acall(**_taken(program, call), **options)
+                        result = await _answered(program, _taken(program, call), options)
                 except catches as error:
                     return _lost(inner, error)
                 return _given(inner, result, trace)
@@ -248,6 +249,13 @@ def _given(inner: Scope, result: Any, trace: list[Any]) -> Given:
 
 def _lost(inner: Scope, error: BaseException) -> Given:
     return Given(None, error, inner.purse.spent, truncated=bool(inner.truncated))
+
+
+async def _answered(program: dspy.Module, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """What the program says; one that has no `aforward`, as most modules that people write, gets a thread."""
+    if hasattr(type(program), "aforward"):
+        return await program.acall(**inputs, **options)
+    return await in_thread(program, (), {**inputs, **options})
 
 
 def _taken(program: dspy.Module, call: Call) -> Mapping[str, Any]:

@@ -1,9 +1,6 @@
-"""Between sync and async: threads for blocking nodes, and an event loop for sync callers.
+"""Between sync and async: threads for blocking nodes (`agents._threads`), and an event loop for sync callers.
 
-Blocking nodes run in threads of our own, never in asyncio's default executor: DSPy hops through that one two to four
-times per `acall`, and 12 blocking jobs of 1 s in it delay an unrelated `acall` by 1,951 ms (measured). Ours starts a
-thread when none is idle, without a common limit: a common limit deadlocks as soon as blocking nodes wait for pipelines
-with blocking nodes. Each fan-out and each map limits its own threads instead (`THREADS`).
+The threads have no common limit; each fan-out and each map limits its own instead (`THREADS`).
 
 A sync call runs the async core on a loop that belongs to the calling thread and is kept for its next call, so that
 connections survive (a new loop per call would cost 0.1 ms and every connection). Where a loop is running already, in a
@@ -15,17 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
-import dspy
-
-from escalade.agents._sink import reaching
+from escalade.agents._threads import pool
 
 T = TypeVar("T")
 
@@ -33,43 +27,6 @@ THREADS = 64
 """Blocking nodes of one fan-out or map that run at once. A thread costs about 60 us to start and 30 KB."""
 
 _local = threading.local()
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=100_000, thread_name_prefix="escalade-node")
-
-
-async def in_thread(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    """Run a blocking function in a thread, with this task's context (DSPy's settings, the scope).
-
-    Cancelled, it stops waiting at once; the thread can't be stopped and ends by itself, which is why the node's scope
-    is closed then: what the thread still tries to use through the guard is refused.
-    """
-    context = contextvars.copy_context()
-    if dspy.settings.get("send_stream") is not None:
-        return await _in_speaking_thread(functools.partial(_call, function, args, kwargs))
-    work = functools.partial(context.run, _call, function, args, kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_pool(), work)
-
-
-async def _in_speaking_thread(work: Callable[[], T]) -> T:
-    """Run it in a thread of anyio's: from those alone DSPy sends tokens."""
-    import anyio
-
-    def speaking() -> T:
-        reaching.loop = True
-        return work()
-
-    limiter = anyio.CapacityLimiter(1)  # of its own: those who run the nodes have limited them already
-    return await anyio.to_thread.run_sync(speaking, abandon_on_cancel=True, limiter=limiter)
-
-
-def _call(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as stop:  # a future can't carry it, and its waiter would wait for ever
-        raise RuntimeError("a node raised StopIteration") from stop
 
 
 class _Loop:
@@ -95,8 +52,7 @@ def _close(runner: asyncio.Runner, pid: int) -> None:
 
 
 def _forked() -> None:
-    """A forked process has none of the threads, and needs loops of its own."""
-    _pool.cache_clear()
+    """A forked process needs loops of its own."""
     _local.__dict__.clear()
 
 
@@ -148,7 +104,7 @@ def _run_elsewhere(core: Callable[[], Coroutine[Any, Any, T]]) -> T:
             cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
         return await core()
 
-    future = _pool().submit(contextvars.copy_context().run, _run_here, cancellable)
+    future = pool().submit(contextvars.copy_context().run, _run_here, cancellable)
     try:
         return future.result()
     except BaseException:

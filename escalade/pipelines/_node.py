@@ -15,8 +15,8 @@ from typing import Any
 
 import dspy
 
+from escalade.agents._threads import in_thread
 from escalade.errors import BadInput
-from escalade.pipelines._bridge import in_thread
 from escalade.pipelines.options._options import NO_OPTIONS, Node, Options, node, options, unwrap
 
 __all__ = [

@@ -431,8 +431,9 @@ def test_price_bound_of_other_inputs_than_strings():
         assert qa.view(facts=["a" * 1000]).ceilings[0] == short + CHEAP.cost(999, 0)
 
 
-def test_rung_of_ones_own_module():
-    """Any dspy.Module can be a rung; under a budget it needs a price bound of its own, and says so."""
+@pytest.mark.parametrize("mode", MODES)
+def test_rung_of_ones_own_module(mode):
+    """Any dspy.Module can be a rung, with `forward` alone; under a budget it needs a price bound, and says so."""
 
     class Twice(dspy.Module):
         def __init__(self):
@@ -445,14 +446,14 @@ def test_rung_of_ones_own_module():
 
     qa, small, _ = ladder(rungs=[(Twice(), "small")], policy=Constant(0))
     with scope() as run:
-        assert ask(qa).answer == "42"
+        assert ask(qa, mode).answer == "42"
         assert run.spent == 2 * CHEAP.cost(100, 20)
     with scope(budget="0.10"), pytest.raises(UnknownPrice, match="no price bound"):
-        ask(qa)
+        ask(qa, mode)
     assert len(small.requests) == 2
     bounded, _, _ = ladder(rungs=[(Twice(), "small", "0.01")], policy=Constant(0))
     with scope(budget="0.10"):
-        assert ask(bounded).answer == "42"
+        assert ask(bounded, mode).answer == "42"
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.agents._attempts import ANSWERS_BADLY
 from escalade.agents._courses import together
+from escalade.agents._threads import in_thread
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
 from escalade.errors import BudgetExceeded, DeadlineExceeded, PermissionDenied, UnknownPrice
-from escalade.pipelines._bridge import in_thread
 from escalade.registry.opening import scope
 from escalade.scopes import Scope, require
 

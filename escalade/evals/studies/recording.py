@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from escalade import events
 from escalade.agents._lm import HEARD
+from escalade.agents._threads import in_thread
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt
 from escalade.errors import BadInput, BudgetExceeded, DataError, PermissionDenied, UnknownPrice
@@ -30,7 +31,6 @@ from escalade.evals._codes import UNKNOWN
 from escalade.evals.studies.identity import answer_code, metric_name
 from escalade.evals.studies.plan import Asked, Unit
 from escalade.evals.studies.rundir import Line
-from escalade.pipelines._bridge import in_thread
 from escalade.registry.elsewhere import elsewhere
 from escalade.scopes import Entered, Scope, require
 
