@@ -125,7 +125,7 @@ def not_enough(evidence: Evidence, found: Sequence[PolicyIntervals]) -> list[str
     judged = [
         one
         for one, entry in zip(found, evidence.entries, strict=True)
-        if one.diff is not None and entry.play is not None and not entry.mixed
+        if one.diff is not None and entry.play is not None and not entry.mixed and not _same(evidence, one.name)
     ]
     if not judged or evidence.margin <= 0:
         return []
@@ -142,6 +142,11 @@ def not_enough(evidence: Evidence, found: Sequence[PolicyIntervals]) -> list[str
     told = "" if best.rows_needed is None else f", and it takes about {best.rows_needed:,} to find {_points(margin)}"
     seen = f"{asked.n:,} of them find a difference of {_points(best.detectable or 1.0)}"
     return [f"Not enough questions to name a winner: {seen} between {best.name} and {evidence.baseline}{told}."]
+
+
+def _same(evidence: Evidence, name: str) -> bool:
+    """Does it get on each question what the baseline gets? Then there is nothing to be told apart."""
+    return bool((evidence.played[name].quality == evidence.base.quality).all())
 
 
 def _verdict(one: PolicyIntervals, margin: float) -> str:

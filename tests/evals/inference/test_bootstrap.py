@@ -152,6 +152,8 @@ def test_the_table_and_its_sentence(ladder) -> None:
     assert not found.sentences
     few = findings(compare(load_outcomes(limit=60), ["threshold-0.99", "agreement-2"]), only=["inference"])
     assert "Not enough questions to name a winner: 60 of them find a difference of" in " ".join(few.sentences)
+    alone = findings(compare(load_outcomes(limit=60), ["best-single"], baselines=False), only=["inference"])
+    assert not alone.sentences, "nothing tells the baseline from itself, however many questions there are"
     fewer = findings(compare(load_outcomes(limit=20), ["threshold-0.99"]), only=["inference"])
     assert "Not enough questions: 20 are compared" in " ".join(fewer.sentences)
 
