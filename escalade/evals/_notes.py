@@ -56,7 +56,19 @@ def said(margin: float) -> str:
 
 def notes(lineup: Lineup, entries: list[Entry], folds: int, *, default: bool) -> tuple[str, ...]:
     """One line each, in the order in which they are printed."""
-    return (*lineup.outcomes.notes, *_of_policies(lineup, entries, folds, default=default), said(lineup.margin))
+    return (
+        *lineup.outcomes.notes,
+        *_epochs(lineup.outcomes),
+        *_of_policies(lineup, entries, folds, default=default),
+        said(lineup.margin),
+    )
+
+
+def _epochs(outcomes: Outcomes) -> Iterator[str]:
+    """That questions were asked more than once."""
+    questions = len(set(outcomes.keys))
+    if questions < outcomes.n:
+        yield f"{outcomes.n / questions:.3g} rows a question: they are epochs; a question counts once, with their mean"
 
 
 def excluded(outcomes: Outcomes) -> tuple[str, ...]:

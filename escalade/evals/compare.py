@@ -190,7 +190,7 @@ def compare(
     other, changed = _changed(rows, entries, base, lineup, folds)
     return Comparison(
         dataset=outcomes.name,
-        n=outcomes.n,
+        n=len(set(outcomes.keys)),
         baseline=base.name,
         labels=outcomes.labels,
         margin=margin,

@@ -194,6 +194,15 @@ def test_names_with_figures(asked, name) -> None:
     assert compare(load_outcomes(limit=60), [asked]).row(name).n == 60
 
 
+def test_questions_are_counted_and_not_their_epochs() -> None:
+    """Five rows of each of four questions are four questions, and that is said."""
+    quality = [[i // 5 % 2, 1] for i in range(20)]
+    outcomes = table(quality=quality, keys=tuple(f"q{i // 5}" for i in range(20)))
+    comparison = compare(outcomes, baselines=False)
+    assert comparison.n == 4
+    assert "5 rows a question: they are epochs; a question counts once, with their mean" in comparison.notes
+
+
 def test_one_rung() -> None:
     """Data of one rung is compared with itself; what needs two says so."""
     outcomes = table(quality=[[1], [0], [1]])
