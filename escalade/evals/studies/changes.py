@@ -7,7 +7,10 @@ from typing import Any
 
 from escalade.errors import DataError
 
-__all__ = ["check_prices", "check_rungs", "ungraded"]
+__all__ = ["Grade", "check_prices", "check_rungs", "stale", "why_stale"]
+
+Grade = Sequence[str]
+"""By what a question's answers were graded: digest of the metric, digest of its labels."""
 
 
 def check_rungs(before: Mapping[str, Any], now: Sequence[Mapping[str, Any]], where: object) -> None:
@@ -30,7 +33,11 @@ def check_prices(before: Mapping[str, Any] | None, now: Mapping[str, Any], where
     """Raises DataError where a model has another price than the one that attempts were recorded at."""
     for name, price in now["models"].items():
         old = (before or {}).get("models", {}).get(name)
-        if old is None or all(old.get(rate) == price.get(rate) for rate in ("input", "output", "cached", "written")):
+        if (
+            old is None
+            or old.get("id") != price.get("id")
+            or all(old.get(rate) == price.get(rate) for rate in ("input", "output", "cached", "written"))
+        ):
             continue
         raise DataError(
             f"{where}: model {name!r} cost {_rates(old)} when attempts were recorded and costs {_rates(price)} now, in "
@@ -38,16 +45,21 @@ def check_prices(before: Mapping[str, Any] | None, now: Mapping[str, Any], where
         )
 
 
-def ungraded(
-    before: Mapping[str, Any], metric: Mapping[str, str], labels: Mapping[str, str], were: Mapping[str, str]
-) -> str:
-    """Why the grades of before don't count now, "" where they do. `labels`, `were`: digests by question."""
-    old = before.get("metric")
-    if old and old["digest"] != metric["digest"]:
-        same = old["name"] == metric["name"]
-        return f"the metric {metric['name']!r} was {'other code' if same else repr(old['name'])}"
-    changed = [key for key, digest in labels.items() if were.get(key, digest) != digest]
-    return f"{len(changed)} questions have other labels than when they were graded" if changed else ""
+def stale(now: Mapping[str, Grade], were: Mapping[str, Grade]) -> dict[str, Grade]:
+    """The questions whose grades of before don't count now, with what they were graded by."""
+    return {key: were[key] for key, grade in now.items() if key in were and list(were[key]) != list(grade)}
+
+
+def why_stale(before: Mapping[str, Any], metric: Mapping[str, str], found: Mapping[str, Grade]) -> str:
+    """In words. `found`: what `stale` gave, one question or more."""
+    others = [grade for grade in found.values() if grade[0] != metric["digest"]]
+    if not others:
+        return f"{len(found)} questions have other labels than when they were graded"
+    old = before.get("metric") or {}
+    if old.get("digest") == metric["digest"]:
+        return f"another metric graded {len(others)} of the questions"
+    same = old.get("name") == metric["name"]
+    return f"the metric {metric['name']!r} was {'other code' if same else repr(old.get('name'))}"
 
 
 def _short(fact: object) -> str:

@@ -63,7 +63,7 @@ def metric_digest(metric: Any) -> str:
         given.append([metric.args, metric.keywords])
         metric = metric.func
     if inspect.isroutine(metric):
-        own, state = inspect.unwrap(metric), _state(getattr(metric, "__self__", None))
+        own, state = inspect.unwrap(metric), _state(getattr(metric, "__self__", None))  # type: Any, Any
     else:
         own, state = type(metric), _state(metric)
     return _digest([metric_name(metric), code_digest(own), given, state, _enclosed(own)])
@@ -135,8 +135,8 @@ def _compiled(what: Any) -> str:
 
 def _enclosed(what: Any) -> list[Any]:
     """What a function has from where it was made: defaults, and variables that it closes over."""
-    own = inspect.unwrap(what) if inspect.isroutine(what) else None
-    if not inspect.isroutine(own) or not hasattr(own, "__code__"):
+    own: Any = inspect.unwrap(what) if inspect.isroutine(what) else None
+    if not hasattr(own, "__code__"):
         return []
     given = (*(own.__defaults__ or ()), *(own.__kwdefaults__ or {}).items())
     names = own.__code__.co_freevars

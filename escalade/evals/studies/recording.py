@@ -93,7 +93,8 @@ class Recording:
     """What is recorded, and how. `keep` is told each attempt, in the order in which they end.
 
     `digests`: of the rungs. `cached`: may a cache answer? `timed`: keep latencies. `texts`: keep answers. `lines`: a
-    file that is put on the disk every second, and at the end. `grading`: was it the metric that raised?
+    file that is put on the disk every second, and at the end. `lost`: is told what was paid for an attempt that came to
+    nothing, as a line of no rung. `grading`: was it the metric that raised?
     """
 
     program: Escalate
@@ -106,6 +107,7 @@ class Recording:
     timed: bool = True
     texts: bool = False
     lines: Lines | None = None
+    lost: Callable[[Line], None] | None = None
     grading: bool = field(default=False, init=False)
     _failed: BaseException | None = field(default=None, init=False)
     _blocks: bool = field(default=False, init=False)
@@ -196,30 +198,36 @@ class Recording:
             lambda: outer.narrow(name="attempt", optional=True, listeners=(heard.event,)), check=False
         )  # fmt: skip
         async with own as scope:
-            with heard.listening(), contextlib.nullcontext() if self.cached else uncached():
-                attempt = await self.program.attempt(unit.rung, one.inputs, rollout=unit.epoch)
-            if attempt.status == REFUSED and isinstance(attempt.error, BudgetExceeded):
-                raise attempt.error
-            if isinstance(attempt.error, _FATAL):
-                raise attempt.error
-            unpriced = scope.unpriced > 0 or heard.saved is None
-            quality = await self._graded(one.example, attempt)
+            try:
+                with heard.listening(), contextlib.nullcontext() if self.cached else uncached():
+                    attempt = await self.program.attempt(unit.rung, one.inputs, rollout=unit.epoch)
+                _check_usable(attempt)
+                unpriced = scope.unpriced > 0 or heard.saved is None
+                quality = await self._graded(one.example, attempt)
+            except Exception as error:
+                self._came_to_nothing(unit, one, error, scope.purse.spent)
+                raise
             grading = max(0, scope.purse.spent - attempt.cost)
         list_cost = UNKNOWN if unpriced else attempt.cost + (heard.saved or 0)
         line = self._line(unit, one, attempt, heard, quality, list_cost, grading)
         return Recorded(unit, attempt, quality, list_cost, line)
 
+    def _came_to_nothing(self, unit: Unit, one: Asked, error: Exception, spent: int) -> None:
+        if self.lost is not None and spent > 0:
+            rung, why, now = self.program.rungs[unit.rung].name, error_kind(error), round(time.time(), 3)
+            self.lost(
+                Line(key=one.key, rung=rung, of="", epoch=unit.epoch, status=REFUSED, error=why, spent=spent, at=now)
+            )
+
     async def _graded(self, example: Any, attempt: Attempt) -> float:
         if not attempt.ok:
             return 0.0
         try:
-            quality = float(await self._said(example, attempt.result))
+            said = await self._said(example, attempt.result)
+            return checked_grade(self.metric, said)
         except Exception:
             self.grading = True
             raise
-        if not 0 <= quality <= 1:
-            raise DataError(f"metric {metric_name(self.metric)!r} gave {quality!r}; expected a number from 0 to 1")
-        return quality
 
     async def _said(self, example: Any, prediction: Any) -> Any:
         """What the metric says."""
@@ -258,6 +266,22 @@ class Recording:
             at=round(time.time(), 3),
             outputs=dict(attempt.result.items()) if self.texts and attempt.ok else None,
         )
+
+
+def _check_usable(attempt: Attempt) -> None:
+    """Raises what is no answer, and no wrong answer either."""
+    if isinstance(attempt.error, BudgetExceeded) and attempt.status == REFUSED:
+        raise attempt.error
+    if isinstance(attempt.error, _FATAL):
+        raise attempt.error
+
+
+def checked_grade(metric: Metric, said: Any) -> float:
+    """What a metric said, as a number. Raises DataError for one that isn't from 0 to 1, and what `float` raises."""
+    quality = float(said)
+    if not 0 <= quality <= 1:
+        raise DataError(f"metric {metric_name(metric)!r} gave {quality!r}; expected a number from 0 to 1")
+    return quality
 
 
 def error_kind(error: BaseException) -> str:

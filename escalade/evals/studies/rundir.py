@@ -3,6 +3,7 @@
     study.json       the study as it was resolved: rungs with their digests, metric, epochs, budget
     prices.json      the list price of each model, its source and date
     versions.json    of escalade, DSPy, LiteLLM, Python, the platform; the commit, if there is one
+    grades.json      digests of the metric and of the labels that each question was graded by
     questions.jsonl  one line per question: key, facts, price bounds; no text unless the study says `texts: true`
     attempts.jsonl   one line per attempt, appended as it ends; `attempts-NAME.jsonl` are those of a worker
 
@@ -22,7 +23,7 @@ from typing import Any
 from escalade.errors import BadInput, DataError
 from escalade.evals.studies.blocks import blocks
 
-__all__ = ["ATTEMPTS", "QUESTIONS", "STUDY", "Line", "Lines", "RunDir", "is_run"]
+__all__ = ["ATTEMPTS", "QUESTIONS", "STUDY", "Line", "Lines", "RunDir", "is_run", "paid"]
 
 STUDY, PRICES, VERSIONS = "study.json", "prices.json", "versions.json"
 QUESTIONS, ATTEMPTS = "questions.jsonl", "attempts.jsonl"
@@ -32,7 +33,8 @@ _TAIL = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One attempt. `key` (of the question's inputs), `of` (digest of the rung) and `epoch` are its identity.
+    """One attempt. `key` (of the question's inputs), `of` (digest of the rung) and `epoch` are its identity. One
+    whose `of` is empty was paid for and came to nothing: its grade failed; it is owed.
 
     `status`: a word of `climb`. `error`: class of what was raised; `finish`: why the model stopped. `answer`: 48 bits
     that only mean "same" or "different" within a question. `cost`: nano-dollars at list price, None for unknown;
@@ -183,6 +185,13 @@ class RunDir:
         for part in self.parts():
             for rows in blocks(part):
                 yield from rows
+
+
+def paid(line: Mapping[str, Any]) -> int:
+    """Nano-dollars that were paid for what a line says: a grade of today doesn't pay for the answer again."""
+    if line.get("regraded"):
+        return int(line.get("regrading", 0))
+    return int(line["spent"] + line.get("grading", 0))
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:

@@ -15,8 +15,8 @@ from escalade.evals.studies.opening import Opened, opened, policies_of, recorded
 from escalade.evals.studies.plan import Asked, Unit, asked_of, seeded
 from escalade.evals.studies.reading import Filled, outcomes_of, untimed, whole_rows
 from escalade.evals.studies.recording import Recorded, Recording, passing
-from escalade.evals.studies.regrading import regrade
-from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, VERSIONS, Lines, RunDir
+from escalade.evals.studies.regrading import grades_of, keep_grades, regrade
+from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, VERSIONS, Line, Lines, RunDir, paid
 from escalade.evals.studies.telling import Telling
 from escalade.money import Money
 from escalade.registry.opening import scope
@@ -78,9 +78,9 @@ class Done:
     def add(self, line: Mapping[str, Any]) -> None:
         """One line, later ones over earlier ones."""
         self.status[line["key"], line["of"], line["epoch"]] = line.get("error")
+        self.spent += paid(line)
         if line.get("regraded"):
             return
-        self.spent += line["spent"] + line.get("grading", 0)
         total, count = self.costs.get(line["of"], (0, 0))
         self.costs[line["of"]] = total + line.get("cost", 0), count + 1
 
@@ -176,17 +176,20 @@ class _Run:
     async def _agreed(self, told: dict[str, Any], asked: Sequence[Asked]) -> None:
         """What was recorded stands, or is graded anew, or refused; then the directory says what holds now."""
         directory, before = self.directory, self.directory.read(STUDY)
-        prices = writing.prices_json(self.made.program)
+        prices = writing.prices_json(self.made.program, directory.read(PRICES))
         rows = writing.question_rows(asked, self.study)
+        now = {row["key"]: (told["metric"]["digest"], row["labels"]) for row in rows}
+        grades = {} if before is None else grades_of(directory, before)
         if before is not None:
             if "rungs" not in before:
                 raise DataError(f"{directory.path}: a study of recorded outcomes was run there; name another directory")
             changes.check_rungs(before, told["rungs"], directory.path)
             changes.check_prices(directory.read(PRICES), prices, directory.path)
-            were = writing.labels_of(directory)
-            why = changes.ungraded(before, told["metric"], {row["key"]: row["labels"] for row in rows}, were)
-            if why:
-                await regrade(directory, self.lines, self.made.metric, asked, why)
+            if stale := changes.stale(now, grades):
+                why = changes.why_stale(before, told["metric"], stale)
+                again = [one for one in asked if one.key in stale]
+                await regrade(directory, self.lines, self.made.metric, again, why, grades)
+        keep_grades(directory, grades | now)
         directory.put(QUESTIONS, writing.lines_of(rows))
         directory.write(PRICES, prices)
         directory.write(VERSIONS, writing.versions(directory.read(VERSIONS), self.study.folder))
@@ -217,6 +220,10 @@ class _Run:
             done.add({"cost": 0, **one.line.told()})
             telling.add(one)
 
+        def lost(line: Line) -> None:
+            self.lines.add(line.dumped())
+            done.add({"cost": 0, **line.told()})
+
         recording = Recording(
             self.made.program,
             self.made.metric,
@@ -227,6 +234,7 @@ class _Run:
             cached=self.cached,
             texts=self.study.texts,
             lines=self.lines,
+            lost=lost,
         )
         try:
             return await recording.fill(units)

@@ -35,7 +35,7 @@ from escalade.evals.studies.blocks import blocks
 from escalade.evals.studies.identity import rung_digest
 from escalade.evals.studies.plan import Asked, Unit, asked_of
 from escalade.evals.studies.recording import Recorded, Recording
-from escalade.evals.studies.rundir import ATTEMPTS, STUDY
+from escalade.evals.studies.rundir import ATTEMPTS, STUDY, paid
 from escalade.money import Money
 from escalade.pipelines.map import Map
 from escalade.registry.budgets import Budget, run_account
@@ -225,9 +225,7 @@ class _Spread:
         ledger = self.runs.host.ledger or self.runs.host.book
         if ledger is None:
             raise BadInput("runs: a study with a budget needs runs with a ledger: give them an address")
-        here = sum(
-            line["spent"] + line.get("grading", 0) for rows in blocks(self.directory.file(ATTEMPTS)) for line in rows
-        )
+        here = sum(paid(line) for rows in blocks(self.directory.file(ATTEMPTS)) for line in rows)
         left = Money(max(0, int(Money.of(self.study.budget)) - here))
         account = run_account(f"{self.study.name}-{uid}")
         ledger.set_budget(Budget(account, left, warn=1.0, brake=1.0))

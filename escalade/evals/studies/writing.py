@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.evals import _notes
 from escalade.evals.outcomes import TEXT
-from escalade.evals.studies.blocks import blocks
 from escalade.evals.studies.identity import labels_digest, metric_digest, metric_name, rung_digest, rung_facts
-from escalade.evals.studies.rundir import QUESTIONS, RunDir
+from escalade.evals.studies.rundir import RunDir
 from escalade.registry.prices import frozen_prices
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from escalade.evals.studies.plan import Asked
     from escalade.evals.studies.study import Study
 
-__all__ = ["SUMMARY", "labels_of", "lines_of", "prices_json", "question_rows", "study_json", "summarise", "versions"]
+__all__ = ["SUMMARY", "lines_of", "prices_json", "question_rows", "study_json", "summarise", "versions"]
 
 SUMMARY = "summary.json"
 
@@ -50,14 +49,17 @@ def study_json(
     return told
 
 
-def prices_json(program: Escalate) -> dict[str, Any]:
-    """List prices of all models of the ladder, nano-dollars per million tokens, with their source."""
+def prices_json(program: Escalate, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """List prices of all models of the ladder, nano-dollars per million tokens, with their source.
+
+    `before`: what the directory said; prices of models that aren't on the ladder now are kept, as their attempts are.
+    """
     table = frozen_prices()
     models = {rung.model or "": program.model_of(i) for i, rung in enumerate(program.rungs)}
     return {
         "unit": "nano-dollars per million tokens",
         "map": {"source": table.source, "date": table.date},
-        "models": {alias: _price(model) for alias, model in models.items()},
+        "models": {**(before or {}).get("models", {}), **{alias: _price(model) for alias, model in models.items()}},
     }
 
 
@@ -98,11 +100,6 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> bytes:
     import orjson
 
     return b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows)
-
-
-def labels_of(directory: RunDir) -> dict[str, str]:
-    """Digest of the labels by question, as they were when attempts were graded."""
-    return {row["key"]: row["labels"] for rows in blocks(directory.path / QUESTIONS) for row in rows}
 
 
 def summarise(directory: RunDir, study: Mapping[str, Any], *, done: int, owed: int, spent: int) -> None:

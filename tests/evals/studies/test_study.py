@@ -415,3 +415,83 @@ def test_examples_without_a_comparison(tmp_path):
     """Examples without a program are no outcomes: the error says what is missing."""
     with pytest.raises(BadInput, match="needs a program, or rungs, and a metric"):
         Study.of({"data": Bench(2).examples}).run(tmp_path)
+
+
+# -- what was left out for a while, and what was lost
+
+
+def nothing(example, prediction):
+    return 0.0
+
+
+def relabelled(bench: Bench, since: int) -> list[Any]:
+    return [
+        dspy.Example(question=one.question, answer=one.answer if at < since else "?").with_inputs("question")
+        for at, one in enumerate(bench.examples)
+    ]
+
+
+def test_questions_that_come_back_are_graded_as_the_others(tmp_path):
+    """A metric that changed while a limit left questions out grades them when they are there again."""
+    bench = Bench(8)
+    bench.study(metric=nothing, texts=True).run(tmp_path)
+    bench.study(metric=half, texts=True, limit=4).run(tmp_path)
+    assert (bench.study(metric=half, texts=True).run(tmp_path).outcomes.quality == 0.5).all()
+    assert bench.calls == 24
+
+
+def test_labels_of_questions_that_come_back(tmp_path):
+    """Labels that changed while a limit left their questions out are seen when those are there again."""
+    bench = Bench(8)
+    bench.study().run(tmp_path)
+    bench.study(limit=4).run(tmp_path)
+    with pytest.raises(DataError, match="4 questions have other labels"):
+        bench.study(data=relabelled(bench, 4)).run(tmp_path)
+
+
+def test_a_grading_that_was_broken_off_is_made_again(tmp_path):
+    """Killed while answers were graded anew, the directory has grades of two metrics: none of them counts as one."""
+    bench = Bench(4)
+    bench.study(texts=True, metric=nothing).run(tmp_path)
+    bench.study(texts=True, metric=nothing).run(tmp_path)
+    told = (tmp_path / "study.json").read_bytes()
+    grades = json.loads((tmp_path / "grades.json").read_bytes())
+    bench.study(texts=True, metric=half).run(tmp_path)
+    lines = (tmp_path / "attempts.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "attempts.jsonl").write_bytes(b"".join(lines[:-5]))
+    (tmp_path / "study.json").write_bytes(told)
+    (tmp_path / "grades.json").write_text(json.dumps(dict.fromkeys(grades, ("", ""))), "utf-8")
+    assert (bench.study(texts=True, metric=nothing).run(tmp_path).outcomes.quality == 0).all()
+
+
+def test_a_price_that_changed_while_its_model_was_left_out(tmp_path):
+    """Attempts at the old price don't stand beside those at the new one."""
+    bench, dear = (Bench(4, {"small": SimModel(price_in=at), "large": SimModel()}) for at in ("0.10", "9.00"))
+    both = [("Predict", "small"), ("Predict", "large")]
+    bench.study(program=bench.program(both)).run(tmp_path)
+    dear.study(program=dear.program(both[1:])).run(tmp_path)
+    with pytest.raises(DataError, match="'small' cost 0.1 in"):
+        dear.study(program=dear.program(both)).run(tmp_path)
+
+
+def test_what_a_failing_metric_cost_is_counted(tmp_path):
+    """An attempt that couldn't be graded is owed again, and what it cost counts as spent."""
+    bench = Bench(12)
+
+    def moody(example, prediction):
+        if example.question == bench.examples[3].question:
+            raise ValueError("no")
+        return 1.0
+
+    for _ in range(3):
+        with pytest.raises(DataError, match="ValueError: no"):
+            bench.study(metric=moody).run(tmp_path)
+    assert sum(line["spent"] for line in attempts(tmp_path)) == int(bench.world.cost())
+
+
+def test_a_grade_out_of_range_is_refused_when_grading_anew(tmp_path):
+    """As it is when recording."""
+    bench = Bench(4)
+    bench.study(texts=True).run(tmp_path)
+    with pytest.raises(DataError, match=r"gave 7.0; expected a number from 0 to 1"):
+        bench.study(texts=True, metric=seven).run(tmp_path)
