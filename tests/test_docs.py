@@ -155,7 +155,8 @@ def test_commands_exit_with_zero(command: str, shown: str | None) -> None:
     """`escalade …` and `scripts/compare …` as shown, without the network; pipes and `#` comments are cut off. Where the
     page shows what one prints, it does.
     """
-    words = shlex.split(re.split(r"\s[|#>]", command)[0])
+    parts = shlex.split(command, comments=True)
+    words = list(itertools.takewhile(lambda part: not part.startswith(("|", ">")), parts))
     words = words[1:] if words[0] == "escalade" else ["compare", *words[1:]]
     start = f"sys.argv[1:] = {words!r}; runpy.run_module('escalade', run_name='__main__')"
     code = BLOCKED.format(root=str(ROOT), run=start)
