@@ -130,11 +130,13 @@ def _share(
     reference = entry.reference
     if reference is None:
         return mix.fit(outcomes, np.arange(outcomes.n)).share
-    target = play(reference, outcomes, folds, seed).mean_cost
-    if target is None or low.mean_cost is None or high.mean_cost is None:
+    if not (low.cost_known and high.cost_known):
         raise UnknownPrice(f"{entry.name}: costs can't be matched while some are unknown: set a price for every rung")
-    gap = high.mean_cost - low.mean_cost
-    return 0.0 if gap <= 0 else min(1.0, max(0.0, (target - low.mean_cost) / gap))
+    asked = questions_of(outcomes)
+    target, cheap, dear = (asked.average(one.cost) for one in (play(reference, outcomes, folds, seed), low, high))
+    if math.isnan(target):
+        raise UnknownPrice(f"{entry.name}: costs can't be matched while some are unknown: set a price for every rung")
+    return 0.0 if dear <= cheap else min(1.0, max(0.0, (target - cheap) / (dear - cheap)))
 
 
 def _bounded(entry: Entry, outcomes: Outcomes, folds: int, seed: int) -> Played:

@@ -40,6 +40,7 @@ from escalade.agents.learned.nearest import Nearest
 from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
 from escalade.errors import BadInput, UnknownName, UnknownPrice
 from escalade.evals.baselines import FittedBestSingle, FittedCategoryMean
+from escalade.evals.inference.units import questions_of
 from escalade.evals.learned import FittedAnswers, FittedBandit, FittedCascade, FittedGuaranteed, FittedRouter
 from escalade.evals.outcomes import NO_ANSWER
 from escalade.evals.replay import Fitted, FittedBudgeted, FittedPromptLength, FittedThreshold, MatchedRandom
@@ -285,7 +286,8 @@ class Lineup:
     def _at_cost(self, reference: Entry | None, at_cost: float | None) -> Iterator[Entry]:
         if reference is None or at_cost is None or self.outcomes.k < 2 or not self.outcomes.priced:
             return
-        low, high = (float(self.outcomes.cost[:, rung].mean()) for rung in (self.cheap, self.strong))
+        asked = questions_of(self.outcomes)
+        low, high = (asked.average(self.outcomes.cost[:, rung]) for rung in (self.cheap, self.strong))
         if low < high:
             name, share = f"random@{reference.name}", min(1.0, max(0.0, (at_cost - low) / (high - low)))
             yield Entry(name, RandomMix(share, self.cheap, self.strong, self.seed, name), yardstick=True)

@@ -188,3 +188,30 @@ def test_cross_fitting_sees_no_label_of_its_question(found) -> None:
         one, two = (cross_fit(fitted, data) for data in (found, other))
         assert isinstance(one, Replayed)
         assert one.chosen[7] == two.chosen[7]
+
+
+def test_a_mix_costs_what_it_is_matched_with_where_questions_were_asked_unequally_often():
+    """The cost in a table is of the mean question: so is that of the mix, however many epochs each has."""
+    rng = np.random.default_rng(4)
+    keys = [f"q{i}" for i in range(40) for _ in range(1 + 4 * (i % 2))]
+    cost = [[(1 + int(key[1:]) % 2) * 100, (1 + 5 * (int(key[1:]) % 2)) * 1000] for key in keys]
+    right = rng.integers(0, 2, (len(keys), 2)).astype(float).tolist()
+    sure = [[rng.random(), 0.5] for _ in keys]
+    outcomes = table(quality=right, cost=cost, confidence=sure, keys=keys)
+    for names in (["threshold-0.8"], ["threshold-0.8", "random@threshold-0.8"]):
+        found = compare(outcomes, names, folds=2)
+        policy, mix = found.row("threshold-0.8"), found.row("random@threshold-0.8")
+        assert mix.cost_per_1k_usd == pytest.approx(policy.cost_per_1k_usd)
+
+
+def test_cheaper_than_the_cheap_rung_is_held_against_the_cheapest():
+    """No mix with a dearer rung costs the same, and losing to one that costs more says nothing."""
+    n = 200
+    right = [[float(i % 10 > 3), float(i % 10 > 3), 1.0, float(i % 20 > 0)] for i in range(n)]
+    answer = [[int(i % 10 <= 3), 0, 0, 0] for i in range(n)]
+    sure = [[np.nan, np.nan, 0.5, 0.9]] * n
+    found = compare(table(quality=right, answer=answer, confidence=sure, cost=[1, 1, 500, 900]), ["agreement-2"])
+    row = found.row("agreement-2")
+    assert row.cost_per_1k_usd < found.row("r2").cost_per_1k_usd
+    assert row.quality < found.row("r2").quality
+    assert row.beats_random is True

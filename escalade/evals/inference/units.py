@@ -6,6 +6,7 @@ one group (a document, a conversation) are counted as one cluster.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ class Questions:
         if not self.repeated:
             return values
         return np.bincount(self.of, weights=values) / np.bincount(self.of)
+
+    def average(self, column: NDArray[np.float64] | NDArray[np.int64]) -> float:
+        """Of all questions, each counting once however often it was asked; nan without any."""
+        return float(self.mean(column.astype(np.float64)).mean()) if self.n else math.nan
 
 
 def questions_of(outcomes: Outcomes) -> Questions:

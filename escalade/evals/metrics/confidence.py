@@ -146,7 +146,15 @@ def reliability(
         inside, got = sure[of == b], right[of == b]
         mean, low, high = mean_interval(got)
         found.append(
-            Bin(float(inside.min()), float(inside.max()), len(got), float(inside.mean()), mean, max(low, 0.0), high)
+            Bin(
+                float(inside.min()),
+                float(inside.max()),
+                len(got),
+                float(inside.mean()),
+                mean,
+                max(low, 0.0),
+                min(high, 1.0),
+            )
         )
     return tuple(found)
 

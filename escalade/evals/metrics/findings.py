@@ -135,4 +135,4 @@ def _chooses(entry: Entry) -> bool:
 
 def _mean_cost(evidence: Evidence, rung: int) -> float | None:
     cost = evidence.outcomes.cost[:, rung]
-    return float(cost.mean()) * PER_1K if bool((cost >= 0).all()) else None
+    return evidence.questions.average(cost) * PER_1K if bool((cost >= 0).all()) else None

@@ -143,3 +143,9 @@ def test_only_good_attempts(monkeypatch) -> None:
     """Another status of all attempts leaves nothing to judge."""
     found = load_outcomes(limit=40)
     assert confidence_of(replace(found, status=np.full_like(found.status, 3)), 3) is None
+
+
+def test_an_interval_of_a_bin_stays_between_none_and_all():
+    """Two grades in a bin leave Student's t far above 1."""
+    found = reliability([0.1, 0.2, 0.8, 0.9], [0.2, 0.4, 0.3, 0.9], bins=2)
+    assert all(0.0 <= one.quality_low <= one.quality <= one.quality_high <= 1.0 for one in found)
