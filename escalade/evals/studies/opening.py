@@ -55,7 +55,7 @@ def program_of(study: Study) -> Escalate:
         except Exception as error:
             raise BadInput(f"program: {study.program} raised {type(error).__name__}: {error}") from error
     if not isinstance(found, Escalate):
-        raise BadInput(f"program: expected an Escalate, or a function that makes one, got {found!r}")
+        raise BadInput(f"program: expected an Escalate, or a function that makes one, got a {type(found).__name__}")
     return found
 
 

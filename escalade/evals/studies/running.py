@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import BadInput, BudgetExceeded, DataError, EscaladeError
-from escalade.evals.studies import changes, writing
+from escalade.evals.studies import beforehand, changes, writing
 from escalade.evals.studies.identity import metric_name
 from escalade.evals.studies.opening import Opened, opened, policies_of, recorded_of
 from escalade.evals.studies.plan import Asked, Unit, asked_of, seeded
@@ -110,6 +110,7 @@ async def run(
     if study.program is None and study.rungs is None:
         return _replayed(study, directory)
     made = opened(study)
+    beforehand.check(study, made)
     with directory.writer() as lines:
         one = _Run(study, directory, made, lines, retry_failed=retry_failed, shown=shown, cached=cached)
         one.runs = runs
