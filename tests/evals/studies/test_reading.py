@@ -14,6 +14,7 @@ from escalade.errors import DataError
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.studies import blocks
 from escalade.evals.studies.identity import answer_code
+from escalade.evals.studies.reading import _NEVER, _Places
 from tests.evals.studies.test_study import Bench
 
 PLAIN = st.one_of(st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=3), st.none())
@@ -35,6 +36,20 @@ def test_equal_answers_have_equal_codes(one, other):
         assert answer_code(one) == answer_code(other)
     elif not isinstance(one, tuple) and not isinstance(other, tuple) and one == one and other == other:  # noqa: PLR0124
         assert answer_code(one) != answer_code(other)
+
+
+@given(st.lists(st.text(max_size=4), unique=True, min_size=1), st.lists(st.text(max_size=4), min_size=1))
+def test_places_of_keys_are_those_of_a_dict(known, others):
+    """Keys are found by their hashes as in a dict, and what isn't among them has no place."""
+    numbers = {key: i * 10 for i, key in enumerate(known)}
+    asked = [*others, *known]
+    assert _Places(numbers).of(asked).tolist() == [numbers.get(key, _NEVER) for key in asked]
+
+
+def test_keys_of_one_hash_are_told_apart():
+    """-1 and -2 have the same hash in CPython, which two strings hardly ever have."""
+    assert hash(-1) == hash(-2)
+    assert _Places({-1: 10, -2: 20}).of([-2, -1, 3]).tolist() == [20, 10, _NEVER]
 
 
 @settings(max_examples=20)
