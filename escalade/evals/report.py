@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from escalade.evals._terminal import Terminal
+from escalade.evals.checking.agreeing import turned
 from escalade.evals.reporting.cells import safe
 from escalade.evals.statistics import AS_GOOD, BETTER, CANT_TELL
 
@@ -349,11 +350,8 @@ def _family(comparison: Comparison, glyphs: Glyphs) -> Iterator[tuple[str, str]]
 
 def _relabelled(comparison: Comparison) -> str:
     """Which verdicts another grading of the same answers turns round, grouped."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for change in comparison.changed:
-        groups.setdefault((change.verdict, change.other), []).append(_short(change.name, comparison))
-    told = "; ".join(f'"{a}" becomes "{b}" for {", ".join(names)}' for (a, b), names in groups.items())
-    return f"These verdicts hang on the labels. With --labels {comparison.other_labels}, {told}."
+    verdicts = ((_short(change.name, comparison), change.verdict, change.other) for change in comparison.changed)
+    return turned(comparison.other_labels or "", verdicts)
 
 
 def _item(mark: str, text: str, width: int) -> Text:

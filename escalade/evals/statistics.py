@@ -181,6 +181,11 @@ def verdict(low: float, high: float, margin: float = 0.02) -> str:
     return WORSE if high < 0 else CANT_TELL
 
 
+def judged(low: float, high: float, margin: float, questions: int, units: int) -> str:
+    """The verdict on so many questions: "too few" where these allow none (`too_few`), else as `verdict`."""
+    return NOT_ENOUGH if too_few(questions, units) else verdict(low, high, margin)
+
+
 def too_few(questions: int, units: int) -> str:
     """Why so many questions are too few for any verdict, in words; empty where they aren't.
 

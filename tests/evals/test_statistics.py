@@ -294,3 +294,9 @@ def test_bad_input_is_refused(broken) -> None:
     """Impossible counts, levels and columns raise BadInput."""
     with pytest.raises(BadInput):
         broken()
+
+
+def test_so_few_questions_allow_no_verdict() -> None:
+    """29 questions, or 9 groups, are too few for any verdict; one more of either isn't."""
+    assert statistics.judged(0.1, 0.2, 0.02, 29, 29) == statistics.judged(0.1, 0.2, 0.02, 99, 9) == "too few"
+    assert statistics.judged(0.1, 0.2, 0.02, 30, 10) == "better"

@@ -9,7 +9,7 @@ without his agreement with reference labels, or the words "unchecked judge".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,18 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Agreement", "Changed", "agreements", "agreements_table", "beside", "changed", "judge_check", "kappa"]
+__all__ = [
+    "Agreement",
+    "Changed",
+    "agreements",
+    "agreements_table",
+    "beside",
+    "changed",
+    "judge_check",
+    "kappa",
+    "said",
+    "turned",
+]
 
 JUDGE = "judge"
 REPS = 500
@@ -105,13 +116,15 @@ def agreements_table(outcomes: Outcomes, *, seed: int = 0) -> Table | None:
 
 
 def changed(evidence: Evidence) -> tuple[Changed, ...]:
-    """Verdicts that change when the answers that each policy gave are graded in another way. Nothing is fitted anew."""
+    """Verdicts that change when the answers that each policy gave are graded in another way, best policy first.
+    Nothing is fitted anew.
+    """
     outcomes, base = evidence.outcomes, evidence.base.replayed
     if base is None:
         return ()
     found = []
     for other in (labels for labels in outcomes.gradings if labels != outcomes.labels):
-        for name, played in evidence.played.items():
+        for name, played in sorted(evidence.played.items(), key=lambda item: -float(item[1].quality.mean())):
             one = played.replayed
             if one is None or name == evidence.baseline or evidence.entry(name).play is None:
                 continue
@@ -213,7 +226,7 @@ def _verdict(
         return None
     asked = evidence.questions
     found = difference(asked.mean(mine), asked.mean(other), asked.group)
-    return statistics.verdict(found.low, found.high, evidence.margin)
+    return statistics.judged(found.low, found.high, evidence.margin, asked.n, asked.clusters)
 
 
 def _graded(outcomes: Outcomes, rows: NDArray[np.int64], chosen: NDArray[np.int64], grading: Floats) -> Floats:
@@ -225,5 +238,13 @@ def _graded(outcomes: Outcomes, rows: NDArray[np.int64], chosen: NDArray[np.int6
 def said(found: tuple[Changed, ...]) -> Iterator[str]:
     """One sentence for each other grading that changes a verdict."""
     for other in dict.fromkeys(one.other for one in found):
-        words = [f"{one.policy} is {one.other_verdict!r}, not {one.verdict!r}" for one in found if one.other == other]
-        yield f"graded by {other!r}, the same answers give other verdicts: {'; '.join(words)}"
+        yield turned(other, ((one.policy, one.verdict, one.other_verdict) for one in found if one.other == other))
+
+
+def turned(labels: str, verdicts: Iterable[tuple[str, str, str]]) -> str:
+    """What other labels of the same answers make of verdicts: of (policy, verdict, the other verdict), grouped."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for policy, before, after in verdicts:
+        groups.setdefault((before, after), []).append(policy)
+    told = "; ".join(f'"{a}" becomes "{b}" for {", ".join(names)}' for (a, b), names in groups.items())
+    return f"These verdicts hang on the labels. With --labels {labels}, {told}."

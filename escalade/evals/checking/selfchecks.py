@@ -78,14 +78,15 @@ def _said(evidence: Evidence) -> Iterator[str]:
     for name, played in evidence.played.items():
         if played.replayed is not None and played.replayed.raised is not None:
             times = int(played.replayed.raised.sum())
-            yield f"{name} raised on {times:,} of {n:,} questions, which count as errors; first {played.replayed.error}"
+            first = played.replayed.error
+            yield f"{name} raised on {times:,} of {n:,} questions, which count as errors; first {first}."
     for entry in evidence.entries:
         rung = None if isinstance(entry.play, Constant | FittedBestSingle) else same_as(evidence, entry.name)
         if rung is not None and entry.play is not None:
             last = rung == evidence.outcomes.rungs[-1].name
             how = "always escalates" if last else "never escalates"
             alone = shortened(rung, [one.name for one in evidence.outcomes.rungs])
-            yield f"{entry.name} {how}: on all {n:,} questions it is {alone} alone, and no router here"
+            yield f"{entry.name} {how}: on all {n:,} questions it is {alone} alone."
     yield from agreeing.said(agreeing.changed(evidence))
 
 

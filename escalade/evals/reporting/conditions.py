@@ -64,7 +64,15 @@ FIGURES: dict[str, tuple[str, float]] = {
 }
 """Metric -> (field of `Row`, what it is multiplied by): points, dollars per 1,000 questions, seconds, counts."""
 
-VERDICTS = (statistics.BETTER, statistics.AS_GOOD, statistics.CANT_TELL, statistics.WORSE, BASELINE, HINDSIGHT)
+VERDICTS = (
+    statistics.BETTER,
+    statistics.AS_GOOD,
+    statistics.CANT_TELL,
+    statistics.WORSE,
+    statistics.NOT_ENOUGH,
+    BASELINE,
+    HINDSIGHT,
+)
 WORDS: dict[str, tuple[str, ...]] = {"verdict": VERDICTS, "frontier": ("yes", "no"), "beats_random": ("yes", "no")}
 """Metrics that are words, and which."""
 

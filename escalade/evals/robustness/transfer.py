@@ -47,7 +47,7 @@ class Moved:
 
     `quality`, `cost_per_1k_usd`: as it was fitted elsewhere; `home_quality`, `home_cost_per_1k_usd`: fitted on the
     other folds of these questions, on all of their rungs. `diff`: elsewhere minus home, with its paired interval, 0..1.
-    `verdict`: of the former against the strongest rung of the ladder it was fitted on.
+    `verdict`: of the former against the strongest rung of the ladder it was fitted on; "too few" questions allow none.
     """
 
     name: str
@@ -190,5 +190,5 @@ def _moved(name: str, outcomes: Outcomes, away: Replayed, home: Replayed, strong
         diff_high=apart.high,
         cost_per_1k_usd=None if away.mean_cost is None else away.mean_cost * PER_1K,
         home_cost_per_1k_usd=None if home.mean_cost is None else home.mean_cost * PER_1K,
-        verdict=statistics.verdict(against.low, against.high, margin),
+        verdict=statistics.judged(against.low, against.high, margin, units.n, units.clusters),
     )

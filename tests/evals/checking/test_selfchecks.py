@@ -57,7 +57,9 @@ def test_all_hold_on_the_data_that_ships(ladder) -> None:
     assert all(one.held for one in found.checks)
     assert {table.name for table in found.tables} == {"failures", "shuffled", "graders"}
     assert any("threshold-fitted always escalates" in one for one in found.sentences)
-    assert any("graded by 'regraded'" in one and "agreement-4 is 'worse'" in one for one in found.sentences)
+    relabelled = '"better" becomes "worse" for agreement-models, agreement-4'
+    assert any("With --labels regraded" in one and relabelled in one for one in found.sentences)
+    assert all(one.endswith(".") for one in found.sentences)
 
 
 # ------------------------------------------------------------------------------------------------------ shuffled labels

@@ -42,6 +42,7 @@ def comparison() -> Comparison:
         ("agreement-3.verdict == as good", True),
         ("baseline.quality < 80", False),
         ("baseline.verdict == baseline", True),
+        ("agreement-3.verdict == too few", False),
         ("qwen-1.5b@96.beats_random == yes", None),
         ('"threshold-0.8".quality < 1e2', True),
         ("threshold=0.8.quality < 100", True),
