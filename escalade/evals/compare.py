@@ -73,8 +73,13 @@ class Comparison:
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def row(self, name: str) -> Row:
-        """The row of this name, "random=0.3" being "random-0.3". Raises UnknownName."""
+        """The row of this name, "random=0.3" being "random-0.3", and "large" being "Predict/large" if that is the only
+        one. Raises UnknownName.
+        """
         found = next((row for row in self.rows if row.name in {name, name.replace("=", "-")}), None)
+        if found is None:
+            short = [row for row in self.rows if row.name.endswith(f"/{name}")]
+            found = short[0] if len(short) == 1 else None
         if found is None:
             raise UnknownName("policy", name, [row.name for row in self.rows])
         return found

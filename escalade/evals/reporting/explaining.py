@@ -24,15 +24,18 @@ BEGIN, END = "<!-- columns: written by escalade.evals.reporting.explaining -->",
 
 def every_table() -> list[Table]:
     """All tables of a small comparison that has whatever a table may ask for: labels of two gradings, categories,
-    budgets.
+    budgets, texts.
     """
+    from escalade.evals._codes import fact_column
     from escalade.evals.compare import compare
     from escalade.evals.findings import findings
     from escalade.evals.loaders import load_outcomes
+    from escalade.evals.outcomes import TEXT
     from escalade.evals.reporting.comparing import comparison_table
 
     outcomes = load_outcomes(limit=200)
-    outcomes = replace(outcomes, category=tuple("ab"[i % 2] for i in range(outcomes.n)))
+    facts = outcomes.features | {TEXT: fact_column([f"question {i} has five words" for i in range(outcomes.n)])}
+    outcomes = replace(outcomes, features=facts, category=tuple("ab"[i % 2] for i in range(outcomes.n)))
     found = findings(compare(outcomes, ["threshold-0.8", "agreement-3+budget"]))
     return [comparison_table(found.comparison), *found.tables]
 

@@ -11,7 +11,7 @@ from escalade.evals.reporting.conditions import FIGURES, WORDS
 from escalade.evals.reporting.explaining import every_table, explained, rewritten
 from tests._house import ROOT
 
-PAGE = ROOT / "docs" / "evals.md"
+PAGE, REPORTS = ROOT / "docs" / "metrics.md", ROOT / "docs" / "reports.md"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_every_column_is_explained(tables) -> None:
 
 
 def test_the_page_has_them(tables) -> None:
-    """The page is what the tables say; `python -m escalade.evals.reporting.explaining docs/evals.md` writes it anew."""
+    """The page is what the tables say; `python -m escalade.evals.reporting.explaining docs/metrics.md` writes it anew."""
     text = Path(PAGE).read_text("utf-8")
     assert explained(tables) in text
     assert rewritten(text, tables) == text
@@ -33,7 +33,7 @@ def test_the_page_has_them(tables) -> None:
 
 def test_the_page_names_what_conditions_may_hang_on() -> None:
     """Each metric of `--fail-if`."""
-    text = Path(PAGE).read_text("utf-8")
+    text = Path(REPORTS).read_text("utf-8")
     assert not [name for name in [*FIGURES, *WORDS] if f"`{name}`" not in text]
 
 
