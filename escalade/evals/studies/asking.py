@@ -23,6 +23,7 @@ from escalade.agents._threads import in_thread
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
 from escalade.errors import BudgetExceeded, DeadlineExceeded, PermissionDenied, UnknownPrice
+from escalade.evals.studies.recording import checked_grade
 from escalade.registry.opening import scope
 from escalade.scopes import Scope, require
 
@@ -225,13 +226,13 @@ class _Run:
     async def _graded(self, example: Any, answer: Any) -> float:
         metric = self._asking.metric
         if self._threads:
-            return float(await in_thread(metric, (example, answer), {}))
+            return checked_grade(metric, await in_thread(metric, (example, answer), {}))
         began = time.perf_counter()
         grade = metric(example, answer)
         if inspect.isawaitable(grade):
-            return float(await grade)
+            return checked_grade(metric, await grade)
         self._threads = time.perf_counter() - began > SLOW
-        return float(grade)
+        return checked_grade(metric, grade)
 
 
 class _Watch:

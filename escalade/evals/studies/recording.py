@@ -277,10 +277,13 @@ def _check_usable(attempt: Attempt) -> None:
 
 
 def checked_grade(metric: Metric, said: Any) -> float:
-    """What a metric said, as a number. Raises DataError for one that isn't from 0 to 1, and what `float` raises."""
-    quality = float(said)
+    """What a metric said, as a number. Raises DataError for what isn't a number from 0 to 1."""
+    try:
+        quality = float(said)
+    except (TypeError, ValueError):
+        quality = math.nan
     if not 0 <= quality <= 1:
-        raise DataError(f"metric {metric_name(metric)!r} gave {quality!r}; expected a number from 0 to 1")
+        raise DataError(f"metric {metric_name(metric)!r} gave {said!r}; expected a number from 0 to 1")
     return quality
 
 

@@ -283,6 +283,9 @@ def test_a_mistake_in_the_metric_costs_one_question(outcomes, examples):
     with pytest.raises(KeyError, match="answr"):
         confirm("Predict/small", program_on(world), examples, broken, outcomes)
     assert world.calls.total() == 1
+    with pytest.raises(DataError, match="gave 100; expected a number from 0 to 1"):
+        confirm("Predict/small", program_on(world), examples, lambda example, got: 100, outcomes)
+    assert world.calls.total() == 2
 
 
 def test_budgets_per_request_hold_live_as_in_the_replay(outcomes, examples):

@@ -181,8 +181,14 @@ def test_a_metric_with_a_mistake_costs_one_attempt(tmp_path):
     with pytest.raises(DataError, match="metric 'broken' raised ZeroDivisionError"):
         bench.study(metric=broken).run(tmp_path)
     assert bench.calls == 1
-    with pytest.raises(DataError, match="'seven' gave 7.0; expected a number from 0 to 1"):
+    with pytest.raises(DataError, match="'seven' gave 7; expected a number from 0 to 1"):
         bench.study(metric=seven).run(tmp_path / "seven")
+    with pytest.raises(DataError, match="'silent' gave None; expected a number from 0 to 1"):
+        bench.study(metric=silent).run(tmp_path / "silent")
+
+
+def silent(example, prediction):
+    return None
 
 
 def broken(example, prediction):
@@ -493,5 +499,5 @@ def test_a_grade_out_of_range_is_refused_when_grading_anew(tmp_path):
     """As it is when recording."""
     bench = Bench(4)
     bench.study(texts=True).run(tmp_path)
-    with pytest.raises(DataError, match=r"gave 7.0; expected a number from 0 to 1"):
+    with pytest.raises(DataError, match=r"gave 7; expected a number from 0 to 1"):
         bench.study(texts=True, metric=seven).run(tmp_path)
