@@ -12,6 +12,7 @@ second on the data that ships.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from escalade.evals.evidence import Evidence
 
 __all__ = ["checks", "same_as", "selfchecks"]
+
+SUSPICIOUS = 0.01
+"""Below this p value, times the number of policies, nobody says that a policy gains nothing on shuffled labels."""
 
 
 def checks(evidence: Evidence) -> Sequence[Table | Check | str]:
@@ -107,6 +111,10 @@ def _shuffled(evidence: Evidence, found: tuple[Shuffled, ...]) -> Check:
         f"{len(found)} policies gain nothing on shuffled labels (at most {100 * most.shuffled_gain:+.1f} points, "
         f"p = {most.shuffled_p:.2g}, {most.name}, {most.n} questions)"
     )
+    odd = min(found, key=lambda one: 1.0 if math.isnan(one.shuffled_p) else one.shuffled_p)
+    if odd.shuffled_p * len(found) < SUSPICIOUS:
+        return Check(name, None, f"{_alarm(odd)}: luck has it so once in {1 / odd.shuffled_p:,.0f} times; "
+                                 f"compare with another seed, or on more questions")  # fmt: skip
     if not cheat.p < 1e-4:  # too few questions, or labels that are all the same
         return Check(name, None, f"{said}; but hindsight doesn't either: this data can't tell")
     return Check(

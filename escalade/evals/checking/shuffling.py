@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from escalade.agents.policies import Constant
+from escalade.errors import DataError
 from escalade.evals._codes import STATUSES
 from escalade.evals.folds import shuffled
 from escalade.evals.outcomes import COLUMNS
@@ -189,7 +190,10 @@ def _again(entry: Entry, outcomes: Outcomes, evidence: Evidence) -> Replayed | N
         return None if entry.play is None else replay(entry.play, outcomes)
     if len(set(outcomes.group or outcomes.keys)) < 2 * FOLDS:
         return None
-    return cross_fit(entry.play, outcomes, FOLDS, evidence.seed)
+    try:
+        return cross_fit(entry.play, outcomes, FOLDS, evidence.seed)
+    except DataError:  # half of the questions are too few for it, which says nothing of the other policies
+        return None
 
 
 def _same_path(one: Replayed, other: Replayed | None) -> bool:

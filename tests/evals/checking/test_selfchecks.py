@@ -275,3 +275,44 @@ def test_verdicts_that_another_grader_changes(ladder) -> None:
     theirs = {(one.name, one.verdict, one.other) for one in ladder.changed if one.name not in fitted}
     assert theirs == {one for one in mine if one[0] not in fitted}
     assert isinstance(ladder.changed[0], comparing.Change)
+
+
+@dataclass(frozen=True)
+class Peeks:
+    """Knows the labels of some of the questions that it is judged on, whatever it is given to fit on."""
+
+    every: int
+    name: str = "peeks"
+
+    def fit(self, outcomes: Outcomes, rows: Any) -> Policy:
+        best = np.argmax(outcomes.quality, axis=1).tolist()
+        known = {
+            key: rung for at, (key, rung) in enumerate(zip(outcomes.keys, best, strict=True)) if at % self.every < 1
+        }
+        return _Known(known)
+
+
+@dataclass(frozen=True)
+class _Known:
+    best: dict[str, int]
+    name: str = "peeks"
+
+    def decide(self, view: View) -> Decision:
+        return pick(view, self.best.get(view.key, 1), "")
+
+
+@pytest.mark.parametrize("n", [25, 30, 39])
+def test_too_few_to_fit_one_policy_leaves_the_checks_to_the_others(n) -> None:
+    """Half of the questions are too few for the nearest ones: a leak of another policy is seen all the same."""
+    good = findings(compare(world(n), folds=5), only=["checks"]).checks
+    assert {one.name for one in good} == {"shuffled labels", "missing outcomes", "own default", "errors"}
+    assert check(compare(world(n), ["nearest", Peeks(1)], folds=5).evidence, "shuffled labels").held is False
+
+
+def test_a_small_leak_on_few_questions_is_not_called_nothing() -> None:
+    """Where a gain on shuffled labels is neither proof nor nothing, the check says that it can't tell."""
+    found = [check(evidence(world(60, seed=seed), Peeks(3)), "shuffled labels") for seed in range(6)]
+    assert not all(one.held for one in found)
+    unsure = [one for one in found if one.held is None]
+    assert unsure
+    assert all("peeks gains +" in one.said and "luck has it so once in" in one.said for one in unsure)
