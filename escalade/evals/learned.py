@@ -6,6 +6,7 @@ way, does both within the training rows.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from escalade.evals._nearest import facts_in, nearest_scores
 from escalade.evals.folds import assign_folds, shuffled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from escalade.evals.outcomes import Outcomes
@@ -46,12 +49,37 @@ class FittedRouter:
     name: str = "gain"
 
     def fit(self, outcomes: Outcomes, rows: Ints) -> Gain | Nearest:
-        return self.kind.fit(outcomes, self.low, self.high, rows=rows.tolist(), margin=self.margin, name=self.name)
+        known, key = _known_of(outcomes), (self, rows.tobytes())
+        if key not in known:
+            known[key] = self.kind.fit(
+                outcomes, self.low, self.high, rows=rows.tolist(), margin=self.margin, name=self.name
+            )
+        return known[key]
 
     @property
     def members(self) -> tuple[RungRef, ...]:
         """The rung whose answer the strong one replaces."""
         return (self.low,)
+
+
+_last: tuple[Callable[[], Outcomes | None], dict[Any, Gain | Nearest]] | None = None
+"""The outcomes that routers were last fitted on, and these: a comparison wants the same for its rows, its curves and
+its courses.
+"""
+
+
+def _known_of(outcomes: Outcomes) -> dict[Any, Gain | Nearest]:
+    global _last  # noqa: PLW0603 - one slot, set at once
+    last = _last
+    if last is None or last[0]() is not outcomes:
+        _last = last = weakref.ref(outcomes, _forget), {}
+    return last[1]
+
+
+def _forget(gone: object) -> None:
+    global _last  # noqa: PLW0603 - as above
+    if _last is not None and _last[0] is gone:
+        _last = None
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,19 @@ def test_nothing_calibrates_that_was_fitted_on(grouped: bool) -> None:
     assert not {names[i] for i in seen["fitted"]} & set(once)
 
 
+def test_a_router_is_fitted_once_on_the_same_rows() -> None:
+    """Rows, curves and courses ask for the same router; other rows, other settings or other labels are fitted anew."""
+    data, router = load_outcomes(limit=300), FittedRouter(Nearest, 0, 5, name="nearest")
+    rows = np.arange(200)
+    first = router.fit(data, rows)
+    assert router.fit(data, rows.copy()) is first
+    assert router.fit(data, rows[::2]) != first
+    assert replace(router, margin=0.2).fit(data, rows) is not first
+    graded = replace(data, quality=1.0 - data.quality)
+    assert router.fit(graded, rows) != first
+    assert router.fit(data, rows) == first
+
+
 def test_names_that_are_none() -> None:
     """A router takes no number; what is worth a price needs prices."""
     with pytest.raises(UnknownName):
