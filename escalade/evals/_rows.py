@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PER_1K = 1_000 / 1_000_000_000
 """From nano-dollars a question to dollars per 1,000 questions."""
 
-LEVEL, POWER = 0.95, 0.8
+LEVEL, POWER = clustered.LEVEL, clustered.POWER
 
 BASELINE, HINDSIGHT = "baseline", "hindsight"
 """Verdicts of what isn't judged: the baseline itself, and the oracle, which knows the right answers."""
@@ -94,75 +94,75 @@ def evidence_of(entries: list[Entry], base: Entry, lineup: Lineup, folds: int) -
 
 def rows_of(evidence: Evidence) -> list[Row]:
     """Best quality first; of equal ones the cheaper first."""
-    real = [math.nan if entry.play is None else _or_nan(_cost(evidence, entry.name)) for entry in evidence.entries]
-    quality = [float(_quality(evidence, entry.name).mean()) for entry in evidence.entries]
-    on = curves.frontier(real, quality).tolist()
-    rows = [_row(entry, evidence, frontier=front) for entry, front in zip(evidence.entries, on, strict=True)]
-    return sorted(_adjusted(rows), key=lambda row: (-row.quality, row.cost_per_1k_usd or 0.0, row.name))
+    real = [math.nan if entry.play is None else float(evidence.cost(entry.name).mean()) for entry in evidence.entries]
+    quality = [float(evidence.quality(entry.name).mean()) for entry in evidence.entries]
+    on, p = curves.frontier(real, quality).tolist(), adjusted(evidence)
+    rows = [
+        _row(entry, evidence, p[entry.name], frontier=front) for entry, front in zip(evidence.entries, on, strict=True)
+    ]
+    return sorted(rows, key=lambda row: (-row.quality, row.cost_per_1k_usd or 0.0, row.name))
 
 
-def _row(entry: Entry, evidence: Evidence, *, frontier: bool) -> Row:
+def adjusted(evidence: Evidence) -> dict[str, float]:
+    """One-sided p value that a policy is no better than the baseline, for all that were named together: of twenty a
+    lucky one is sooner found than of one. nan for the baseline, hindsight and yardsticks, of which nobody claims it.
+    """
+    claimed = [
+        entry.name != evidence.baseline and entry.play is not None and not entry.yardstick for entry in evidence.entries
+    ]
+    p = [
+        evidence.change(entry.name).p_better if yes else math.nan
+        for entry, yes in zip(evidence.entries, claimed, strict=True)
+    ]
+    return dict(zip((entry.name for entry in evidence.entries), statistics.holm(p), strict=True))
+
+
+def _row(entry: Entry, evidence: Evidence, p: float, *, frontier: bool) -> Row:
+    """`p`: adjusted; nan where nobody claims that it is better."""
     one, lineup, asked = evidence.played[entry.name], evidence.lineup, evidence.questions
-    of_each, is_base = _quality(evidence, entry.name), entry.name == evidence.baseline
-    quality, low, high = clustered.mean_interval(of_each, asked.group, level=LEVEL)
-    change = clustered.difference(of_each, _quality(evidence, evidence.baseline), asked.group, level=LEVEL, power=POWER)
+    is_base, change = entry.name == evidence.baseline, evidence.change(entry.name)
+    quality, below, above = clustered.mean_interval(evidence.quality(entry.name), asked.group)
+    low, high = statistics.bounds(below, above, 0.0, 1.0)
+    diff_low, diff_high = (0.0, 0.0) if is_base else statistics.bounds(change.low, change.high, -1.0, 1.0)
     sweep = sweep_behind(entry, lineup, evidence.folds)
     told = BASELINE if is_base else HINDSIGHT if entry.play is None else None
-    few = statistics.NOT_ENOUGH if statistics.too_few(asked.n, asked.clusters) else None
+    word = told or statistics.judged(change.low, change.high, lineup.margin, asked.n, asked.clusters)
     cost, base_cost = _cost(evidence, entry.name), _cost(evidence, evidence.baseline)
     return Row(
         name=entry.name,
         n=asked.n,
         quality=quality,
-        quality_low=_known(max(low, 0.0)),
-        quality_high=_known(min(high, 1.0)),
+        quality_low=low,
+        quality_high=high,
         cost_per_1k_usd=None if cost is None else cost * PER_1K,
         diff=0.0 if is_base else change.value,
-        diff_low=0.0 if is_base else _known(max(change.low, -1.0)),
-        diff_high=0.0 if is_base else _known(min(change.high, 1.0)),
-        verdict=told or few or statistics.verdict(change.low, change.high, lineup.margin),
+        diff_low=diff_low,
+        diff_high=diff_high,
+        verdict=word,
         frontier=frontier,
         errors=round(float(asked.mean(one.failed).sum())),
         budget_violations=one.violations,
-        p95_latency_s=_known(one.p95),
+        p95_latency_s=statistics.known(one.p95),
         apgr=sweep.apgr if sweep else None,
         cpt50=sweep.cpt(0.5) if sweep else None,
         cpt80=sweep.cpt(0.8) if sweep else None,
         hindsight=entry.play is None,
         mixed=entry.mixed,
         beats_random=_beats_random(entry, evidence),
-        detectable=None if is_base else _known(min(change.detectable, 1.0)),
+        detectable=None if is_base else statistics.known(min(change.detectable, 1.0)),
         cost_ratio=cost / base_cost if cost is not None and base_cost else None,
         unpaid=one.unpaid,
         weak=sweep.names[0] if sweep else None,
         strong=sweep.names[1] if sweep else None,
-        p_better=None if told else _known(change.p_better),
+        p_better=statistics.known(p),
+        better_adjusted=p <= (1 - LEVEL) / 2 if word == statistics.BETTER and not math.isnan(p) else None,
     )
-
-
-def _quality(evidence: Evidence, name: str) -> Floats:
-    """One value per question: the mean over its rows."""
-    return evidence.questions.mean(evidence.played[name].quality)
 
 
 def _cost(evidence: Evidence, name: str) -> float | None:
     """Nano-dollars of the mean question, None where unknown."""
-    cost = evidence.questions.mean(evidence.played[name].cost)
-    mean = float(cost.mean()) if len(cost) else math.nan
-    return _known(mean)
-
-
-def _adjusted(rows: list[Row]) -> list[Row]:
-    """With p values for all claims together: of twenty policies a lucky one is sooner found than of one."""
-    p = statistics.holm([_or_nan(row.p_better) for row in rows])
-    return [
-        replace(
-            row,
-            p_better=_known(one),
-            better_adjusted=one <= (1 - LEVEL) / 2 if row.verdict == statistics.BETTER else None,
-        )
-        for row, one in zip(rows, p, strict=True)
-    ]
+    cost = evidence.cost(name)
+    return statistics.known(float(cost.mean())) if len(cost) else None
 
 
 def sweep_behind(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
@@ -193,13 +193,4 @@ def _beats_random(entry: Entry, evidence: Evidence) -> bool | None:
         return None
     share = min(1.0, max(0.0, (cost - cheap) / (dear - cheap)))
     mixed = asked.mean((1.0 - share) * low.quality + share * high.quality)
-    return clustered.difference(_quality(evidence, entry.name), mixed, asked.group, level=LEVEL).low > 0
-
-
-def _known(value: float) -> float | None:
-    # nan is the first argument of every min and max here: they return it
-    return None if math.isnan(value) else value
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return clustered.difference(evidence.quality(entry.name), mixed, asked.group).low > 0

@@ -20,7 +20,7 @@ from escalade.evals.inference.censored import Refused, censored, inside
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.replay import Fitted, MatchedRandom
-from escalade.evals.yardsticks import claims, with_yardsticks
+from escalade.evals.yardsticks import with_yardsticks
 from escalade.money import NANO, money_or_none
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def compare(
     evidence, without = evidence_of(entries, base, lineup, folds), list[str]()
     if baselines:
         evidence, without = with_yardsticks(evidence, fitted=_notes.enough(outcomes, folds))
-    rows = claims(rows_of(evidence), evidence) if baselines else rows_of(evidence)
+    rows = rows_of(evidence)
     other, changed = _changed(rows, entries, base, lineup, folds)
     return Comparison(
         dataset=outcomes.name,

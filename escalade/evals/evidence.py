@@ -11,12 +11,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from escalade.errors import UnknownName
+from escalade.evals.inference import clustered
 from escalade.evals.inference.units import Questions, questions_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from escalade.evals._play import Played
     from escalade.evals.lineup import Entry, Lineup
     from escalade.evals.outcomes import Outcomes
+
+    Floats = NDArray[np.float64]
 
 __all__ = ["Evidence"]
 
@@ -51,6 +57,18 @@ class Evidence:
     @property
     def base(self) -> Played:
         return self.played[self.baseline]
+
+    def quality(self, name: str) -> Floats:
+        """(n,) of each question: the mean of a policy over its rows."""
+        return self.questions.mean(self.played[name].quality)
+
+    def cost(self, name: str) -> Floats:
+        """(n,) nano-dollars of each question, nan where unknown: the mean of a policy over its rows."""
+        return self.questions.mean(self.played[name].cost)
+
+    def change(self, name: str) -> clustered.Difference:
+        """The paired difference of a policy's quality to the baseline's."""
+        return clustered.difference(self.quality(name), self.quality(self.baseline), self.questions.group)
 
     def entry(self, name: str) -> Entry:
         """Raises UnknownName."""

@@ -181,6 +181,16 @@ def verdict(low: float, high: float, margin: float = 0.02) -> str:
     return WORSE if high < 0 else CANT_TELL
 
 
+def bounds(low: float, high: float, least: float, most: float) -> tuple[float | None, float | None]:
+    """Of an interval, held to what is possible; None where unknown (nan)."""
+    return known(max(low, least)), known(min(high, most))  # nan is the first argument: max and min return it
+
+
+def known(value: float) -> float | None:
+    """None for nan, which stands for unknown in columns."""
+    return None if math.isnan(value) else value
+
+
 def judged(low: float, high: float, margin: float, questions: int, units: int) -> str:
     """The verdict on so many questions: "too few" where these allow none (`too_few`), else as `verdict`."""
     return NOT_ENOUGH if too_few(questions, units) else verdict(low, high, margin)

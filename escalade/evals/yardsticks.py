@@ -20,17 +20,14 @@ from typing import TYPE_CHECKING
 
 from escalade.agents.policies import Constant
 from escalade.errors import DataError
-from escalade.evals import statistics
-from escalade.evals._rows import BASELINE, HINDSIGHT, LEVEL, evidence_of
+from escalade.evals._rows import evidence_of
 from escalade.evals.baselines import FittedBestSingle
-from escalade.evals.inference import clustered
 
 if TYPE_CHECKING:
-    from escalade.evals._rows import Row
     from escalade.evals.evidence import Evidence
     from escalade.evals.lineup import Entry
 
-__all__ = ["claims", "with_yardsticks"]
+__all__ = ["with_yardsticks"]
 
 
 def with_yardsticks(evidence: Evidence, *, fitted: bool = True) -> tuple[Evidence, list[str]]:
@@ -53,27 +50,6 @@ def with_yardsticks(evidence: Evidence, *, fitted: bool = True) -> tuple[Evidenc
     return replace(evidence, entries=tuple(entries), played=played), notes
 
 
-def claims(rows: list[Row], evidence: Evidence) -> list[Row]:
-    """The rows with p values that are adjusted for those that were named, and none for the yardsticks."""
-    named = [row.verdict not in {BASELINE, HINDSIGHT} and not evidence.entry(row.name).yardstick for row in rows]
-    base = evidence.questions.mean(evidence.base.quality)
-    group = evidence.questions.group
-    raw = [
-        clustered.difference(evidence.questions.mean(evidence.played[row.name].quality), base, group).p_better
-        if yes
-        else math.nan
-        for row, yes in zip(rows, named, strict=True)
-    ]
-    return [
-        replace(
-            row,
-            p_better=None if math.isnan(p) else p,
-            better_adjusted=p <= (1 - LEVEL) / 2 if yes and row.verdict == statistics.BETTER else None,
-        )
-        for row, yes, p in zip(rows, named, statistics.holm(raw), strict=True)
-    ]
-
-
 def _reference(evidence: Evidence) -> tuple[Entry | None, float | None]:
     """The best of the named policies, of those that a random mix is matched with already where there are such; with
     its cost in nano-dollars a question.
@@ -83,8 +59,8 @@ def _reference(evidence: Evidence) -> tuple[Entry | None, float | None]:
     named = [entry for entry in named if f"random@{entry.name}" in has] or named
     if not named:
         return None, None
-    best = max(named, key=lambda entry: float(evidence.questions.mean(evidence.played[entry.name].quality).mean()))
-    cost = float(evidence.questions.mean(evidence.played[best.name].cost).mean())
+    best = max(named, key=lambda entry: float(evidence.quality(entry.name).mean()))
+    cost = float(evidence.cost(best.name).mean())
     return best, None if math.isnan(cost) else cost
 
 

@@ -15,6 +15,7 @@ from escalade.evals.statistics import (
     better_p,
     detectable,
     holm,
+    judged,
     mcnemar_exact,
     mean_interval,
     normal_quantile,
@@ -298,5 +299,5 @@ def test_bad_input_is_refused(broken) -> None:
 
 def test_so_few_questions_allow_no_verdict() -> None:
     """29 questions, or 9 groups, are too few for any verdict; one more of either isn't."""
-    assert statistics.judged(0.1, 0.2, 0.02, 29, 29) == statistics.judged(0.1, 0.2, 0.02, 99, 9) == "too few"
-    assert statistics.judged(0.1, 0.2, 0.02, 30, 10) == "better"
+    assert judged(0.1, 0.2, 0.02, 29, 29) == judged(0.1, 0.2, 0.02, 99, 9) == "too few"
+    assert judged(0.1, 0.2, 0.02, 30, 10) == "better"

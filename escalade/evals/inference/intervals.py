@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from escalade.evals import statistics
-from escalade.evals._rows import LEVEL, POWER, sweep_behind
+from escalade.evals._rows import LEVEL, adjusted, sweep_behind
 from escalade.evals.inference import clustered
 from escalade.evals.inference.bootstrap import REPS, Interval, interval_of, resamples
 from escalade.evals.inference.resampled import CURVE, Swept, on_frontier
@@ -74,11 +74,11 @@ class PolicyIntervals:
 def intervals(evidence: Evidence, *, reps: int = REPS) -> tuple[PolicyIntervals, ...]:
     """Of every policy, in the order of the evidence. The same for the same evidence and `reps`, the resamples."""
     drawn = _drawn(evidence, reps)
-    judged = [e.name != evidence.baseline and e.play is not None and not e.yardstick for e in evidence.entries]
-    changes = [_difference(evidence, entry.name) for entry in evidence.entries]
-    p = statistics.holm([c.p_better if yes else math.nan for c, yes in zip(changes, judged, strict=True)])
+    p = adjusted(evidence)
     return tuple(
-        _policy(evidence, at, None if entry.name == evidence.baseline else changes[at], p[at], drawn)
+        _policy(
+            evidence, at, None if entry.name == evidence.baseline else evidence.change(entry.name), p[entry.name], drawn
+        )
         for at, entry in enumerate(evidence.entries)
     )
 
@@ -94,8 +94,8 @@ class _Drawn:
 
 def _drawn(evidence: Evidence, reps: int) -> _Drawn:
     asked, entries = evidence.questions, evidence.entries
-    quality = np.column_stack([asked.mean(evidence.played[e.name].quality) for e in entries])
-    cost = np.column_stack([asked.mean(evidence.played[e.name].cost) for e in entries])
+    quality = np.column_stack([evidence.quality(e.name) for e in entries])
+    cost = np.column_stack([evidence.cost(e.name) for e in entries])
     real = np.array([e.play is not None for e in entries])
     columns = np.hstack([np.nan_to_num(cost), quality])
     unknown = np.isnan(cost).any(axis=0)
@@ -147,22 +147,18 @@ def _sweeps(evidence: Evidence) -> tuple[list[Swept], list[int | None]]:
     return swept, whose
 
 
-def _difference(evidence: Evidence, name: str) -> clustered.Difference:
-    asked = evidence.questions
-    own, base = (asked.mean(evidence.played[of].quality) for of in (name, evidence.baseline))
-    return clustered.difference(own, base, asked.group, level=LEVEL, power=POWER)
-
-
 def _policy(
     evidence: Evidence, at: int, change: clustered.Difference | None, p_holm: float, drawn: _Drawn
 ) -> PolicyIntervals:
     name, asked = evidence.entries[at].name, evidence.questions
-    quality = asked.mean(evidence.played[name].quality)
-    mean, low, high = clustered.mean_interval(quality, asked.group, level=LEVEL)
+    quality = evidence.quality(name)
+    mean, low, high = clustered.mean_interval(quality, asked.group)
+    quality_low, quality_high = statistics.bounds(low, high, 0.0, 1.0)
+    diff_low, diff_high = (None, None) if change is None else statistics.bounds(change.low, change.high, -1.0, 1.0)
     curves = drawn.curves[at] or [Interval(math.nan, math.nan, math.nan)] * len(CURVE)
     figures = {"cost_ratio": drawn.ratio[at]} | dict(zip(CURVE, curves, strict=True))
     bounds = {
-        key: _known(value)
+        key: statistics.known(value)
         for figure, one in figures.items()
         for key, value in ((figure, one.value), (f"{figure}_low", one.low), (f"{figure}_high", one.high))
     }
@@ -173,16 +169,16 @@ def _policy(
         name=name,
         n=asked.n,
         quality=mean,
-        quality_low=_known(max(low, 0.0)),
-        quality_high=_known(min(high, 1.0)),
+        quality_low=quality_low,
+        quality_high=quality_high,
         diff=None if change is None else change.value,
-        diff_low=None if change is None else _known(max(change.low, -1.0)),
-        diff_high=None if change is None else _known(min(change.high, 1.0)),
+        diff_low=diff_low,
+        diff_high=diff_high,
         mcnemar=None if change is None else _mcnemar(evidence, quality),
-        p_holm=_known(p_holm),
-        detectable=None if change is None else _known(min(change.detectable, 1.0)),
+        p_holm=statistics.known(p_holm),
+        detectable=None if change is None else statistics.known(min(change.detectable, 1.0)),
         rows_needed=needed,
-        frontier=_known(float(drawn.frontier[at])),
+        frontier=statistics.known(float(drawn.frontier[at])),
         df=None if change is None else change.df,
         **bounds,
     )
@@ -190,12 +186,7 @@ def _policy(
 
 def _mcnemar(evidence: Evidence, quality: Floats) -> float | None:
     asked = evidence.questions
-    base = asked.mean(evidence.base.quality)
+    base = evidence.quality(evidence.baseline)
     if asked.group is not None or not all(bool(((c == 0) | (c == 1)).all()) for c in (quality, base)):
         return None
     return statistics.mcnemar_exact(quality, base)
-
-
-def _known(value: float) -> float | None:
-    # nan is the first argument of every min and max here: they return it
-    return None if math.isnan(value) else value

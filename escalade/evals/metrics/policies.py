@@ -10,6 +10,7 @@ import numpy as np
 
 from escalade.agents.policies import Constant
 from escalade.errors import EscaladeError
+from escalade.evals import statistics
 from escalade.evals._rows import PER_1K
 from escalade.evals.inference import clustered
 from escalade.evals.lineup import WORTH
@@ -136,8 +137,7 @@ class _Constants:
 
 
 def _means(evidence: Evidence, entry: Entry) -> tuple[float, float]:
-    one, mean = evidence.played[entry.name], evidence.questions.mean
-    return float(mean(one.quality).mean()), float(mean(one.cost).mean())
+    return float(evidence.quality(entry.name).mean()), float(evidence.cost(entry.name).mean())
 
 
 def _figures(
@@ -145,7 +145,8 @@ def _figures(
 ) -> PolicyFigures:
     one, asked, outcomes = evidence.played[entry.name], evidence.questions, evidence.outcomes
     quality, cost = _means(evidence, entry)
-    _, low, high = clustered.mean_interval(asked.mean(one.quality), asked.group)
+    _, low, high = clustered.mean_interval(evidence.quality(entry.name), asked.group)
+    quality_low, quality_high = statistics.bounds(low, high, 0.0, 1.0)
     known = not math.isnan(cost)
     best = None if one.replayed is None or entry.play is None else optimality(outcomes, one.replayed)
     more, billed = spending.retried(one, outcomes)
@@ -154,15 +155,15 @@ def _figures(
     return PolicyFigures(
         name=entry.name,
         quality=quality,
-        quality_low=_known(max(low, 0.0)),
-        quality_high=_known(min(high, 1.0)),
+        quality_low=quality_low,
+        quality_high=quality_high,
         usd=_usd(cost),
         usd_spent=None if took is None else _usd(float(asked.mean(took).mean())),
         p50=p50,
         p95=p95,
         escalated=escalated,
         strong=strong,
-        random=_known(over.mixed),
+        random=statistics.known(over.mixed),
         **_interval("over_random", over.random),
         **_interval("over_hull", over.quality),
         **_interval("cost_over_hull", over.cost),
@@ -171,13 +172,13 @@ def _figures(
         delta_ibc=plane.delta_ibc(quality, cost, against.small, against.large) if known else None,
         perf_gain=plane.perf_gain(quality, against.best[0]),
         cost_save=plane.cost_save(quality, cost, *against.best) if known else None,
-        pareto_distance=_known(distance),
+        pareto_distance=statistics.known(distance),
         arena=arena_score(quality, cost * PER_1K) if known else None,
         optimal_selected=best.selected if best else None,
         optimal_cost=best.cost if best else None,
         optimal_accuracy=best.accuracy if best else None,
         usd_penalised=None if penalty is None else _usd(float(asked.mean(spending.penalised(one, penalty)).mean())),
-        retried_quality=_known(float(asked.mean(more).mean())),
+        retried_quality=statistics.known(float(asked.mean(more).mean())),
         usd_retried=_usd(float(asked.mean(billed).mean())),
     )
 
@@ -205,7 +206,7 @@ def by_category(evidence: Evidence) -> list[CategoryFigures]:
     each = np.array(labels, dtype=object)[first]
     names, size = np.unique(each.astype(str), return_counts=True)
     order = [names[i] for i in np.lexsort((names, -size)).tolist() if size[i] >= LEAST]
-    base = asked.mean(evidence.base.quality)
+    base = evidence.quality(evidence.baseline)
     return [
         _in_category(str(name), entry, evidence, np.flatnonzero(each.astype(str) == name), base)
         for name in order
@@ -214,42 +215,41 @@ def by_category(evidence: Evidence) -> list[CategoryFigures]:
 
 
 def _in_category(name: str, entry: Entry, evidence: Evidence, at: NDArray[np.int64], base: Floats) -> CategoryFigures:
-    asked, one = evidence.questions, evidence.played[entry.name]
+    asked = evidence.questions
     group = None if asked.group is None else np.unique(asked.group[at], return_inverse=True)[1]
     if group is not None and int(group.max()) < 1:
         group = None
-    values = asked.mean(one.quality)[at]
+    values = evidence.quality(entry.name)[at]
     quality, low, high = clustered.mean_interval(values, group)
     is_base = entry.name == evidence.baseline
     change = clustered.difference(values, base[at], group)
+    quality_low, quality_high = statistics.bounds(low, high, 0.0, 1.0)
+    diff_low, diff_high = (0.0, 0.0) if is_base else statistics.bounds(change.low, change.high, -1.0, 1.0)
     return CategoryFigures(
         category=name,
         policy=entry.name,
         n=len(at),
         quality=quality,
-        quality_low=_known(max(low, 0.0)),
-        quality_high=_known(min(high, 1.0)),
+        quality_low=quality_low,
+        quality_high=quality_high,
         diff=change.value,
-        diff_low=0.0 if is_base else _known(max(change.low, -1.0)),
-        diff_high=0.0 if is_base else _known(min(change.high, 1.0)),
-        usd=_usd(float(asked.mean(one.cost)[at].mean())),
+        diff_low=diff_low,
+        diff_high=diff_high,
+        usd=_usd(float(evidence.cost(entry.name)[at].mean())),
     )
 
 
 def _interval(name: str, one: object) -> dict[str, float | None]:
     return {
-        name + end: _known(getattr(one, figure)) for end, figure in (("", "value"), ("_low", "low"), ("_high", "high"))
+        name + end: statistics.known(getattr(one, figure))
+        for end, figure in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
 
 
 def _usd(nanos: float) -> float | None:
-    return _known(nanos * PER_1K)
+    return statistics.known(nanos * PER_1K)
 
 
 def _per_dollar(per_nano: float | None) -> float | None:
     """Quality for each dollar more that 1,000 questions cost."""
     return None if per_nano is None else per_nano / PER_1K
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
