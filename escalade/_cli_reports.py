@@ -62,8 +62,9 @@ def show(
         return OK
     terminal = report.new_console()
     show_tables(shown, terminal)
-    terminal.print(checks(found))
-    terminal.print()
+    if found.checks:
+        terminal.print(checks(found))
+        terminal.print()
     report.show(found.comparison, terminal, found)
     return OK
 
