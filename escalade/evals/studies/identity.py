@@ -14,6 +14,7 @@ import functools
 import inspect
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["answer_code", "labels_digest", "metric_digest", "metric_name", "rung_digest", "rung_facts"]
 
 _ADDRESS = " at 0x"
+
+_SECRET = re.compile(r"^api_|key|secret|passw|auth|credential|cookie|token$", re.IGNORECASE)
+_USERINFO = re.compile(r"//[^/@\s]*@")
+"""A name and a password in front of a host."""
 
 
 def rung_digest(program: Escalate, rung: int) -> str:
@@ -46,7 +51,7 @@ def rung_facts(program: Escalate, rung: int) -> dict[str, str]:
         "made with": _text({name: fact for name, fact in _state(own).items() if name != "stage"}),
         "prompt": _digest([own.dump_state(), [_fields(predictor.signature) for predictor in own.predictors()]]),
         "model": f"{model.name}, {model.id}",
-        "settings": _text({name: value for name, value in lm.kwargs.items() if not name.startswith("api_")}),
+        "settings": _text(_sayable(lm.kwargs)),
         "confidence": _text(None if source is None else source.dump()),
         "helpers": _digest(
             [[key, program._gateway.model(m).id, program.judges[key].dump_state()] for key, m in helpers]
@@ -115,6 +120,21 @@ def _canonical(answer: Any) -> str:
     if isinstance(answer, tuple | list):
         return f"({','.join(_canonical(one) for one in answer)})"
     return f"{type(answer).__name__}:{answer!r}"
+
+
+def _sayable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what nobody else may read: these facts are written down. Of headers only the names are told."""
+    told: dict[str, Any] = {}
+    for name, value in settings.items():
+        if _SECRET.search(name):
+            continue
+        if isinstance(value, Mapping):
+            told[name] = (
+                sorted(map(str, value)) if "header" in name else _sayable({str(k): v for k, v in value.items()})
+            )
+        else:
+            told[name] = _USERINFO.sub("//", value) if isinstance(value, str) else value
+    return told
 
 
 def _fields(signature: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from escalade import Gateway
-from escalade.evals.studies.identity import metric_digest
+from escalade.evals.studies.identity import metric_digest, rung_facts
 from escalade.registry.prices import Price
 from tests.evals.studies.test_study import Bench
 
@@ -79,3 +79,22 @@ def test_two_aliases_of_one_model_are_two_rungs(tmp_path):
     done = bench.study(program=bench.program([("Predict", "small"), ("Predict", "twin")])).run(tmp_path)
     assert (done.done, done.owed, bench.calls) == (8, 0, 8)
     assert (done.outcomes.cost[:, 1] == 50 * done.outcomes.cost[:, 0]).all()
+
+
+def test_settings_are_written_down_without_secrets(tmp_path):
+    """Headers, keys and passwords of a program's own settings stay out of the directory; what else is set is told."""
+    bench = Bench(2)
+    program = bench.program()
+    secrets = {
+        "extra_headers": {"Authorization": "Bearer hidden-1"},
+        "extra_body": {"service_token": "hidden-2", "reasoning": {"api_key": "hidden-3", "effort": "low"}},
+        "proxy": "http://me:hidden-4@proxy.example/",
+    }
+    before = rung_facts(program, 0)["settings"]
+    for lm in program._lms:
+        lm.kwargs |= secrets
+    bench.study(program=program).run(tmp_path)
+    whole = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"hidden" not in whole
+    assert b"effort" in whole
+    assert rung_facts(program, 0)["settings"] != before
