@@ -18,6 +18,9 @@ STATUSES = (OK, WRONG_FORMAT, TRUNCATED, FAILED, REFUSED)
 UNKNOWN = -1
 """Stands for an unknown price or ceiling in the integer columns."""
 
+MOST_COST = 10**15
+"""Nano-dollars: a million dollars. No attempt costs so much, and sums of many would not be exact."""
+
 NO_ANSWER = -1
 """Stands for "no answer" in the `answer` column."""
 

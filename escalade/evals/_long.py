@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from escalade.agents.climb import Rung
 from escalade.errors import BadInput
-from escalade.evals._codes import fact_column
+from escalade.evals._codes import MOST_COST, fact_column
 from escalade.evals._draft import Draft, tokens_of
 from escalade.evals._files import Table, number, stem, verdict
 from escalade.evals.loading.rows import read_rows
@@ -109,6 +109,8 @@ def _cost(text: str) -> int:
         raise ValueError(f"has {text[:40]!r}: {error}") from None
     if cost < 0:
         raise ValueError(f"has {text}; a cost isn't negative")
+    if cost >= MOST_COST:
+        raise ValueError(f"has {text}; no attempt costs a million: costs are dollars")
     return cost
 
 

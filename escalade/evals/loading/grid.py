@@ -12,7 +12,7 @@ import numpy as np
 
 from escalade.agents.climb import OK, Rung
 from escalade.errors import BadInput, DataError
-from escalade.evals._codes import fact_column
+from escalade.evals._codes import MOST_COST, fact_column
 from escalade.evals._draft import Draft, tokens_of
 from escalade.evals.outcomes import STATUSES, UNKNOWN
 from escalade.money import Money
@@ -126,6 +126,8 @@ def dollars(where: str, amount: object) -> int | None:
         raise DataError(f"{where}: {error}") from None
     if cost < 0:
         raise DataError(f"{where}: a cost of {amount}; a cost isn't negative")
+    if cost >= MOST_COST:
+        raise DataError(f"{where}: a cost of {amount}; no attempt costs a million: costs are dollars")
     return cost
 
 
