@@ -5,5 +5,6 @@ shuffling   what policies gain on shuffled labels: nothing
 failing     errors, truncation, wrong format and refusal, counted apart
 agreeing    two gradings of the same answers: where they differ; a judge beside the reference
 graders     graders by name for recording and studies: number, choice, exact, contains, field, judge
+numbers     the number that a text answers with; `judging`: a model as grader
 gap         what keeps a policy from the oracle, in parts that add up
 """

@@ -8,4 +8,5 @@ epsilon     random exploration around a policy, so that others can be judged on 
 canary      a new policy for some users, stopped by itself when it is worse
 trial       is the new policy of a canary worse? asked after every climb
 shadow      a new policy that decides beside the one that serves
+estimates   what another policy would have come to, from such a log, with intervals
 """

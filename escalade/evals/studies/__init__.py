@@ -9,4 +9,8 @@ identity    what an attempt hangs on: digests of rungs, metrics and labels
 telling     progress: a bar in a terminal, lines elsewhere
 live        confirm: does a policy come to live what its replay promised?
 asking      many questions at once through one program, under a budget
+workers     the same study on many processes: its parts as durable runs, each a shard of the directory
+running     a study from start to end: what is owed, asked, kept, compared
+writing     what the directory says of the study; `regrading`, `changes`: other grades, what differs from before
+listing     run directories, for `escalade ls`; `again` opens one with its program and examples
 """
