@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Matched", "at_equal", "cheapest_as_good", "matched"]
+__all__ = ["Matched", "at_equal", "matched"]
 
 CELLS = 20_000_000
 """Questions times resamples: beyond that there are fewer resamples, and never fewer than FEWEST."""
@@ -55,22 +55,17 @@ class Matched:
     mixed: float
 
 
-def cheapest_as_good(quality: float, corners: tuple[Floats, Floats]) -> float:
-    """The cost at which the hull with these corners has this quality; nan beyond its best."""
-    x, y = corners
-    if quality > y[-1]:
-        return math.nan
-    return float(np.interp(quality, y, x))
-
-
-def at_equal(cost: float, quality: float, corners: tuple[Floats, Floats]) -> tuple[float, float]:
-    """(quality above the hull at this cost, cost over the hull's at this quality); nan where there is nothing equal.
+def at_equal(cost: Floats, quality: Floats, corners: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """(quality above the hull at this cost, cost over the hull's at this quality), of each policy; nan where there is
+    nothing equal.
 
     Below the cheapest corner there is no mix of that cost: its own quality counts, which is asking too much.
     """
     x, y = corners
-    same = cheapest_as_good(quality, corners)
-    return quality - float(np.interp(cost, x, y)), cost / same if same > 0 else math.nan
+    same = np.interp(quality, y, x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((quality <= y[-1]) & (same > 0), cost / same, np.nan)
+    return quality - np.interp(cost, x, y), ratio
 
 
 def matched(evidence: Evidence, *, reps: int | None = None) -> tuple[Matched, ...]:
@@ -105,11 +100,7 @@ def _over_hulls(cost: Floats, quality: Floats, costs: Floats, qualities: Floats)
     """(quality at equal cost, cost at equal quality), `(b, m)` each, against the hull of each resample's constants."""
     over, ratio = np.empty_like(cost), np.empty_like(cost)
     for row in range(len(cost)):
-        x, y = hull(costs[row], qualities[row])
-        over[row] = quality[row] - np.interp(cost[row], x, y)
-        same = np.interp(quality[row], y, x)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio[row] = np.where((quality[row] <= y[-1]) & (same > 0), cost[row] / same, np.nan)
+        over[row], ratio[row] = at_equal(cost[row], quality[row], hull(costs[row], qualities[row]))
     return over, ratio
 
 

@@ -14,7 +14,7 @@ from escalade.evals.compare import Comparison, compare
 from escalade.evals.curves import Sweep
 from escalade.evals.findings import Findings, findings
 from escalade.evals.loaders import load_outcomes
-from escalade.evals.metrics.matched import at_equal, cheapest_as_good, matched
+from escalade.evals.metrics.matched import at_equal, matched
 from escalade.evals.metrics.plane import hull
 from escalade.evals.metrics.policies import by_category, policy_figures
 from escalade.evals.metrics.scores import equal, families, in_dollars
@@ -120,9 +120,9 @@ def test_equal_by_hand() -> None:
 def test_at_equal_by_hand() -> None:
     """Constants at (1, .2) and (5, .6): at 3 the mix has .4, and .5 costs 4."""
     corners = hull([1, 5], [0.2, 0.6])
-    assert at_equal(3, 0.5, corners) == (pytest.approx(0.1), pytest.approx(0.75))
-    assert cheapest_as_good(0.2, corners) == 1
-    assert math.isnan(at_equal(3, 0.7, corners)[1])
+    over, ratio = at_equal(np.array([3.0, 3.0, 2.0]), np.array([0.5, 0.7, 0.2]), corners)
+    assert over == pytest.approx([0.1, 0.3, -0.1])
+    assert ratio == pytest.approx([0.75, math.nan, 2.0], nan_ok=True)
 
 
 def test_matched_is_at_equal_with_intervals(compared) -> None:
