@@ -113,8 +113,11 @@ class Nearest(Saved):
         return math.fsum(self.gain[i] for i in heapq.nsmallest(self.k, range(len(far)), key=far.__getitem__)) / self.k
 
     def decide(self, view: View) -> Decision:
+        return self.decided(view, 0.0 if view.attempts else self.score(view))
+
+    def decided(self, view: View, score: float) -> Decision:
+        """What it decides where the score of the question is known."""
         low, high = rung_index(view.rungs, self.low), rung_index(view.rungs, self.high)
-        score = 0.0 if view.attempts else self.score(view)
         return routed(view, low, high, score, self.threshold, f"gain on the {self.k} most similar questions")
 
 

@@ -6,15 +6,17 @@ questions and 20 policies has to hold is numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from escalade.agents.climb import Attempt, Policy, climb_sync, counted_down
+from escalade.agents.climb import Attempt, Decision, Policy, View, climb_sync, counted_down
+from escalade.agents.learned.nearest import Nearest
 from escalade.agents.policies import Constant
-from escalade.evals.folds import shuffled
+from escalade.evals._nearest import facts_in, nearest_scores
+from escalade.evals.folds import ByFold, shuffled
 from escalade.evals.replay import Fitted, brake_left, out_of_fold
 from escalade.evals.tables import Column, Table
 
@@ -104,6 +106,7 @@ def _each(entry: Entry, played: Played, evidence: Evidence) -> Iterator[tuple[in
         yield from _always(play, evidence)
         return
     policy: Policy = out_of_fold(play, outcomes, evidence.folds, evidence.seed) if isinstance(play, Fitted) else play
+    policy = _scored(policy, outcomes)
     left = None if entry.per_run is None else int(entry.per_run)
     brake = brake_left(left)
     order = range(outcomes.n) if left is None else shuffled(outcomes.keys, evidence.seed).tolist()
@@ -111,6 +114,38 @@ def _each(entry: Entry, played: Played, evidence: Evidence) -> Iterator[tuple[in
         course, cost = _climbed(policy, outcomes, i, left, brake)
         left = None if left is None else left - cost
         yield i, course
+
+
+def _scored(policy: Policy, outcomes: Outcomes) -> Policy:
+    """The same decisions; those of `Nearest`, fitted out of fold, by scores computed for all questions at once, which
+    takes a tenth of the time.
+    """
+    if not isinstance(policy, ByFold) or not all(type(one) is Nearest for one in policy.policies):
+        return policy
+    facts = facts_in(outcomes.features, outcomes.n)
+    fold = np.array([policy.fold[key] for key in outcomes.keys])
+    scores = np.empty(outcomes.n)
+    for i, one in enumerate(policy.policies):
+        at = np.flatnonzero(fold == i)
+        scores[at] = nearest_scores(cast("Nearest", one), facts[at])
+    known = dict(zip(outcomes.keys, scores.tolist(), strict=True))
+    alike = all(known[key] == score for key, score in zip(outcomes.keys, scores.tolist(), strict=True))
+    return _Scored(policy, known) if alike else policy
+
+
+@dataclass(frozen=True)
+class _Scored:
+    policy: ByFold
+    scores: Mapping[str, float]
+    """By the key of the question."""
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
+
+    def decide(self, view: View) -> Decision:
+        nearest = cast("Nearest", self.policy.policies[self.policy.fold[view.key]])
+        return nearest.decided(view, 0.0 if view.attempts else self.scores[view.key])
 
 
 def _always(play: Constant, evidence: Evidence) -> Iterator[tuple[int, Course]]:
