@@ -86,13 +86,17 @@ class Comparison:
 
     @property
     def cheapest_as_good(self) -> Row | None:
-        """The cheapest policy that is as good as the baseline or better, and cheaper than it; None if there is none."""
+        """The cheapest policy that is as good as the baseline or better, and cheaper than it; None if there is none.
+
+        No random mix: one that nearly always asks the strongest rung is as good within any margin, and nobody's choice.
+        """
         good = [
             row
             for row in self.rows
             if row.verdict in {statistics.AS_GOOD, statistics.BETTER}
             and row.cost_ratio is not None
             and row.cost_ratio < 1
+            and not row.mixed
         ]
         return min(good, key=lambda row: row.cost_per_1k_usd or 0.0, default=None)
 

@@ -100,6 +100,14 @@ def test_figures_of_the_ladder(ladder) -> None:
     assert ladder.cheapest_as_good is ladder.row("agreement-2")
 
 
+def test_a_random_mix_is_nobodys_choice() -> None:
+    """One that nearly always asks the strongest rung is as good, and cheaper; it isn't named as what to choose."""
+    mixed = compare(load_outcomes(), ["random-0.95"], baselines=False)
+    row = mixed.row("random-0.95")
+    assert (row.verdict, row.cost_ratio < 1) == ("as good", True)
+    assert mixed.cheapest_as_good is None
+
+
 @pytest.mark.slow
 def test_says_when_the_labels_decide(ladder) -> None:
     """Re-graded, what was as good as GPT-4 is worse: the comparison by recorded labels says so itself."""

@@ -145,8 +145,9 @@ def not_enough(evidence: Evidence, found: Sequence[PolicyIntervals]) -> list[str
 
 
 def _same(evidence: Evidence, name: str) -> bool:
-    """Does it get on each question what the baseline gets? Then there is nothing to be told apart."""
-    return bool((evidence.played[name].quality == evidence.base.quality).all())
+    """Does it get on each question what the baseline gets, for the same money? Then nothing is to be told apart."""
+    one, base = evidence.played[name], evidence.base
+    return bool((one.quality == base.quality).all() and (one.cost == base.cost).all())
 
 
 def _verdict(one: PolicyIntervals, margin: float) -> str:

@@ -194,7 +194,7 @@ class _Reader:
             return None if value is None else float(value) * times
         further = self._further(row.name)
         if metric not in further:
-            raise UnknownName("metric", metric, [*FIGURES, *WORDS, *further])
+            raise UnknownName("metric", metric, list(dict.fromkeys([*FIGURES, *WORDS, *further])))
         return further[metric]
 
     def _further(self, policy: str) -> dict[str, float | None]:
@@ -225,6 +225,7 @@ def _read(text: str) -> _Condition:
     if left.metric in WORDS:
         return _Condition(left, op, _word(left.metric, op, right.strip("\"'"), text))
     if re.fullmatch(_FIGURE, right):
+        _check_points(left.metric, float(right), text)
         return _Condition(left, op, float(right))
     parts = _SUM.fullmatch(right)
     if parts is None:
@@ -233,6 +234,14 @@ def _read(text: str) -> _Condition:
     if parts["by"] is None:
         return _Condition(left, op, other)
     return _Condition(left, op, other, parts["sign"], float(parts["by"]))
+
+
+def _check_points(metric: str, figure: float, text: str) -> None:
+    """A share in place of points would hold never, or always, and nobody would see it."""
+    if metric.startswith("quality") and 0 < figure <= 1:
+        raise BadInput(
+            f"--fail-if {text!r}: qualities are in points of a hundred; write {100 * figure:g} for {figure:g}"
+        )
 
 
 def _ref(text: str) -> _Ref:

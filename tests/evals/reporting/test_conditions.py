@@ -108,6 +108,7 @@ def test_misspelt_names(text, named) -> None:
         "threshold-0.8.quality < 1 + 1",
         "threshold-0.8.verdict < worse",
         "threshold-0.8.quality < baseline / 0",
+        "threshold-0.8.quality < 0.8",  # a share, where points are meant
     ],
 )
 def test_nonsense(comparison, text) -> None:
