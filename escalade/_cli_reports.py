@@ -152,13 +152,18 @@ class Reports:
         from escalade.evals.report import new_console
         from escalade.evals.reporting.terminal import show_tables
 
-        named = _found(self.comparison, self.tables) if self.tables else None
-        further = [] if named is None else _tables(named, self.tables)
+        further = self._further()
         said(self.comparison)
         if further:
             terminal = new_console()
             terminal.print()
             show_tables(further, terminal)
+
+    def json(self) -> str:
+        """One object with all of that: the comparison, its checks and sentences, and the tables that were asked for."""
+        from escalade.evals.reporting.exporting import as_json
+
+        return as_json(_found(self.comparison, QUICK), self._further())
 
     def write(self, *, html: str | None, markdown: str | None) -> None:
         """The files that were asked for."""
@@ -176,6 +181,10 @@ class Reports:
         held = [one for one in self.checked if one.holds]
         sys.stderr.writelines(f"failed: {one.text}: {one.said}\n" for one in held)
         return CHECK_FAILED if held else OK
+
+    def _further(self) -> list[Table]:
+        """The tables that were asked for."""
+        return _tables(_found(self.comparison, self.tables), self.tables) if self.tables else []
 
     @cached_property
     def _all(self) -> Findings:

@@ -111,9 +111,7 @@ def compare(
         return _cli_live.compared_live(data, comparison, policy or chosen.policies, how, json=json)
     reports = _cli_reports.Reports(comparison, chosen, fail_if or (), tables)
     if json:
-        from json import dumps
-
-        sys.stdout.write(dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(reports.json())
     else:
         reports.show()
     reports.write(html=html, markdown=markdown)

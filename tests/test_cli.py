@@ -32,6 +32,16 @@ def test_json_is_json(capsys) -> None:
     assert cli.main(["compare", "--limit", "80", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["dataset"] == {"name": "gsm8k-ladder", "n": 80}
+    assert {check["name"] for check in found["checks"]} >= {"shuffled labels", "errors", "duplicates"}
+    assert any("always escalates" in sentence for sentence in found["sentences"])
+
+
+def test_json_has_the_tables_that_are_asked_for(capsys) -> None:
+    """`--tables` beside `--json` adds those, and no others."""
+    assert (
+        cli.main(["compare", "--limit", "80", "--only", "--policies", "agreement-3", "--tables", "gap", "--json"]) == 0
+    )
+    assert set(json.loads(capsys.readouterr().out)["tables"]) == {"gap"}
 
 
 def test_options_arrive(capsys) -> None:
