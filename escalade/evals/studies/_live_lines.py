@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Self
 
@@ -23,13 +24,14 @@ EVERY = 1.0
 class Kept:
     """Answers of this policy that were paid for already, by key, and the file that further ones are added to.
 
-    `of`: what an answer hangs on; lines of others stay as they are and aren't used. What failed for a reason that
-    passes isn't known, and is asked again. Without a directory nothing is kept. `spent`: nano-dollars of all lines.
+    `of`: what an answer hangs on; lines of others stay as they are and aren't used. `labels`: digest by key of what it
+    is graded by; one that was graded by others isn't known, nor what failed for a reason that passes: they are asked
+    again. Without a directory nothing is kept. `spent`: nano-dollars of all lines, known or not.
     Raises BadInput while another process writes there, DataError for a file that is none of ours.
     """
 
-    def __init__(self, path: str | PathLike[str] | None, policy: str, of: str) -> None:
-        self._policy, self._of = policy, of
+    def __init__(self, path: str | PathLike[str] | None, policy: str, of: str, labels: Mapping[str, str]) -> None:
+        self._policy, self._of, self._labels = policy, of, labels
         self._lines = None if path is None else Lines(RunDir(path).file(LIVE))
         self._synced = time.monotonic()
         self.spent = 0
@@ -50,7 +52,15 @@ class Kept:
 
         path = [(t.rung, t.status, t.cost, None if math.isnan(t.confidence) else t.confidence) for t in answer.path]
         told = {name: getattr(answer, name) for name in ("key", "chosen", "quality", "cost", "seconds", "error")}
-        line = {"policy": self._policy, "of": self._of, **told, "path": path, "at": round(time.time(), 3)}
+        labels = self._labels.get(answer.key, "")
+        line = {
+            "policy": self._policy,
+            "of": self._of,
+            "labels": labels,
+            **told,
+            "path": path,
+            "at": round(time.time(), 3),
+        }
         self._lines.add(orjson.dumps(line) + b"\n")
         if time.monotonic() - self._synced > EVERY:
             self._lines.sync()
@@ -63,11 +73,13 @@ class Kept:
         for number, text in enumerate(lines.path.read_bytes().splitlines(), 1):
             try:
                 row = orjson.loads(text)
-                if (row["policy"], row["of"]) == (self._policy, self._of):
-                    answer = _answer(row)
-                    self.spent += answer.cost
-                    if not passing(answer.error):
-                        found[answer.key] = answer
+                if (row["policy"], row["of"]) != (self._policy, self._of):
+                    continue
+                answer = _answer(row)
+                self.spent += answer.cost
+                regraded = row["labels"] != self._labels.get(answer.key, row["labels"])
+                if not regraded and not passing(answer.error):
+                    found[answer.key] = answer
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{lines.path}, line {number}: no live answer ({error})") from None
         return found

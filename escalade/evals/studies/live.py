@@ -36,7 +36,7 @@ from escalade.evals.studies._causes import Pair, causes_of
 from escalade.evals.studies._live_lines import Kept
 from escalade.evals.studies.asking import Answered, Asking, Question
 from escalade.evals.studies.confirmation import Confirmation, Promise
-from escalade.evals.studies.identity import metric_digest, rung_digest
+from escalade.evals.studies.identity import labels_digest, metric_digest, rung_digest
 from escalade.money import NANO, Money, money_or_none
 from escalade.pipelines._bridge import run_sync
 from escalade.registry.opening import scope
@@ -136,7 +136,8 @@ async def aconfirm(
     async with scope(name="confirm", budget=limit) as payer:
         questions = _questions(program, plan, examples, sample)
         judge = _Judge(plan, margin, cost_margin, peeking=stop_early)
-        with Kept(dir, plan.name, plan.identity(program, metric)) as kept:
+        labels = {question.key: labels_digest(question.example) for question in questions}
+        with Kept(dir, plan.name, plan.identity(program, metric), labels) as kept:
             asking = Asking(
                 plan.live(program),
                 metric,
@@ -171,8 +172,10 @@ class _Plan:
         return twin
 
     def identity(self, program: Escalate, metric: Metric) -> str:
-        """What the answers hang on, in 16 hex digits: rungs, metric, and the policy with all that it has learned."""
-        rungs = [rung_digest(program, rung) for rung in range(len(program.rungs))]
+        """What the answers hang on, in 16 hex digits: rungs and their prices, metric, and the policy with all that it
+        has learned.
+        """
+        rungs = [(rung_digest(program, rung), program.model_of(rung).price) for rung in range(len(program.rungs))]
         told = (rungs, metric_digest(metric), _told(self.policy))
         return blake2b(repr(told).encode(), digest_size=8).hexdigest()
 

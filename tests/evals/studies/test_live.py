@@ -394,3 +394,19 @@ def test_questions_of_a_group_are_not_independent(outcomes, examples):
     assert done.quality.diff_high - done.quality.diff_low > single.quality.diff_high - single.quality.diff_low
     with pytest.raises(BadInput, match="independent"):
         confirm("Predict/small", program, examples, world.metric, grouped, stop_early=True)
+
+
+def test_another_label_or_price_is_another_run(outcomes, examples, tmp_path):
+    """Answers that were graded by other labels, or paid at another price, don't stand beside those of today."""
+    world = World(MODELS, seed=3)
+    first = confirm("threshold-0.8", program_on(world), examples, world.metric, outcomes, dir=tmp_path)
+    other = [one.copy(answer="?") if at < 5 else one for at, one in enumerate(examples)]
+    calls = world.calls.total()
+    again = confirm("threshold-0.8", program_on(world), other, world.metric, outcomes, dir=tmp_path)
+    assert world.calls.total() > calls
+    assert again.quality.live <= first.quality.live - 4 / N
+    assert again.before == first.spent
+    dear = changed(large=replace(MODELS["large"], price_in="5.00", price_out="20.00"))
+    paid = confirm("threshold-0.8", program_on(dear), examples, dear.metric, outcomes, dir=tmp_path)
+    alone = confirm("threshold-0.8", program_on(dear), examples, dear.metric, outcomes)
+    assert paid.cost.live == alone.cost.live
