@@ -34,7 +34,7 @@ def every_table() -> list[Table]:
     from escalade.evals.reporting.comparing import comparison_table
 
     outcomes = load_outcomes(limit=200)
-    facts = outcomes.features | {TEXT: fact_column([f"question {i} has five words" for i in range(outcomes.n)])}
+    facts = {**outcomes.features, TEXT: fact_column([f"question {i} has five words" for i in range(outcomes.n)])}
     outcomes = replace(outcomes, features=facts, category=tuple("ab"[i % 2] for i in range(outcomes.n)))
     found = findings(compare(outcomes, ["threshold-0.8", "agreement-3+budget"]))
     return [comparison_table(found.comparison), *found.tables]
