@@ -65,10 +65,13 @@ def notes(lineup: Lineup, entries: list[Entry], folds: int, *, default: bool) ->
 
 
 def _epochs(outcomes: Outcomes) -> Iterator[str]:
-    """That questions were asked more than once."""
+    """That questions were asked more than once, or have something in common."""
     questions = len(set(outcomes.keys))
     if questions < outcomes.n:
         yield f"{outcomes.n / questions:.3g} rows a question: they are epochs; a question counts once, with their mean"
+    if outcomes.group is not None:
+        groups = len(set(outcomes.group))
+        yield f"{questions:,} questions in {groups:,} groups: intervals are by group (cluster-robust, Student's t)"
 
 
 def excluded(outcomes: Outcomes) -> tuple[str, ...]:

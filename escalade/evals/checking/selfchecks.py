@@ -78,7 +78,9 @@ def _checks(evidence: Evidence, found: tuple[Shuffled, ...]) -> Iterator[Check]:
 
 
 def _said(evidence: Evidence) -> Iterator[str]:
-    n = evidence.outcomes.n
+    n, quality = evidence.outcomes.n, evidence.outcomes.quality
+    if (quality == quality.flat[0]).all():
+        yield f"Every answer of every rung has the quality {quality.flat[0]:g}: look at the metric before the policies."
     for name, played in evidence.played.items():
         if played.replayed is not None and played.replayed.raised is not None:
             times = int(played.replayed.raised.sum())

@@ -94,7 +94,7 @@ class Recording:
 
     `digests`: of the rungs. `cached`: may a cache answer? `timed`: keep latencies. `texts`: keep answers. `lines`: a
     file that is put on the disk every second, and at the end. `lost`: is told what was paid for an attempt that came to
-    nothing, as a line of no rung. `grading`: was it the metric that raised?
+    nothing, as a line of no rung. `grading`: was it the metric that raised? `failed_at`: the unit that raised.
     """
 
     program: Escalate
@@ -109,6 +109,7 @@ class Recording:
     lines: Lines | None = None
     lost: Callable[[Line], None] | None = None
     grading: bool = field(default=False, init=False)
+    failed_at: Unit | None = field(default=None, init=False)
     _failed: BaseException | None = field(default=None, init=False)
     _blocks: bool = field(default=False, init=False)
     _refusal: BudgetExceeded | None = field(default=None, init=False)
@@ -183,7 +184,8 @@ class Recording:
             return False
         except Exception as error:  # noqa: BLE001 - raised when those that run are done
             todo.appendleft(unit)
-            self._failed = self._failed or error
+            if self._failed is None:
+                self._failed, self.failed_at = error, unit
             return False
         return made.attempt.ok
 

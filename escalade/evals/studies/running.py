@@ -243,6 +243,7 @@ class _Run:
             raise
         except Exception as error:
             if not recording.grading:
+                error.add_note(self._where(recording.failed_at, told))
                 raise
             raise DataError(
                 f"metric {metric_name(self.made.metric)!r} raised {type(error).__name__}: {error}; what was recorded "
@@ -250,6 +251,11 @@ class _Run:
             ) from error
         finally:
             telling.end()
+
+    def _where(self, failed: Unit | None, told: Mapping[str, Any]) -> str:
+        """Beside a mistake in the program, which is raised as it is."""
+        at = "" if failed is None else f"rung {told['rungs'][failed.rung]['name']!r}, question {failed.question + 1}: "
+        return f"{at}no attempt, so the study ends; what was recorded until then is kept in {self.directory.path}"
 
     async def _spread(
         self, asked: Sequence[Asked], units: list[Unit], told: Mapping[str, Any], done: Done

@@ -170,7 +170,10 @@ def test_groups_widen_a_comparison() -> None:
     quality = np.repeat(documents, 10, axis=0)
     plain = table(quality=quality.tolist(), cost=[[1, 5]] * 400)
     grouped = replace(plain, group=tuple(f"d{i // 10}" for i in range(400)))
-    loose, strict = (compare(data, ["r0"], baselines=False).row("r0") for data in (plain, grouped))
+    without, within = (compare(data, ["r0"], baselines=False) for data in (plain, grouped))
+    assert not any("groups" in note for note in without.notes)
+    assert any("400 questions in 40 groups: intervals are by group" in note for note in within.notes)
+    loose, strict = without.row("r0"), within.row("r0")
     assert (loose.diff, loose.n) == (strict.diff, strict.n)
     assert (strict.diff_high or 0) - (strict.diff_low or 0) > 2.5 * ((loose.diff_high or 0) - (loose.diff_low or 0))
 

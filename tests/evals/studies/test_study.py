@@ -14,6 +14,7 @@ import pytest
 import escalade
 from escalade import Escalate, Gateway, ResponseCache, SimModel, Study, Threshold, World, load_outcomes
 from escalade.errors import BadInput, DataError, UnknownName, UnknownPrice
+from escalade.evals.findings import findings
 from escalade.evals.studies.rundir import RunDir
 from escalade.evals.studies.study import SCHEMA_FILE, study_schema
 
@@ -185,6 +186,29 @@ def test_a_metric_with_a_mistake_costs_one_attempt(tmp_path):
         bench.study(metric=seven).run(tmp_path / "seven")
     with pytest.raises(DataError, match="'silent' gave None; expected a number from 0 to 1"):
         bench.study(metric=silent).run(tmp_path / "silent")
+
+
+def test_a_program_that_raises_is_told_with_its_rung(tmp_path):
+    """The error is raised as it is, with the rung and the question; what was recorded before is kept."""
+
+    class Picky(dspy.Module):
+        def forward(self, question):
+            raise KeyError("no such thing")
+
+    bench = Bench(3)
+    rungs = [("Predict", "small"), (Picky(), "large")]
+    with pytest.raises(KeyError, match="no such thing") as raised:
+        bench.study(program=bench.program(rungs)).run(tmp_path)
+    (note,) = raised.value.__notes__
+    assert note.startswith("rung 'Picky/large', question ")
+    assert note.endswith(f"kept in {tmp_path}")
+
+
+def test_a_metric_that_always_says_the_same_is_told(tmp_path):
+    """Nothing that is compared by it means anything."""
+    done = Bench(30).study(metric=nothing, policies=["threshold-0.8"]).run(tmp_path)
+    told = " ".join(findings(done.comparison, only=["checks"]).sentences)
+    assert "Every answer of every rung has the quality 0: look at the metric" in told
 
 
 def silent(example, prediction):
@@ -501,3 +525,18 @@ def test_a_grade_out_of_range_is_refused_when_grading_anew(tmp_path):
     bench.study(texts=True).run(tmp_path)
     with pytest.raises(DataError, match=r"gave 7; expected a number from 0 to 1"):
         bench.study(texts=True, metric=seven).run(tmp_path)
+
+
+def test_a_replay_tells_of_duplicates_whoever_asks(tmp_path):
+    """Questions that are there twice are told of by the study, and by whatever reads its directory later."""
+    lines = ["question_id,model,correct,cost,prompt_chars,text"]
+    for i in range(40):
+        lines += [
+            f"q{i},{m},{i % 2},{cost},{i},how many pears are {i // 2} and seven"
+            for m, cost in (("a", 0.001), ("b", 0.01))
+        ]
+    (tmp_path / "twice.csv").write_text("\n".join(lines) + "\n")
+    done = Study(name="twice", data=str(tmp_path / "twice.csv"), policies=["prompt-length"]).run(tmp_path / "run")
+    notes = load_outcomes(f"run:{tmp_path / 'run'}").notes
+    assert any("have the text of another one" in note for note in notes)
+    assert set(notes) <= set(done.comparison.notes)
