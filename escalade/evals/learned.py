@@ -171,14 +171,14 @@ def _halves(outcomes: Outcomes, rows: Ints) -> tuple[Ints, Ints]:
 def held_out_scores(fitted: FittedRouter | FittedAnswers, outcomes: Outcomes, folds: int = 5, seed: int = 0) -> Any:
     """The score of each question, `(n,)`, by what was fitted on the other folds; nan after a failed answer."""
     fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
-    scores = np.full(outcomes.n, np.nan)
+    scores, facts = np.full(outcomes.n, np.nan), None
     tried = [] if isinstance(fitted, FittedRouter) else [rung_index(outcomes.rungs, m) for m in fitted.members]
     for f in range(folds):
         policy: Policy = fitted.fit(outcomes, np.flatnonzero(fold != f))
         held_out = np.flatnonzero(fold == f)
         if isinstance(policy, Nearest):
-            features = {name: column[held_out] for name, column in outcomes.features.items()}
-            scores[held_out] = nearest_scores(policy, facts_in(features, len(held_out)))
+            facts = facts_in(outcomes.features, outcomes.n) if facts is None else facts
+            scores[held_out] = nearest_scores(policy, facts[held_out])
             continue
         for i in held_out.tolist():
             view = after(outcomes, i, tried)
