@@ -97,7 +97,7 @@ def _of_run(path: Path, choices: Choices) -> Outcomes:
     if load_outcomes(data, limit=limit).digest != digest:
         raise DataError(f"{path}: the data of this study, {data}, have changed; run it in another directory")
     loader, place = _loader_and_path(data)
-    return finish(LOADERS[loader](place), replace(choices, limit=choices.limit or limit))
+    return with_notes(finish(LOADERS[loader](place), replace(choices, limit=choices.limit or limit)))
 
 
 def _by(module: str) -> Callable[[Path], Draft]:

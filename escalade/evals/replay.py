@@ -16,7 +16,7 @@ import numpy as np
 
 from escalade.agents.climb import OK, Attempt, Climb, Policy, climb_sync, counted_down
 from escalade.agents.policies import Budgeted, Constant, PromptLength, RandomMix, RungRef, Threshold, rung_index
-from escalade.errors import BadInput, Censored, DataError, UnknownPrice
+from escalade.errors import BadInput, Censored, DataError, UnknownName, UnknownPrice
 from escalade.evals._vector import NONE, climb_all, vectorised
 from escalade.evals.folds import ByFold, assign_folds
 from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
@@ -267,7 +267,8 @@ class FittedPromptLength:
     """Prompt length, with the cut at a share of strong calls (`at_share`) or at the cost of a reference.
 
     Exactly one of the two is given. The cut is the one among the lengths of the training rows that comes closest; one
-    more candidate sends everything to `low`. Raises BadInput, and UnknownPrice where a cost to match is unknown.
+    more candidate sends everything to `low`. Raises BadInput, UnknownName for data without the lengths of prompts, and
+    UnknownPrice where a cost to match is unknown.
     """
 
     low: RungRef
@@ -281,6 +282,8 @@ class FittedPromptLength:
             raise BadInput("prompt length is fitted at a share or at the cost of a reference: give exactly one of them")
 
     def fit(self, outcomes: Outcomes, rows: Ints) -> PromptLength:
+        if "prompt_chars" not in outcomes.features:
+            raise UnknownName("feature", "prompt_chars", list(outcomes.features))
         chars = outcomes.features["prompt_chars"][rows].astype(np.float64)
         if self.reference is not None:
             low, high = (_costs(outcomes, rung, rows) for rung in (self.low, self.high))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -293,3 +294,10 @@ def test_cross_fit_shares_one_run_budget() -> None:
     data = table(quality=[[1, 1]] * 10, cost=[10, 20])
     found = cross_fit(FittedPromptLength(0, 1, at_share=0.0), data, per_run=70)
     assert found.chosen.tolist() == [0] * 7 + [-1] * 3
+
+
+def test_prompt_length_without_lengths_is_refused_by_name() -> None:
+    """Data that don't know how long the questions are can't have them cut by length."""
+    data = replace(table(quality=[[1, 1]] * 6), features={})
+    with pytest.raises(UnknownName, match="prompt_chars"):
+        FittedPromptLength(0, 1, at_share=0.5).fit(data, np.arange(6))
