@@ -72,7 +72,11 @@
 
   const haystack = data.keys.map((key, i) => (key + " " + (data.texts ? data.texts[i] : "")).toLowerCase());
   // Reasons are searched once per course, not once per question.
-  const reasons = (policy, needle) => policy.courses.map((course) => course[2].some((one) => why(one).toLowerCase().includes(needle)));
+  const lowered = new Map();
+  const reasons = (policy, needle) => {
+    if (!lowered.has(policy)) lowered.set(policy, policy.courses.map((course) => course[2].map((one) => why(one).toLowerCase())));
+    return lowered.get(policy).map((whys) => whys.some((one) => one.includes(needle)));
+  };
 
   const form = document.querySelector(".tools"), table = byId("q-table"), body = table.tBodies[0];
   const search = byId("q-search"), policy = byId("q-policy"), against = byId("q-against"), show = byId("q-show"), kind = byId("q-kind");
@@ -115,9 +119,10 @@
     const needle = search.value.trim().toLowerCase(), keep = kept(one, other), only = kind.value;
     const told = needle ? reasons(its, needle) : null;
     const found = [];
+    const coded = needle && its.code !== null && told.includes(true);
     for (let i = 0; i < n; i++) {
       if (only !== "" && data.categories && data.categories[i] !== Number(only)) continue;
-      if (needle && !haystack[i].includes(needle) && !(its.code !== null && told[its.code[i]])) continue;
+      if (needle && !haystack[i].includes(needle) && !(coded && told[its.code[i]])) continue;
       if (keep(i)) found.push(i);
     }
     const by = column(one, other);
