@@ -14,6 +14,7 @@ file is opened again. While somebody writes to a file he holds a lock on it, whi
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -100,11 +101,20 @@ class Lines:
         self.torn = _mended(self._file)
 
     def add(self, line: bytes) -> None:
-        """Append one line, with its end."""
+        """Append one line, with its end; whole or not at all. Raises DataError where the disk takes no more."""
         left = memoryview(line)
-        while left:
-            left = left[os.write(self._file, left) :]
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:
+            self._take_back(len(line) - len(left))
+            raise DataError(f"{self.path}: can't be written: {error.strerror or error}; what it has is kept") from error
         self.dirty = True
+
+    def _take_back(self, size: int) -> None:
+        """The begin of a line that found no room, so that others can follow."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, os.fstat(self._file).st_size - size)
 
     def sync(self) -> None:
         """Blocks until what was added is on the disk."""

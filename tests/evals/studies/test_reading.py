@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from escalade.evals.loaders import load_outcomes
 from escalade.evals.studies import blocks
 from escalade.evals.studies.identity import answer_code
 from escalade.evals.studies.reading import _NEVER, _Places
+from escalade.evals.studies.rundir import RunDir
 from tests.evals.studies.test_study import Bench
 
 PLAIN = st.one_of(st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=3), st.none())
@@ -105,3 +107,20 @@ def test_limits_and_rungs_of_a_run(recorded):
 
     with pytest.raises(ValueError, match="reprice"):
         load_outcomes(recorded, prices={"small": Price.of("1", "1")})
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    """A line that finds no room is taken back: what is written when there is room again begins a line of its own."""
+    resource = pytest.importorskip("resource")
+    usual, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with RunDir(tmp_path).writer() as lines:
+        lines.add(b'{"a":1}\n')
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12, usual[1]))
+        try:
+            with pytest.raises(DataError, match="can't be written: File too large"):
+                lines.add(b'{"b":2}\n')
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+            signal.signal(signal.SIGXFSZ, ignored)
+        lines.add(b'{"c":3}\n')
+    assert (tmp_path / "attempts.jsonl").read_bytes() == b'{"a":1}\n{"c":3}\n'
