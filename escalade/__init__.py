@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from escalade.evals.calibrating import calibrate, calibrated
     from escalade.evals.checking.graders import grader
     from escalade.evals.compare import Comparison, Row, compare
+    from escalade.evals.findings import findings
     from escalade.evals.frontier import frontier
     from escalade.evals.graph_tuning import tune_graph
     from escalade.evals.loaders import load_outcomes
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from escalade.evals.loading.splits import load_split, split
     from escalade.evals.online.canary import Canary
     from escalade.evals.online.epsilon import Epsilon
+    from escalade.evals.online.estimates import estimate
     from escalade.evals.online.log import DecisionLog
     from escalade.evals.online.shadow import PolicyShadow
     from escalade.evals.online.watching import watch
@@ -395,6 +397,8 @@ __all__ = [
     "cuts_of",
     "drift",
     "duplicates",
+    "estimate",
+    "findings",
     "flips",
     "frontier",
     "grader",

@@ -596,6 +596,7 @@ def robust(recorded: Outcomes, compared: escalade.Comparison) -> None:
     assert_type([one.share for one in escalade.flips(compared, paraphrases={"q1": ["What?"]})], list[float])
     assert_type([one.alarm for one in escalade.drift(recorded, recorded)], list[bool])
     assert_type(escalade.transfer(recorded, recorded, ["gain"]).overlap.said, str)
+    assert_type(escalade.findings(compared).sentences, tuple[str, ...])
 
 
 def online(cheap: Policy, new: Policy) -> None:
@@ -606,4 +607,5 @@ def online(cheap: Policy, new: Policy) -> None:
     assert_type(escalade.Epsilon(cheap, share=0.05).share, float)
     assert_type(log.feedback(1.0, run="r"), int)
     assert_type(shadow.report().served_cost, Money)
+    assert_type(escalade.estimate(log.lines(), new).quality.value, float)
     assert_type(escalade.grader("number(answer)").name, str)
