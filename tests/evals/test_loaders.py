@@ -182,7 +182,7 @@ def test_errors_name_the_line_of_the_file(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_large_tables_are_quick(tmp_path) -> None:
-    """350,000 lines with a hole are refused in time that grows with their number: four times the lines, not sixteen times the seconds."""
+    """350,000 lines with a hole are refused in time that grows with their number, not with its square."""
 
     def seconds(questions: int) -> float:
         lines = [f"{q},m{m},B,{(q * m) % 2},{q % 900}\n" for m in range(29) for q in range(questions)]
