@@ -185,10 +185,14 @@ def _ran(
 
 def _said(found: StudyRun) -> list[str]:
     """What is owed, and what to do about it."""
+    from escalade.agents.climb import usd
+
     said = []
     if found.owed:
         rest = (
-            "what they will cost isn't known yet" if found.rest is None else f"about {found.rest} at what others cost"
+            "what they will cost isn't known yet"
+            if found.rest is None
+            else f"about {usd(found.rest)} at what others cost"
         )
         said.append(f"{found.owed:,} attempts are owed ({rest}); run it again with a higher budget: {found.why}")
         if found.comparison is None:
