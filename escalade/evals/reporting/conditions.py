@@ -152,11 +152,16 @@ class _Reader:
         meant = [one for one in asked if one != self.comparison.baseline] or [
             row.name
             for row in self.comparison.rows
-            if row.judged and row.beats_random is not None and row.name not in self.comparison.yardsticks
+            if row.judged and self._chooses(row) and row.name not in self.comparison.yardsticks
         ]
         if not meant:
             raise BadInput(f"--fail-if: {ANY!r} stands for the policies that are asked for, and none is; name one")
         return meant
+
+    def _chooses(self, row: Row) -> bool:
+        """Between rungs. One whose cost is unknown does so, too, and is never passed over."""
+        evidence = self.comparison.evidence
+        return row.beats_random is not None if evidence is None else evidence.entry(row.name).routes
 
     def judged(self, name: str, condition: _Condition) -> tuple[bool, str]:
         """(does it hold, the figures in words) for this policy."""

@@ -12,6 +12,7 @@ from escalade.errors import BadInput, DataError, EscaladeError, UnknownName
 from escalade.evals.compare import Comparison, compare
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.reporting.conditions import FIGURES, WORDS, check, checks
+from tests.evals._tables import table
 
 ONE = compare(load_outcomes(limit=40), ["threshold-0.8", "agreement-3"], baselines=False)
 
@@ -143,3 +144,13 @@ def test_never_anything_else(text) -> None:
         assert check(ONE, text).holds in {True, False}
     except EscaladeError as error:
         assert isinstance(error, BadInput)
+
+
+def test_a_policy_of_unknown_cost_is_not_passed_over() -> None:
+    """`policy` stands for all that choose between rungs, whether their cost is known or not."""
+    n = 40
+    right = [[float(i % 3 > 0), 1.0] for i in range(n)]
+    cost = [[1, -1 if i == 0 else 9] for i in range(n)]
+    found = compare(table(quality=right, confidence=[[0.2 if i == 0 else 0.9, 0.9] for i in range(n)], cost=cost))
+    assert found.row("threshold-0.8").cost_per_1k_usd is None
+    assert "threshold-0.8.quality" in found.check("policy.quality < 100").said
