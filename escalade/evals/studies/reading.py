@@ -266,7 +266,10 @@ def _features(questions: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]
 
 
 def _amounts(rows: list[list[int | None]]) -> NDArray[np.int64]:
-    return np.array([[UNKNOWN if amount is None else amount for amount in row] for row in rows], dtype=np.int64)
+    try:
+        return np.array(rows, dtype=np.int64)
+    except TypeError:  # some are None
+        return np.array([[UNKNOWN if amount is None else amount for amount in row] for row in rows], dtype=np.int64)
 
 
 def _repeated(questions: Sequence[Mapping[str, Any]], name: str, epochs: int) -> tuple[str, ...] | None:
