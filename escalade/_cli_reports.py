@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -136,6 +136,16 @@ def said(comparison: Comparison) -> None:
     from escalade.evals.report import new_console, show
 
     show(comparison, new_console(), _found(comparison, QUICK))
+
+
+def as_object(comparison: Comparison) -> dict[str, Any]:
+    """The same as one JSON object, as `compare --json` prints it."""
+    from json import loads
+
+    from escalade.evals.reporting.exporting import as_json
+
+    told: dict[str, Any] = loads(as_json(_found(comparison, QUICK), ()))
+    return told
 
 
 class Reports:

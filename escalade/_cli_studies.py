@@ -214,7 +214,9 @@ def _json(found: StudyRun, *, table: bool) -> dict[str, Any]:
     }
     if not table or found.comparison is None:
         return {"run": run}
-    return {**found.comparison.to_json(), "run": run}
+    from escalade._cli_reports import as_object
+
+    return {**as_object(found.comparison), "run": run}
 
 
 def _plain(money: Any) -> float | None:
