@@ -159,17 +159,17 @@ def judge_check(outcomes: Outcomes, *, seed: int = 0) -> Check | None:
 _ABOUT = "Where another grading of the very same answers differs from the labels that quality is taken from."
 
 _COLUMNS = (
-    Column("rung", "rung", "text", "whose answers; all is those of every rung together"),
-    Column("other", "compared with", "text", "the other labels"),
-    Column("n", "answers", "count", "answers that have both labels"),
-    Column("quality", "quality", "share", "mean by the labels in use"),
-    Column("other_quality", "by the other", "share", "mean by the other labels"),
-    Column("differ", "differ", "count", "answers on which the two differ"),
+    Column("rung", "rung", "text", "Whose answers; all is those of every rung together."),
+    Column("other", "compared with", "text", "The other labels."),
+    Column("n", "answers", "count", "Answers that have both labels."),
+    Column("quality", "quality", "share", "Mean by the labels in use."),
+    Column("other_quality", "by the other", "share", "Mean by the other labels."),
+    Column("differ", "differ", "count", "Answers on which the two differ."),
     Column(
         "kappa",
         "kappa",
         "figure",
-        "Cohen's kappa (1960) of right against wrong: 1 is perfect agreement, 0 what chance gives",
+        "Cohen's kappa (1960) of right against wrong: 1 is perfect agreement, 0 what chance gives.",
         "kappa_low",
         "kappa_high",
     ),

@@ -67,16 +67,16 @@ def failures_table(evidence: Evidence) -> Table:
 _ABOUT = "Why answers are missing: on each rung alone, and where each policy ended. All of them count as quality 0."
 
 _COLUMNS = (
-    Column("name", "rung or policy", "text", "whose answers"),
-    Column("what", "", "text", "a rung on all questions, or a policy where it ended"),
-    Column("n", "answers", "count", "answers that were asked for"),
-    Column("share", "errors", "share", "answers that are none, of those asked for; each counts as quality 0"),
-    Column("failed", "failed", "count", "something was raised: the provider, the network, the program, the policy"),
-    Column("truncated", "truncated", "count", "cut off at the token limit"),
-    Column("wrong_format", "wrong format", "count", "an answer that could not be parsed"),
-    Column("refused", "refused", "count", "the guard said no: permission, budget, rate"),
-    Column("unanswered", "unanswered", "count", "no rung was tried: none fitted the budget or the deadline"),
-    Column("rescued", "rescued", "count", "an attempt failed and another rung answered"),
+    Column("name", "rung or policy", "text", "Whose answers."),
+    Column("what", "", "text", "A rung on all questions, or a policy where it ended."),
+    Column("n", "answers", "count", "Answers that were asked for."),
+    Column("share", "errors", "share", "Answers that are none, of those asked for; each counts as quality 0."),
+    Column("failed", "failed", "count", "Something was raised: the provider, the network, the program, the policy."),
+    Column("truncated", "truncated", "count", "Cut off at the token limit."),
+    Column("wrong_format", "wrong format", "count", "An answer that could not be parsed."),
+    Column("refused", "refused", "count", "The guard said no: permission, budget, rate."),
+    Column("unanswered", "unanswered", "count", "No rung was tried: none fitted the budget or the deadline."),
+    Column("rescued", "rescued", "count", "An attempt failed and another rung answered."),
 )
 
 

@@ -151,29 +151,31 @@ def gaps_table(evidence: Evidence) -> Table | None:
 _ABOUT = "The oracle's quality minus the policy's, taken apart; the parts of a row add up to its gap."
 
 _COLUMNS = (
-    Column("name", "policy", "text", "the policy"),
-    Column("gap", "gap", "points", "quality of the oracle over all rungs, minus the policy's"),
+    Column("name", "policy", "text", "The policy."),
+    Column("gap", "gap", "points", "Quality of the oracle over all rungs, minus the policy's."),
     Column(
         "unpredictable",
         "unpredictable",
         "points",
-        "what its signals don't tell: hindsight on its money, minus the best cut of an order learned from them",
+        "What its signals don't tell: hindsight on its money, minus the best cut of an order learned from them.",
     ),
     Column(
         "misranked",
         "misranked",
         "points",
-        "the best cut of the learned order (ridge regression, out of fold), minus that of its own order",
+        "The best cut of the learned order (ridge regression, out of fold), minus that of its own order.",
     ),
-    Column("miscalibrated", "miscalibrated", "points", "the best cut of its own order within its money, minus its own"),
+    Column(
+        "miscalibrated", "miscalibrated", "points", "The best cut of its own order within its money, minus its own."
+    ),
     Column(
         "over_budget",
         "over budget",
         "points",
-        "hindsight on its two answers, minus the same with no more money for escalation than it spends",
+        "Hindsight on its two answers, minus the same with no more money for escalation than it spends.",
     ),
-    Column("unused", "unused", "points", "the oracle over all rungs, minus hindsight on its two answers"),
-    Column("measurement", "measurement", "points", "the gap by the labels in use, minus that by the second grading"),
+    Column("unused", "unused", "points", "The oracle over all rungs, minus hindsight on its two answers."),
+    Column("measurement", "measurement", "points", "The gap by the labels in use, minus that by the second grading."),
 )
 
 

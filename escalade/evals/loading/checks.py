@@ -18,17 +18,17 @@ SHOWN = 50
 
 COLUMNS = (
     Column(
-        "kind", "Kind", "text", "The same text but for case, white space and punctuation, or a few words of difference."
+        "kind", "kind", "text", "The same text but for case, white space and punctuation, or a few words of difference."
     ),
-    Column("one", "Question", "text", "Key of a question."),
-    Column("other", "Other", "text", "Key of a question that is the same, or nearly."),
+    Column("one", "question", "text", "Key of a question."),
+    Column("other", "other", "text", "Key of a question that is the same, or nearly."),
     Column(
         "similarity",
-        "Similarity",
+        "similarity",
         "share",
         "Jaccard similarity of the three-word shingles of both texts, without case and punctuation; 100 % is the same.",
     ),
-    Column("numbers", "Numbers only", "yes", "They differ in numbers alone: their answers may differ, too."),
+    Column("numbers", "numbers only", "yes", "They differ in numbers alone: their answers may differ, too."),
 )
 
 

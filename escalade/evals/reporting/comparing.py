@@ -69,7 +69,8 @@ COLUMNS = (
         "verdict",
         "text",
         "better: the whole interval of the difference lies above 0; as good: none of it lies more than the margin "
-        "below 0; worse: all of it lies below 0; can't tell: anything else.",
+        "below 0; worse: all of it lies below 0; can't tell: anything else; too few: fewer than 30 questions, or "
+        "than 10 groups.",
     ),
     Column(
         "frontier",

@@ -16,22 +16,22 @@ MOST_FITTED = 2_000
 """With more questions, what has to be fitted once more isn't: call `flips` for it."""
 
 COLUMNS = (
-    Column("name", "Policy", "text", "The policy, as in the comparison."),
+    Column("name", "policy", "text", "The policy, as in the comparison."),
     Column(
         "share",
-        "Flipped",
+        "flipped",
         "share",
         "Share of the questions on which another rung was tried or answered when a tenth of the words was mistyped.",
         "share_low",
         "share_high",
     ),
-    Column("quality", "Quality", "share", "Mean quality of the decisions on the questions as they were."),
+    Column("quality", "quality", "share", "Mean quality of the decisions on the questions as they were."),
     Column(
-        "new_quality", "Mistyped", "share", "Mean quality of the decisions on the mistyped ones, by recorded answers."
+        "new_quality", "mistyped", "share", "Mean quality of the decisions on the mistyped ones, by recorded answers."
     ),
     Column(
         "diff",
-        "Difference",
+        "difference",
         "points",
         "Quality of the decisions on the mistyped questions minus that on the questions as they were, paired.",
         "diff_low",
