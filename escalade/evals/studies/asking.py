@@ -128,7 +128,7 @@ class _Run:
         self._watch = _Watch(asking.program.policy)
         self._program = copy.copy(asking.program)
         self._program.policy = self._watch
-        self._threads = False
+        self._slow = 0
         if self._left is not None and any(question.ceiling is None for question in questions):
             raise UnknownPrice("a live run under a budget needs a price bound for every rung: give its model a price")
         self._told()
@@ -225,13 +225,13 @@ class _Run:
 
     async def _graded(self, example: Any, answer: Any) -> float:
         metric = self._asking.metric
-        if self._threads:
+        if self._slow > 1:  # once may be a collection, or a busy machine
             return checked_grade(metric, await in_thread(metric, (example, answer), {}))
         began = time.perf_counter()
         grade = metric(example, answer)
         if inspect.isawaitable(grade):
             return checked_grade(metric, await grade)
-        self._threads = time.perf_counter() - began > SLOW
+        self._slow = self._slow + 1 if time.perf_counter() - began > SLOW else 0
         return checked_grade(metric, grade)
 
 
