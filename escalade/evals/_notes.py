@@ -36,7 +36,7 @@ def method(margin: float) -> dict[str, str]:
         "quality": "95 % Wilson interval; where quality isn't 0 or 1, Student's t with Hall's transformation (1992)",
         "difference": "95 % interval of the paired difference (Agresti and Min 2005); Student's t where not 0 or 1",
         "better": "all of the interval lies above 0",
-        "as good": f"no more than {100 * margin:g} points of the interval lie below 0",
+        "as good": f"no more than {100 * margin:g} points of the interval, and of Tango's bound (1998), lie below 0",
         "worse": "all of it lies below 0",
         "can't tell": "anything else",
         "too few": "fewer than 30 questions, or than 10 groups: no interval is trusted",

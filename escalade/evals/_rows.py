@@ -126,7 +126,9 @@ def _row(entry: Entry, evidence: Evidence, p: float, *, frontier: bool) -> Row:
     diff_low, diff_high = (0.0, 0.0) if is_base else statistics.bounds(change.low, change.high, -1.0, 1.0)
     sweep = sweep_behind(entry, lineup, evidence.folds)
     told = BASELINE if is_base else HINDSIGHT if entry.play is None else None
-    word = told or statistics.judged(change.low, change.high, lineup.margin, asked.n, asked.clusters)
+    word = told or statistics.judged(
+        change.low, change.high, lineup.margin, asked.n, asked.clusters, floor=change.floor
+    )
     cost, base_cost = _cost(evidence, entry.name), _cost(evidence, evidence.baseline)
     return Row(
         name=entry.name,

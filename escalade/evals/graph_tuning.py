@@ -263,7 +263,7 @@ def _report(
         quality_change=changes[0],
         cost_change=changes[1],
         seconds_change=changes[2],
-        verdict=statistics.verdict(changes[0].low, changes[0].high, margin),
+        verdict=statistics.verdict(changes[0].low, changes[0].high, margin, floor=statistics.score_floor(*columns[0])),
         frontier=tuple(one for one in whole if not any(_beats(other, one) for other in whole)),
         left=tuple(one.measured() for one in runners if one not in racing),
         chosen=sizes[0],

@@ -1,6 +1,7 @@
 """List prices of rungs: whose, as of when, from where. Yours go before them; an unknown price stays unknown.
 
-    yours (`--price NAME=IN/OUT`, `--prices FILE`)  ->  the data's own  ->  LIST_PRICES  ->  the frozen price map of `registry.prices`
+    yours (`--price NAME=IN/OUT`, `--prices FILE`)  ->  the data's own  ->  LIST_PRICES
+    ->  the frozen price map of `registry.prices`
 
 All are dollars per million tokens. A rung finds its price by its own name, by its model's, and by either without the
 provider's prefix ("mistralai/") and without what comes after an "@" (a token budget, not a model).

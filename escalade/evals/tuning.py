@@ -304,7 +304,9 @@ def _judged(
         cost_before=Figure(*statistics.mean_interval(costs[0])),
         cost_after=Figure(*statistics.mean_interval(costs[1])),
         cost_change=Figure(*statistics.paired_difference(costs[1], costs[0])),
-        verdict=statistics.verdict(change.low, change.high, margin),
+        verdict=statistics.verdict(
+            change.low, change.high, margin, floor=statistics.score_floor(after.quality, before.quality)
+        ),
         fitted=fitted,
         chosen=chosen,
         judged=judged,

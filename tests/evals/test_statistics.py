@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from escalade.errors import BadInput
 from escalade.evals.statistics import (
+    AS_GOOD,
     better_p,
     detectable,
     holm,
@@ -20,6 +21,7 @@ from escalade.evals.statistics import (
     mean_interval,
     normal_quantile,
     paired_difference,
+    score_floor,
     t_quantile,
     verdict,
     wilson,
@@ -301,3 +303,38 @@ def test_so_few_questions_allow_no_verdict() -> None:
     """29 questions, or 9 groups, are too few for any verdict; one more of either isn't."""
     assert judged(0.1, 0.2, 0.02, 29, 29) == judged(0.1, 0.2, 0.02, 99, 9) == "too few"
     assert judged(0.1, 0.2, 0.02, 30, 10) == "better"
+
+
+def test_a_loss_is_ruled_out_by_the_score_bound() -> None:
+    """It is Wilson's where pairs differ in one direction only; where in both, the score of the multinomial with its
+    nuisance parameter searched for is the quantile there.
+    """
+    z2 = normal_quantile(0.975) ** 2
+    assert score_floor(np.ones(120), np.ones(120)) == pytest.approx(-z2 / (120 + z2))
+    assert score_floor(np.append(0.0, np.ones(119)), np.ones(120)) == pytest.approx(-wilson(1, 120)[1])
+    assert score_floor([0.5, 1.0], [1.0, 0.5]) == math.inf
+    n, wins, losses = 60, 4, 9
+    a, b = np.repeat([1.0, 0.0, 1.0], [wins, losses, n - wins - losses]), np.repeat([0.0, 1.0], [wins, n - wins])
+    delta = score_floor(a, b)
+
+    def unlikely(share: float) -> float:
+        cells = share + delta, share, 1.0 - 2.0 * share - delta
+        return -sum(
+            count * math.log(cell) for count, cell in zip((wins, losses, n - wins - losses), cells, strict=True)
+        )
+
+    found = optimize.minimize_scalar(unlikely, bounds=(-delta + 1e-9, (1.0 - delta) / 2.0 - 1e-9), method="bounded")
+    spread = math.sqrt(n * (2.0 * found.x + delta - delta**2))
+    assert (wins - losses - n * delta) / spread == pytest.approx(normal_quantile(0.975), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [100, 120, 150, 200, 300, 500])
+def test_a_true_loss_of_the_margin_is_seldom_as_good(n: int) -> None:
+    """All that differ are lost, two points in truth: at most 3 % are told to be as good, by the binomial itself."""
+    wrong = 0.0
+    for losses in range(n // 10):
+        a = np.append(np.zeros(losses), np.ones(n - losses))
+        low, high = paired_difference(a, np.ones(n))[1:]
+        word = verdict(low, high, 0.02, floor=score_floor(a, np.ones(n)))
+        wrong += (word == AS_GOOD) * math.comb(n, losses) * 0.02**losses * 0.98 ** (n - losses)
+    assert wrong <= 0.03

@@ -226,7 +226,7 @@ def _verdict(
         return None
     asked = evidence.questions
     found = difference(asked.mean(mine), asked.mean(other), asked.group)
-    return statistics.judged(found.low, found.high, evidence.margin, asked.n, asked.clusters)
+    return statistics.judged(found.low, found.high, evidence.margin, asked.n, asked.clusters, floor=found.floor)
 
 
 def _graded(outcomes: Outcomes, rows: NDArray[np.int64], chosen: NDArray[np.int64], grading: Floats) -> Floats:

@@ -46,6 +46,7 @@ class Difference:
 
     `p_better`: one-sided p value that it isn't above 0. `detectable`: the smallest true difference that would be found
     significant with `power`. `df`: degrees of freedom of its standard error, inf where the normal distribution is used.
+    `floor`: a second lower bound, for the verdict "as good" (`statistics.score_floor`); inf for none.
     """
 
     value: float
@@ -54,6 +55,7 @@ class Difference:
     p_better: float
     detectable: float
     df: float
+    floor: float = math.inf
 
 
 def difference(a: Floats, b: Floats, group: Groups = None, *, level: float = LEVEL, power: float = POWER) -> Difference:
@@ -61,7 +63,8 @@ def difference(a: Floats, b: Floats, group: Groups = None, *, level: float = LEV
     value, low, high = statistics.paired_difference(a, b, level)
     if group is None:
         p, found = statistics.better_p(a, b), statistics.detectable(a, b, power, level)
-        return Difference(value, low, high, p, found, math.inf if statistics.adjusts(a, b) else len(a) - 1.0)
+        df = math.inf if statistics.adjusts(a, b) else len(a) - 1.0
+        return Difference(value, low, high, p, found, df, statistics.score_floor(a, b, level))
     adjusted = statistics.adjusts(a, b)
     middle, error, df = clustered_error(np.asarray(a, dtype=np.float64) - b, group, adjusted=adjusted)
     if math.isnan(error):

@@ -30,7 +30,7 @@ POLICIES = (
         "random",
         "random",
         "share",
-        "Quality of a random mix of its cheap and the strongest rung that costs the same, held to those two.",
+        "Quality of a random mix at this cost: of the cheap (for less, the cheapest) and the strongest rung.",
     ),
     Column(
         "over_random",

@@ -107,9 +107,14 @@ def _over_hulls(cost: Floats, quality: Floats, costs: Floats, qualities: Floats)
 def _over_mix(
     columns: Floats, i: int, m: int, k: int, pair: list[int], group: NDArray[np.int64] | None
 ) -> tuple[Interval, float]:
-    """(quality of policy i less that of the mix of two rungs at its cost, the mix's quality)."""
+    """(quality of policy i less that of the mix of two rungs at its cost, the mix's quality).
+
+    What costs less than the lower one is held against a mix with the cheapest rung: no other costs the same.
+    """
     low, high = pair
     costs = columns.mean(axis=0)
+    if costs[i] < costs[low]:
+        low = 2 * m + int(np.argmin(costs[2 * m : 2 * m + k]))
     gap = costs[high] - costs[low]
     share = min(1.0, max(0.0, (costs[i] - costs[low]) / gap)) if gap > 0 else 0.0
     mixed = (1.0 - share) * columns[:, low + k] + share * columns[:, high + k]

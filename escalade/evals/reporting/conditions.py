@@ -243,7 +243,7 @@ def _read(text: str) -> _Condition:
 
 def _check_points(metric: str, figure: float, text: str) -> None:
     """A share in place of points would hold never, or always, and nobody would see it."""
-    if metric.startswith("quality") and 0 < figure <= 1:
+    if metric.startswith("quality") and 0 < figure < 1:
         raise BadInput(
             f"--fail-if {text!r}: qualities are in points of a hundred; write {100 * figure:g} for {figure:g}"
         )

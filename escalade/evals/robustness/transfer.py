@@ -190,5 +190,5 @@ def _moved(name: str, outcomes: Outcomes, away: Replayed, home: Replayed, strong
         diff_high=apart.high,
         cost_per_1k_usd=None if away.mean_cost is None else away.mean_cost * PER_1K,
         home_cost_per_1k_usd=None if home.mean_cost is None else home.mean_cost * PER_1K,
-        verdict=statistics.judged(against.low, against.high, margin, units.n, units.clusters),
+        verdict=statistics.judged(against.low, against.high, margin, units.n, units.clusters, floor=against.floor),
     )

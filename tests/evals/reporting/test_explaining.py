@@ -25,7 +25,7 @@ def test_every_column_is_explained(tables) -> None:
 
 
 def test_the_page_has_them(tables) -> None:
-    """The page is what the tables say; `python -m escalade.evals.reporting.explaining docs/metrics.md` writes it anew."""
+    """The page is what the tables say: `python -m escalade.evals.reporting.explaining docs/metrics.md` writes it."""
     text = Path(PAGE).read_text("utf-8")
     assert explained(tables) in text
     assert rewritten(text, tables) == text
