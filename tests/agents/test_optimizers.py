@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 TRAIN, VAL = 30, 30
-TESTED = {"escalating": 60, "with_tools": 40, "with_native_tools": 20}
+TESTED = {"escalating": 80, "with_tools": 60, "with_native_tools": 40}
 """Questions to judge on: agents with tools take several calls for each."""
 
 
@@ -84,7 +84,7 @@ def gepa(metric: Any, program: dspy.Module, world: World, prompt_model: Any) -> 
     """Instructions that come of reflecting on feedback."""
     optimiser = dspy.GEPA(
         metric=metric,
-        max_metric_calls=400,
+        max_metric_calls=500,
         reflection_lm=prompt_model,
         reflection_minibatch_size=4,
         num_threads=1,
