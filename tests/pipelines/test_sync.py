@@ -209,7 +209,8 @@ def test_module_without_aforward_runs_in_a_thread() -> None:
 
 
 SCRIPT = """
-import asyncio, sys, threading, time
+import asyncio, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.map import Map
 

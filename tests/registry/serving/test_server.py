@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -521,10 +519,9 @@ async def test_stdio(tmp_path: Path) -> None:
 def test_it_is_all_lazy() -> None:
     """Nobody pays for the SDK or for an HTTP client before he imports or serves something."""
     code = (
-        "import sys, escalade, escalade.registry.catalogue, escalade.registry.serving.server, "
+        "import sys, threading, escalade, escalade.registry.catalogue, escalade.registry.serving.server, "
         "escalade.registry.sources.mcp, escalade.registry.sources.openapi\n"
-        "print(sorted({'mcp', 'httpx2', 'uvicorn', 'starlette'} & set(sys.modules)))"
+        "print(sorted({'mcp', 'httpx2', 'uvicorn', 'starlette'} & set(sys.modules)), threading.active_count())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.replace("'", '"')) == []
-    assert threading.active_count() < 50
+    assert done.stdout == "[] 1\n"
