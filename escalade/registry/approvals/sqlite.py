@@ -23,6 +23,7 @@ from escalade.errors import BadInput, StoreUnavailable
 from escalade.registry.approvals.requests import Request, State
 from escalade.registry.stores.forks import calls
 from escalade.registry.stores.owners import after_fork
+from escalade.registry.stores.persist import persist
 
 _FIELDS = [field.name for field in dataclasses.fields(Request)]
 _INSERT = f"INSERT INTO requests VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608 - question marks only
@@ -171,7 +172,7 @@ class SqliteRequests:
         connection = sqlite3.connect(self.path, timeout=self._wait, isolation_level=None, check_same_thread=False)
         try:
             version = _version(connection, self.path)
-            connection.execute("PRAGMA journal_mode = WAL")
+            persist(lambda: connection.execute("PRAGMA journal_mode = WAL"), self._wait)
             connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
             connection.execute("PRAGMA synchronous = FULL")  # an approval that was given must not be lost
             if version == 0:

@@ -6,13 +6,12 @@ import contextlib
 import os
 import secrets
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from escalade.errors import BadInput
 from escalade.registry.audit.chain import ZERO, link
 from escalade.registry.audit.rows import GENESIS, canonical, now
+from escalade.registry.stores.persist import persist
 
 APPLICATION_ID, VERSION = 0x45534144, 1
 """`ESAD` in the header of the file; the version of the tables."""
@@ -54,24 +53,6 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def persist(attempt: Callable[[], object], patience: float) -> None:
-    """Call it again while the file is locked, for `patience` seconds.
-
-    SQLite's own waiting sleeps up to 100 ms at a time, which starves one process among several; this looks again
-    within a millisecond.
-    """
-    until = time.monotonic() + patience
-    while True:
-        try:
-            attempt()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(0.0002 + secrets.randbelow(1000) / 1e6)
-        else:
-            return
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:

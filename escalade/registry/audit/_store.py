@@ -17,6 +17,7 @@ from escalade.registry.audit.chain import link
 from escalade.registry.audit.keys import Signer
 from escalade.registry.audit.rows import now
 from escalade.registry.stores.forks import calls
+from escalade.registry.stores.persist import persist
 
 CHUNKS = (128, 32, 8, 2, 1)
 """Rows per statement. Each statement gives the interpreter's lock away once and must queue for it again: 64 rows by
@@ -74,7 +75,7 @@ class Store:
         due = checkpoint or self.uncovered + len(rows) >= self._every or self.due_in() == 0
         self._synchronise(full=durable or due)
         database = self._database
-        _schema.persist(lambda: database.execute("BEGIN IMMEDIATE"), self._patience)
+        persist(lambda: database.execute("BEGIN IMMEDIATE"), self._patience)
         try:
             seq, before = self._head()
             seq, before = self._insert(rows, seq, before)

@@ -19,6 +19,7 @@ from typing import Any
 from escalade.errors import StoreUnavailable
 from escalade.registry.stores.forks import calls
 from escalade.registry.stores.owners import after_fork
+from escalade.registry.stores.persist import persist
 
 
 class Database:
@@ -88,7 +89,9 @@ class Database:
             connection = sqlite3.connect(
                 self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
             )
-            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            # Of several that open a new file at once all but one are told that it is locked, whatever their timeout.
+            persist(lambda: connection.execute("PRAGMA journal_mode=WAL"), self._patience)
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
             connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
             connection.executescript(self._schema)
         except sqlite3.Error as error:

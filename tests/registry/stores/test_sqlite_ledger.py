@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import escalade
 from escalade.errors import BudgetExceeded, StoreUnavailable
 from escalade.registry.ledger import Budget
 from escalade.registry.stores.owners import Owner, here, started
+from escalade.registry.stores.sqlite import Database
 from escalade.registry.stores.sqlite_ledger import SqliteLedger
 from escalade.scopes import Principal
 from tests import _forks
@@ -314,3 +316,25 @@ def test_the_heartbeat_ends_with_the_ledger(path: Path) -> None:
     gc.collect()
     keeper.join(5)
     assert not keeper.is_alive()
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Whoever opens it first sets its journal; the others wait for that instead of failing."""
+    for turn in range(40):
+        together, failed = threading.Barrier(8), []
+
+        def opens(path: Path = tmp_path / f"{turn}.db", together: threading.Barrier = together) -> None:
+            database = Database(path, "CREATE TABLE IF NOT EXISTS t (a)")
+            together.wait()
+            try:
+                database.read("SELECT * FROM t")
+            except Exception as error:
+                failed.append(error)  # noqa: B023 - joined before the next turn
+            database.close()
+
+        threads = [threading.Thread(target=opens) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
