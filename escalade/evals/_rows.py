@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from escalade.agents.policies import Constant
 from escalade.evals import curves, statistics
 from escalade.evals._play import play
 from escalade.evals.curves import Sweep, oracle_sweep, sweep_of
 from escalade.evals.evidence import Evidence
 from escalade.evals.inference import clustered
-from escalade.evals.replay import FittedBudgeted, replay
+from escalade.evals.replay import FittedBudgeted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,20 +178,10 @@ def sweep_behind(entry: Entry, lineup: Lineup, folds: int) -> Sweep | None:
 
 
 def _beats_random(entry: Entry, evidence: Evidence) -> bool | None:
-    """Against the expected quality of a random mix of the cheap and the strongest rung at the same mean cost.
-
-    What costs less than the cheap rung is held against a mix with the cheapest one: no other costs the same.
-    """
-    lineup, asked, cost = evidence.lineup, evidence.questions, _cost(evidence, entry.name)
-    if not entry.routes or cost is None or not lineup.outcomes.whole:
+    """Against the expected quality of a random mix of the cheap and the strongest rung at the same mean cost."""
+    cost = _cost(evidence, entry.name)
+    if not entry.routes or cost is None or not evidence.outcomes.whole:
         return None
-    low, high = (replay(Constant(rung), lineup.outcomes) for rung in (lineup.cheap, lineup.strong))
-    if low.cost_known and cost < asked.average(low.cost):
-        costs = [asked.average(lineup.outcomes.cost[:, rung]) for rung in range(lineup.outcomes.k)]
-        low = replay(Constant(int(np.argmin(costs))), lineup.outcomes)
-    cheap, dear = asked.average(low.cost), asked.average(high.cost)
-    if not (low.cost_known and high.cost_known) or dear <= cheap:
-        return None
-    share = min(1.0, max(0.0, (cost - cheap) / (dear - cheap)))
-    mixed = asked.mean((1.0 - share) * low.quality + share * high.quality)
-    return clustered.difference(evidence.quality(entry.name), mixed, asked.group).low > 0
+    mixed, dearer = evidence.mix_at(cost)
+    over = clustered.difference(evidence.quality(entry.name), mixed, evidence.questions.group)
+    return over.low > 0 if dearer else None

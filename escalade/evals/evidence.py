@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from escalade.agents.policies import Constant
 from escalade.errors import UnknownName
 from escalade.evals.inference import clustered
 from escalade.evals.inference.units import Questions, questions_of
+from escalade.evals.outcomes import UNKNOWN
+from escalade.evals.replay import replay
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from escalade.evals._play import Played
@@ -69,6 +73,26 @@ class Evidence:
     def change(self, name: str) -> clustered.Difference:
         """The paired difference of a policy's quality to the baseline's."""
         return clustered.difference(self.quality(name), self.quality(self.baseline), self.questions.group)
+
+    @cached_property
+    def constants(self) -> tuple[tuple[Floats, Floats], ...]:
+        """Of each rung alone, (n,) of each question: quality, and nano-dollars, nan where unknown."""
+        alone = [replay(Constant(rung), self.outcomes) for rung in range(self.outcomes.k)]
+        mean = self.questions.mean
+        return tuple((mean(one.quality), mean(np.where(one.cost == UNKNOWN, np.nan, one.cost))) for one in alone)
+
+    def mix_at(self, cost: float) -> tuple[Floats, bool]:
+        """(n,) quality of each question by a random mix, in expectation, of the cheap and the strongest rung that costs
+        so many nano-dollars; and whether the strongest is the dearer one, so that there is anything to mix.
+
+        What costs less than the cheap rung is held against a mix with the cheapest one: no other costs the same.
+        """
+        costs = [float(spent.mean()) for _, spent in self.constants]
+        low, high = self.lineup.cheap, self.lineup.strong
+        low = int(np.argmin(costs)) if cost < costs[low] else low
+        gap = costs[high] - costs[low]
+        share = min(1.0, max(0.0, (cost - costs[low]) / gap)) if gap > 0 else 0.0
+        return (1.0 - share) * self.constants[low][0] + share * self.constants[high][0], gap > 0
 
     def entry(self, name: str) -> Entry:
         """Raises UnknownName."""

@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from escalade.agents.policies import Constant
 from escalade.evals.inference import clustered
 from escalade.evals.inference.bootstrap import REPS, Interval, bootstrap_many
 from escalade.evals.metrics.plane import hull
-from escalade.evals.replay import replay
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,16 +68,15 @@ def at_equal(cost: Floats, quality: Floats, corners: tuple[Floats, Floats]) -> t
 
 def matched(evidence: Evidence, *, reps: int | None = None) -> tuple[Matched, ...]:
     """Of every policy in the order of the evidence; all unknown where a rung's cost is. `reps`: resamples."""
-    asked, lineup, entries = evidence.questions, evidence.lineup, evidence.entries
+    asked, entries = evidence.questions, evidence.entries
     if not evidence.outcomes.priced or not asked.n or np.isnan(evidence.outcomes.quality).any():
         return tuple(Matched(entry.name, UNKNOWN, UNKNOWN, UNKNOWN, math.nan) for entry in entries)
-    alone = [replay(Constant(rung), evidence.outcomes) for rung in range(evidence.outcomes.k)]
-    m, k = len(entries), len(alone)
+    m, k = len(entries), evidence.outcomes.k
     columns = np.column_stack(
-        [asked.mean(evidence.played[entry.name].cost) for entry in entries]
-        + [asked.mean(evidence.played[entry.name].quality) for entry in entries]
-        + [asked.mean(one.cost.astype(np.float64)) for one in alone]
-        + [asked.mean(one.quality) for one in alone]
+        [evidence.cost(entry.name) for entry in entries]
+        + [evidence.quality(entry.name) for entry in entries]
+        + [cost for _, cost in evidence.constants]
+        + [quality for quality, _ in evidence.constants]
     )
 
     def figures(weights: Floats) -> Floats:
@@ -89,10 +86,8 @@ def matched(evidence: Evidence, *, reps: int | None = None) -> tuple[Matched, ..
 
     draws = reps or int(np.clip(CELLS // asked.n, FEWEST, REPS))
     found = bootstrap_many(figures, asked.n, reps=draws, seed=evidence.seed, group=asked.group)
-    pair = [2 * m + lineup.cheap, 2 * m + lineup.strong]
     return tuple(
-        Matched(entry.name, found[i], found[m + i], *_over_mix(columns, i, m, k, pair, asked.group))
-        for i, entry in enumerate(entries)
+        Matched(entry.name, found[i], found[m + i], *_over_mix(evidence, entry.name)) for i, entry in enumerate(entries)
     )
 
 
@@ -104,19 +99,8 @@ def _over_hulls(cost: Floats, quality: Floats, costs: Floats, qualities: Floats)
     return over, ratio
 
 
-def _over_mix(
-    columns: Floats, i: int, m: int, k: int, pair: list[int], group: NDArray[np.int64] | None
-) -> tuple[Interval, float]:
-    """(quality of policy i less that of the mix of two rungs at its cost, the mix's quality).
-
-    What costs less than the lower one is held against a mix with the cheapest rung: no other costs the same.
-    """
-    low, high = pair
-    costs = columns.mean(axis=0)
-    if costs[i] < costs[low]:
-        low = 2 * m + int(np.argmin(costs[2 * m : 2 * m + k]))
-    gap = costs[high] - costs[low]
-    share = min(1.0, max(0.0, (costs[i] - costs[low]) / gap)) if gap > 0 else 0.0
-    mixed = (1.0 - share) * columns[:, low + k] + share * columns[:, high + k]
-    over = clustered.difference(columns[:, m + i], mixed, group)
+def _over_mix(evidence: Evidence, name: str) -> tuple[Interval, float]:
+    """(quality of the policy less that of the mix of two rungs at its cost, the mix's quality)."""
+    mixed, _ = evidence.mix_at(float(evidence.cost(name).mean()))
+    over = clustered.difference(evidence.quality(name), mixed, evidence.questions.group)
     return Interval(over.value, over.low, over.high), float(mixed.mean())
