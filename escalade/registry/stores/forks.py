@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterator
 
 PATIENCE = 1.0
@@ -33,13 +32,15 @@ class Calls:
         with self._changed:
             if me not in self._under_way:
                 self._changed.wait_for(lambda: not self._forking)
-            self._under_way[me] += 1
+            self._under_way[me] = self._under_way.get(me, 0) + 1
         try:
             yield
         finally:
             with self._changed:
-                self._under_way[me] -= 1
-                if self._under_way[me] < 1:
+                # The last call of a thread takes it out in one step: a finalizer's call may come between any two.
+                if self._under_way[me] > 1:
+                    self._under_way[me] -= 1
+                else:
                     del self._under_way[me]
                     if self._forking:
                         self._changed.notify_all()
@@ -57,7 +58,7 @@ class Calls:
 
     def _forked(self) -> None:
         self._changed = threading.Condition()  # re-entrant: a finalizer may make a call while its thread is in here
-        self._under_way: Counter[int] = Counter()
+        self._under_way: dict[int, int] = {}
         self._forking = 0
 
 

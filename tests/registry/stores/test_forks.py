@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -136,3 +137,31 @@ def test_a_call_within_a_call_does_not_wait() -> None:
     thread.join()
     waits.join()
     assert done == ["within", "fork", "after"]
+
+
+def test_a_finalizer_may_make_a_call_at_any_moment_of_another() -> None:
+    """Garbage whose end makes a call is collected at each allocation in turn: nothing is counted wrongly."""
+    calls, ended = forks.Calls(), []
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.me = self  # only the collector ends it
+
+        def __del__(self) -> None:
+            with calls.under_way():
+                ended.append(True)
+
+    thresholds = gc.get_threshold()
+    try:
+        for allocations in range(1, 60):
+            gc.disable()
+            gc.collect()
+            with calls.under_way():
+                Garbage()
+                gc.set_threshold(allocations)
+                gc.enable()
+            assert not calls._under_way
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    assert ended
