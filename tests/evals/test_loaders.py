@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -178,22 +177,6 @@ def test_errors_name_the_line_of_the_file(tmp_path) -> None:
     path.write_bytes(gzip.compress(text.encode()))
     with pytest.raises(DataError, match="line 5"):
         load_outcomes(f"long:{path}")
-
-
-@pytest.mark.slow
-def test_large_tables_are_quick(tmp_path) -> None:
-    """350,000 lines with a hole are refused in time that grows with their number, not with its square."""
-
-    def seconds(questions: int) -> float:
-        lines = [f"{q},m{m},B,{(q * m) % 2},{q % 900}\n" for m in range(29) for q in range(questions)]
-        path = written(tmp_path / "t.csv", "question_id,model,pred,correct,out_chars\n" + "".join(lines[:-1]))
-        began = time.thread_time()
-        with pytest.raises(DataError, match=f"1 of {questions:,}"):
-            load_outcomes(path)
-        return time.thread_time() - began
-
-    large, small = zip(*((seconds(12_032), seconds(3_008)) for _ in range(2)), strict=True)
-    assert min(large) < 12 * min(small)
 
 
 # --------------------------------------------------------------------------------------------------------------- jsonl
