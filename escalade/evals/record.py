@@ -21,8 +21,9 @@ from escalade.agents.forms import Form
 from escalade.errors import BadInput, BudgetExceeded, DataError
 from escalade.evals._codes import fact_column
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
+from escalade.evals.studies.grading import Metric
 from escalade.evals.studies.plan import Asked, Unit, asked_of, in_order
-from escalade.evals.studies.recording import CONCURRENCY, Metric, Recorded, Recording
+from escalade.evals.studies.recording import CONCURRENCY, Recorded, Recording
 from escalade.pipelines._bridge import run_sync
 from escalade.scopes import require
 

@@ -29,8 +29,9 @@ from escalade.evals._codes import STATUSES
 from escalade.evals.calibrating import calibrate, calibrated
 from escalade.evals.folds import assign_folds, shuffled
 from escalade.evals.outcomes import Outcomes
-from escalade.evals.record import Metric, record
+from escalade.evals.record import record
 from escalade.evals.replay import Replayed, replay
+from escalade.evals.studies.grading import Metric
 from escalade.money import Money, money_or_none
 from escalade.pipelines._bridge import run_sync
 from escalade.scopes import Entered, Scope, require

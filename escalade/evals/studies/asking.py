@@ -11,7 +11,6 @@ mistake is found for the price of one.
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,22 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.agents._attempts import ANSWERS_BADLY
 from escalade.agents._courses import together
-from escalade.agents._threads import in_thread
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
 from escalade.errors import BudgetExceeded, DeadlineExceeded, PermissionDenied, UnknownPrice
-from escalade.evals.studies.recording import checked_grade
+from escalade.evals.studies.grading import Grader
 from escalade.registry.opening import scope
 from escalade.scopes import Scope, require
 
 if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
-    from escalade.evals.record import Metric
+    from escalade.evals.studies.grading import Metric
 
 __all__ = ["Answered", "Asking", "Question", "Tried"]
-
-SLOW = 0.001
-"""Seconds: a metric that takes longer is called in threads, so that the other questions go on."""
 
 NONE = -1
 """`chosen` of a question without an answer, as in a replay."""
@@ -128,7 +123,7 @@ class _Run:
         self._watch = _Watch(asking.program.policy)
         self._program = copy.copy(asking.program)
         self._program.policy = self._watch
-        self._slow = 0
+        self._grader = Grader(asking.metric)
         if self._left is not None and any(question.ceiling is None for question in questions):
             raise UnknownPrice("a live run under a budget needs a price bound for every rung: give its model a price")
         self._told()
@@ -210,7 +205,7 @@ class _Run:
             key=question.key,
             path=tuple(Tried(a.rung, a.status, a.cost, a.confidence) for a in attempts),
             chosen=NONE if answer is None else answer.attempt.rung,
-            quality=0.0 if answer is None else await self._graded(question.example, answer),
+            quality=0.0 if answer is None else await self._grader.grade(question.example, answer),
             cost=own.purse.spent,
             seconds=seconds,
             error=error,
@@ -222,17 +217,6 @@ class _Run:
             return True
         left = self._payer.purse.left()
         return isinstance(failure, BudgetExceeded) and left is not None and left < (question.ceiling or 0)
-
-    async def _graded(self, example: Any, answer: Any) -> float:
-        metric = self._asking.metric
-        if self._slow > 1:  # once may be a collection, or a busy machine
-            return checked_grade(metric, await in_thread(metric, (example, answer), {}))
-        began = time.perf_counter()
-        grade = metric(example, answer)
-        if inspect.isawaitable(grade):
-            return checked_grade(metric, await grade)
-        self._slow = self._slow + 1 if time.perf_counter() - began > SLOW else 0
-        return checked_grade(metric, grade)
 
 
 class _Watch:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from escalade.agents.escalate import Escalate
-    from escalade.evals.record import Metric
+    from escalade.evals.studies.grading import Metric
 
     Floats = NDArray[np.float64]
     Groups = NDArray[np.int64] | None

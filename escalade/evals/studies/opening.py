@@ -14,7 +14,7 @@ from escalade.evals.studies.spec import SIMULATED
 if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
     from escalade.evals.outcomes import Outcomes
-    from escalade.evals.studies.recording import Metric
+    from escalade.evals.studies.grading import Metric
     from escalade.evals.studies.study import Study
 
 __all__ = ["Opened", "examples_of", "metric_of", "opened", "policies_of", "program_of", "recorded_of"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import math
 import time
 from collections import deque
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from escalade import events
 from escalade.agents._lm import HEARD
-from escalade.agents._threads import in_thread
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt
-from escalade.errors import BadInput, BudgetExceeded, DataError, PermissionDenied, UnknownPrice
+from escalade.errors import BadInput, BudgetExceeded, PermissionDenied, UnknownPrice
 from escalade.evals._codes import UNKNOWN
-from escalade.evals.studies.identity import answer_code, metric_name
+from escalade.evals.studies.grading import Grader, Metric
+from escalade.evals.studies.identity import answer_code
 from escalade.evals.studies.plan import Asked, Unit
 from escalade.evals.studies.rundir import Line
 from escalade.registry.elsewhere import elsewhere
@@ -38,19 +37,13 @@ if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
     from escalade.evals.studies.rundir import Lines
 
-__all__ = ["CONCURRENCY", "Metric", "Recorded", "Recording", "passing"]
+__all__ = ["CONCURRENCY", "Recorded", "Recording", "passing"]
 
 CONCURRENCY = 16
 """Attempts at once where nobody says: enough to hide the latency of one, few enough for the smallest accounts."""
 
-SLOW = 0.005
-"""Seconds after which a metric blocks the event loop too long, and is called in a thread from then on."""
-
 SYNC = 1.0
 """Seconds between two looks whether there are lines that aren't on the disk."""
-
-Metric = Callable[[Any, Any], Any]
-"""(example, prediction) -> 0..1, as DSPy's metrics; may be async."""
 
 _FATAL = (PermissionDenied, UnknownPrice)
 """No answer, and no wrong answer either: the study can't be made like this."""
@@ -111,11 +104,12 @@ class Recording:
     grading: bool = field(default=False, init=False)
     failed_at: Unit | None = field(default=None, init=False)
     _failed: BaseException | None = field(default=None, init=False)
-    _blocks: bool = field(default=False, init=False)
+    _grader: Grader = field(init=False)
     _refusal: BudgetExceeded | None = field(default=None, init=False)
     _ended: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        self._grader = Grader(self.metric)
         if not callable(self.metric):
             raise BadInput(f"metric: expected a function of an example and a prediction, got {self.metric!r}")
         if not isinstance(self.concurrency, int) or isinstance(self.concurrency, bool) or self.concurrency < 1:
@@ -225,21 +219,10 @@ class Recording:
         if not attempt.ok:
             return 0.0
         try:
-            said = await self._said(example, attempt.result)
-            return checked_grade(self.metric, said)
+            return await self._grader.grade(example, attempt.result)
         except Exception:
             self.grading = True
             raise
-
-    async def _said(self, example: Any, prediction: Any) -> Any:
-        """What the metric says."""
-        began = time.perf_counter()
-        if self._blocks:
-            said = await in_thread(self.metric, (example, prediction), {})
-        else:
-            said = self.metric(example, prediction)
-            self._blocks = time.perf_counter() - began > SLOW and not inspect.isawaitable(said)
-        return await said if inspect.isawaitable(said) else said
 
     def _line(
         self, unit: Unit, one: Asked, attempt: Attempt, heard: _Heard, quality: float, list_cost: int, grading: int
@@ -276,17 +259,6 @@ def _check_usable(attempt: Attempt) -> None:
         raise attempt.error
     if isinstance(attempt.error, _FATAL):
         raise attempt.error
-
-
-def checked_grade(metric: Metric, said: Any) -> float:
-    """What a metric said, as a number. Raises DataError for what isn't a number from 0 to 1."""
-    try:
-        quality = float(said)
-    except (TypeError, ValueError):
-        quality = math.nan
-    if not 0 <= quality <= 1:
-        raise DataError(f"metric {metric_name(metric)!r} gave {said!r}; expected a number from 0 to 1")
-    return quality
 
 
 def error_kind(error: BaseException) -> str:

@@ -6,7 +6,6 @@ leaves out now: when they come back, they are graded by the metric and the label
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,14 @@ import dspy
 
 from escalade.errors import DataError
 from escalade.evals.studies.blocks import blocks
-from escalade.evals.studies.recording import checked_grade
+from escalade.evals.studies.grading import Grader
 from escalade.evals.studies.rundir import QUESTIONS
 from escalade.scopes import require
 
 if TYPE_CHECKING:
     from escalade.evals.studies.changes import Grade
+    from escalade.evals.studies.grading import Metric
     from escalade.evals.studies.plan import Asked
-    from escalade.evals.studies.recording import Metric
     from escalade.evals.studies.rundir import Lines, RunDir
 
 __all__ = ["grades_of", "keep_grades", "regrade"]
@@ -72,11 +71,11 @@ async def regrade(
             f"{directory.path}: {why}, and {lost:,} of {len(right):,} answers weren't kept to be graded anew; undo "
             f"that, or run the study in another directory (`texts: true` keeps answers)"
         )
+    grader = Grader(metric)
     graded: list[bytes] = []
     for line in right:
         paid = require("grading").purse.spent
-        said: Any = metric(examples[line["key"]], dspy.Prediction(**line["outputs"]))
-        quality = checked_grade(metric, await said if inspect.isawaitable(said) else said)
+        quality = await grader.grade(examples[line["key"]], dspy.Prediction(**line["outputs"]))
         cost = require("grading").purse.spent - paid
         graded.append(orjson.dumps({**line, "quality": quality, "regraded": True, "regrading": cost}) + b"\n")
     keep_grades(directory, undecided(grades, examples))
