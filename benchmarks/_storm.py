@@ -1,7 +1,8 @@
 """Pipelines of depth 4 with every kind of join, cancelled at random times: what is left of them?
 
 Leaves pay for governed tools, wait, block threads, fail, swallow their first cancellation, fail while they are being
-cancelled. After each run: tasks that are alive, money that is still held, tools that began after its end.
+cancelled. After each run: tasks that are alive, money that is still held, tools that ran though they were called after
+its end.
 """
 
 from __future__ import annotations
@@ -25,43 +26,41 @@ from escalade.pipelines.map import Map
 from escalade.pipelines.node import node
 from escalade.pipelines.race import Race
 
-LATE = 0.05
-"""Seconds after the end of a run in which a thread that was in the guard already may still begin its call."""
-
-
 SAMPLES = 5
 """Runs that are left alone first."""
 
 
 class Tools:
-    """Two governed tools at a cent; when each last began, by run."""
+    """Two governed tools at a cent; when a call that ran was last made, by run. A thread that is in the guard when the
+    run ends may begin later: it was called before.
+    """
 
     def __init__(self) -> None:
         self.inside = 0
         self.lock = threading.Lock()
-        self.began: dict[str, float] = {}
+        self.called: dict[str, float] = {}
         tools = self
 
         @escalade.tool(cost="0.01", side_effects="read")
-        async def look(run: str, x: int, seconds: float) -> int:
+        async def look(run: str, x: int, seconds: float, called: float) -> int:
             """Look."""
-            tools.note(run)
+            tools.note(run, called)
             await asyncio.sleep(seconds)
             return x
 
         @escalade.tool(cost="0.01", side_effects="read")
-        def read(run: str, x: int, seconds: float) -> int:
+        def read(run: str, x: int, seconds: float, called: float) -> int:
             """Read."""
-            tools.note(run)
+            tools.note(run, called)
             time.sleep(seconds)
             return x
 
         registry = escalade.Registry([look, read], name="storm")
         self.look, self.read = registry.get_tool("look"), registry.get_tool("read")
 
-    def note(self, run: str) -> None:
+    def note(self, run: str, called: float) -> None:
         with self.lock:
-            self.began[run] = time.monotonic()
+            self.called[run] = max(called, self.called.get(run, 0.0))
 
 
 class Forest:
@@ -79,7 +78,7 @@ class Forest:
         rng, wait = self.rng, self.rng.uniform(0, self.seconds)
         draw = rng.random()
         if draw < self.threads:
-            return lambda x: [self.tools.read(run=self.run, x=x, seconds=wait / 2) for _ in range(3)][-1]
+            return lambda x: [self.tools.read(**self._call(x, wait / 2)) for _ in range(3)][-1]
         if not calm and rng.random() < self.trouble:
             return self._counted(self._failing(wait))
         kinds = [self._paying, self._waiting, self._stubborn, self._sore]
@@ -99,7 +98,10 @@ class Forest:
         return leaf
 
     def _paying(self, wait: float) -> Any:
-        return lambda x: self.tools.look.acall(run=self.run, x=x, seconds=wait)
+        return lambda x: self.tools.look.acall(**self._call(x, wait))
+
+    def _call(self, x: int, seconds: float) -> dict[str, Any]:
+        return {"run": self.run, "x": x, "seconds": seconds, "called": time.monotonic()}
 
     def _waiting(self, wait: float) -> Any:
         async def work(x: int) -> int:
@@ -218,8 +220,8 @@ async def storm(
         report.left.append("the canceller is cancelled")
     await _settled(purses)
     report.left += [f"{run_id}: {purse.held} held" for run_id, purse in purses.items() if purse.held]
-    late = [run_id for run_id, last in tools.began.items() if last > ends[run_id] + LATE]
-    report.left += [f"{run_id}: a tool began after its end" for run_id in late]
+    late = [run_id for run_id, last in tools.called.items() if last > ends[run_id]]
+    report.left += [f"{run_id}: a tool ran though it was called after its end" for run_id in late]
     report.seconds = time.perf_counter() - began
     return report
 
