@@ -49,6 +49,7 @@ would replace any other exception by its own); `except BudgetExceeded` catches t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -73,6 +74,18 @@ def _rebuilt(cls: type[EscaladeError], args: tuple[Any, ...]) -> EscaladeError:
 
 class BadInput(EscaladeError, ValueError):
     """What was handed in can't be used; the message says what was expected and what to do."""
+
+
+def one_of(option: str, value: object, choices: Sequence[str | None]) -> None:
+    """Raises BadInput for an option that isn't one of its few values: a guard that is misspelt must not be off.
+
+    >>> one_of("gate", "refsue", ("refuse", "off"))
+    Traceback (most recent call last):
+    escalade.errors.BadInput: gate: expected 'refuse' or 'off', got 'refsue'
+    """
+    if value not in choices:
+        *others, last = (repr(choice) for choice in choices)
+        raise BadInput(f"{option}: expected {', '.join(others)} or {last}, got {value!r}")
 
 
 class UnknownName(BadInput):

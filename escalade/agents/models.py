@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from escalade.agents._bounds import media, open_ended, thinking
 from escalade.agents.lanes.lane import Lane
-from escalade.errors import BadInput
+from escalade.errors import BadInput, one_of
 from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
 from escalade.registry.limits import RateLimit, parse_limits
@@ -96,6 +96,7 @@ class Model:
         if not self.name or self.max_output < 1 or self.timeout <= 0:
             raise BadInput(f"model {self.name!r}: expected a name, max_output >= 1 and timeout > 0")
         self._check_types()
+        one_of(f"model {self.name!r}: fallback_tiers", self.fallback_tiers, get_args(FallbackTiers))
         if self.kind not in {"chat", "embedding"} or (self.kind == "embedding" and self.fallbacks):
             raise BadInput(
                 f"model {self.name!r}: expected kind chat or embedding, and no fallbacks of an embedding model: "

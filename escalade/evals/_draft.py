@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from escalade.agents.climb import OK, Rung
-from escalade.errors import BadInput, DataError
+from escalade.errors import BadInput, DataError, one_of
 from escalade.evals._codes import form_column
 from escalade.evals._costs import cheapest_first, money, price_notes, tariff
 from escalade.evals._names import listed as together
@@ -47,9 +47,9 @@ class Choices:
     rungs: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        _one_of("labels", self.labels, (None, "recorded", "regraded"))
-        _one_of("missing", self.missing, ("refuse", "drop", "keep"))
-        _one_of("contaminated", self.contaminated, (None, "keep", "drop"))
+        one_of("labels", self.labels, (None, "recorded", "regraded"))
+        one_of("missing", self.missing, ("refuse", "drop", "keep"))
+        one_of("contaminated", self.contaminated, (None, "keep", "drop"))
         if self.limit is not None and self.limit < 1:
             raise BadInput(f"a limit of questions is 1 or more, not {self.limit}")
 
@@ -306,8 +306,3 @@ def _canonical(answer: Any) -> Any:
     except InvalidOperation:
         return text.casefold()
     return number if number.is_finite() else text.casefold()
-
-
-def _one_of(what: str, value: str | None, allowed: tuple[str | None, ...]) -> None:
-    if value not in allowed:
-        raise BadInput(f"{what} {value!r} is none of {', '.join(a for a in allowed if a)}")

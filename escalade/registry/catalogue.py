@@ -8,9 +8,9 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from escalade.errors import BadInput, DuplicateVersion, ToolRetired, UnknownName
+from escalade.errors import BadInput, DuplicateVersion, ToolRetired, UnknownName, one_of
 from escalade.money import Money, money_or_none
 from escalade.registry import gate as gates
 from escalade.registry._shelf import Shelf
@@ -69,6 +69,8 @@ class Registry:
         cache: Cache | None = None,
         claims: Claims | None = None,
     ) -> None:
+        one_of("gate", gate, get_args(gates.Gate))
+        one_of("sunset", sunset, get_args(Sunset))
         self.name, self.gate, self.sunset = name, gate, sunset
         self.limiter, self.cache, self.claims = limiter, MemoryCache() if cache is None else cache, claims
         self._shelf = Shelf(sunset)
@@ -128,6 +130,8 @@ class Registry:
         Raises DuplicateVersion, even for the same function: versions are immutable; IncompatibleVersion; BadInput when
         models couldn't tell the tool from another one.
         """
+        gate = self.gate if gate is None else gate
+        one_of("gate", gate, get_args(gates.Gate))
         definition = tool if isinstance(tool, ToolDefinition) else define(tool)
         spec = definition.spec
         with self._shelf.changing:
@@ -138,7 +142,7 @@ class Registry:
             other = self._model_names.get(spec.model_name, spec.name)
             if other != spec.name:
                 raise BadInput(f"tool {spec.name!r}: models would call it {spec.model_name!r}, as they do {other!r}")
-            verdict = self.judge(spec) if (self.gate if gate is None else gate) == "refuse" else None
+            verdict = self.judge(spec) if gate == "refuse" else None
             if verdict is not None:
                 verdict.check()
             if settings and share is None:
@@ -410,7 +414,9 @@ class Registry:
         )
         if registered is not None:
             entry.permission = registered.spec.permission
-            entry.rule = scope.permits(entry.permission, registered.resource.effect).rule
+            entry.side_effects = registered.resource.effect
+            entry.policy_digest = getattr(scope.access, "digest", "")
+            entry.rule = scope.permits(entry.permission, entry.side_effects).rule
             registered.meter.observe(entry)
         scope.recorder.denied(entry)
 

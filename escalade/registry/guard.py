@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
 from escalade import events, telemetry
-from escalade.errors import UnknownPrice
+from escalade.errors import InvalidArguments, UnknownPrice, one_of
 from escalade.registry.admission import Admission, fingerprint
 from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker
@@ -36,6 +36,9 @@ __all__ = ["Admission", "Kind", "Resource", "aadmit", "admit", "ause", "use"]
 
 R = TypeVar("R")
 Kind = Literal["tool", "model"]
+
+UNKNOWN_ARGUMENT = "(unknown)"
+"""Stands for all names that a schema doesn't have: models make them up, and labels must be bounded."""
 
 _ids = itertools.count(1)
 _PREFIX = os.urandom(4).hex()
@@ -73,6 +76,8 @@ class Resource:
     described: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        one_of("limits_per", self.limits_per, ("resource", "tenant", "user"))
+        one_of("when_store_is_down", self.when_store_is_down, ("closed", "open"))
         self.remote = self.remote or (bool(self.limits) and is_remote(self.limiter))
 
     @property
@@ -217,6 +222,8 @@ def _through(
 def _refused(resource: Resource, scope: Scope, entry: Entry, refusal: Exception) -> None:
     """Record, count and tell that the guard said no."""
     entry.outcome, entry.error = type(refusal).__name__, safe_line(refusal)
+    if isinstance(refusal, InvalidArguments):
+        entry.invalid = refusal.arguments or (UNKNOWN_ARGUMENT,)
     scope.recorder.denied(entry)
     if resource.observe is not None:
         resource.observe(entry)

@@ -156,7 +156,7 @@ def moded(scope: Scope, mode: Mode | None, path: str | os.PathLike[str] | None) 
     """The scope in that mode; None for the mode that it has. Raises BadInput."""
     if mode is None and path is None:
         return scope
-    wanted = mode or "live"
+    wanted = "live" if mode is None else mode
     check_mode(wanted, path, scope.mode)
     cassette = None if path is None else Cassette(path)
     return replace(scope, mode=wanted, cassette=Player(cassette) if wanted == "replay" and cassette else cassette)

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from escalade.errors import BadInput, LockDrift
+from escalade.errors import BadInput, LockDrift, one_of
 from escalade.registry.lock import Locked
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def load_program(
 ) -> list[str]:
     """`program.load(path, **options)`, after a look at its tools. Returns what differs, [] for nothing.
 
-    Raises LockDrift when something differs and `drift` is "refuse"; BadInput for a file without digests then.
+    Raises LockDrift when something differs and `drift` is "refuse", also for a file without digests; BadInput.
     """
+    one_of("drift", drift, ("refuse", "warn"))
     saved = saved_tools(path)
     differences = ["it says nothing of its tools: save it with save_program"] if saved is None else []
     if saved is not None:

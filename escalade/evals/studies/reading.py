@@ -19,7 +19,7 @@ import numpy as np
 
 from escalade.agents.climb import Rung
 from escalade.agents.forms import Form
-from escalade.errors import BadInput, DataError
+from escalade.errors import BadInput, DataError, one_of
 from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN, fact_column
 from escalade.evals.outcomes import Outcomes
 from escalade.evals.prices import Listed
@@ -48,8 +48,9 @@ class Filled:
 
 def read_run(path: str | Path, *, missing: str = "refuse") -> Outcomes:
     """The outcomes in a run directory. `missing`: "refuse" one whose attempts aren't complete, "drop" those questions,
-    or "keep" them: their quality is nan. Raises DataError.
+    or "keep" them: their quality is nan. Raises DataError, BadInput.
     """
+    one_of("missing", missing, ("refuse", "drop", "keep"))
     found = outcomes_of(RunDir(path))
     if not found.owed or missing == "keep":
         return found.outcomes

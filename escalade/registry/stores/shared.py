@@ -27,9 +27,9 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
-from escalade.errors import BudgetExceeded, StoreUnavailable
+from escalade.errors import BudgetExceeded, StoreUnavailable, one_of
 from escalade.money import Money
 from escalade.registry.budgets import REQUEST, Budget, Period, is_pattern, is_run, patterns_of
 from escalade.registry.ledger import Account, Crossing, Ledger, Level, Reservation, _withdraw
@@ -155,6 +155,7 @@ class SharedLedger(Ledger):
         on_death: OnDeath = "settle",
         rest: float = 1.0,
     ) -> None:
+        one_of("on_death", on_death, get_args(OnDeath))
         self.store, self._lease, self._on_death, self._rest = store, lease, on_death, rest
         self._unsettled: deque[tuple[str, int]] = deque()
         self._talking = False
