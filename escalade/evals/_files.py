@@ -9,7 +9,7 @@ import itertools
 import math
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -18,7 +18,7 @@ from escalade.errors import DataError
 
 GZIP = b"\x1f\x8b"
 MOST_NAMED = 8
-"""An error names so many columns and counts the rest."""
+"""A message names so many columns and counts the rest."""
 
 
 def read_text(path: Path) -> str:
@@ -46,9 +46,7 @@ class Table:
         """The first of these columns that is there. Raises DataError, which names those that are."""
         found = next((name for name in names if name in self.header), None)
         if found is None:
-            there = [name for name in self.header if name]
-            more = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
-            raise DataError(f"{self.path} has no column {names[0]!r}; it has {', '.join(there[:MOST_NAMED])}{more}")
+            raise DataError(f"{self.path} has no column {names[0]!r}; it has {some([n for n in self.header if n])}")
         return found
 
     def cells(self, name: str) -> list[str]:
@@ -125,6 +123,12 @@ def _header(path: Path, reader: Any) -> list[str]:
     if twice is not None:
         raise DataError(f"{path}: two columns are called {twice!r}")
     return header
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of these, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def stem(path: Path) -> str:

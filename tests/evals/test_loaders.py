@@ -129,6 +129,26 @@ def test_long_table(tmp_path) -> None:
     assert "prompt_chars" not in outcomes.features
 
 
+def test_long_group_and_category_are_of_the_question(tmp_path) -> None:
+    """Any line may say them, and who names no group is one of his own; a contradiction is refused by line."""
+    head = "question_id,model,correct,cost,group,category\n"
+    text = head + "1,a,1,.1,,x\n1,b,1,.2,doc,\n2,a,0,.1,doc,\n2,b,1,.2,doc,\n3,a,0,.1,,x\n3,b,1,.2,,x\n"
+    outcomes = load_outcomes(written(tmp_path / "t.csv", text))
+    assert outcomes.group == ("doc", "doc", "3")
+    assert outcomes.category == ("x", "", "x")
+    for column, lines in (("group", "1,a,1,.1,doc,\n1,b,1,.2,other,\n"), ("category", "1,a,1,.1,,x\n1,b,1,.2,,y\n")):
+        with pytest.raises(DataError, match=f"line 3: the {column} of question '1' is '\\w+' on an earlier line"):
+            load_outcomes(written(tmp_path / "t.csv", head + lines))
+
+
+def test_long_names_the_columns_that_nobody_reads(tmp_path) -> None:
+    """In one note, so that a misspelt name is seen; without one there is no note."""
+    text = "question_id,model,correct,cost,confidance,user\n1,a,1,.1,.5,me\n1,b,1,.2,.5,me\n"
+    assert "columns that are not read: confidance, user" in load_outcomes(written(tmp_path / "t.csv", text)).notes
+    text = "question_id,model,correct,cost,prompt,question\n1,a,1,.1,,\n1,b,1,.2,,\n"
+    assert not any("not read" in note for note in load_outcomes(written(tmp_path / "t.csv", text)).notes)
+
+
 def test_long_gzipped_tsv(tmp_path) -> None:
     """Tabs and gzip are fine, and lengths in characters become costs."""
     path = tmp_path / "t.tsv.gz"
