@@ -7,7 +7,7 @@ ranges), a tool that he may not use among them; 100 when a check found something
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ from escalade.errors import BadInput, BudgetExceeded, EscaladeError
 
 if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
-    from escalade.scopes import Entered, Entry
+    from escalade.scopes import Entered
 
 OK, FOUND = 0, 100
 """Exit codes; `cli.main` has 2 for bad input."""
@@ -261,9 +261,10 @@ def stats(record: str, *, json: Flag = False) -> int:
     json
         A JSON list instead of a table.
     """
+    from escalade.registry.audit.entries import ended
     from escalade.registry.usage import usage_of
 
-    rows = usage_of(_entries(record))
+    rows = usage_of(ended(record))
     if json:
         print_json([row.as_dict() for row in rows])
     else:
@@ -347,49 +348,3 @@ def _value(text: str, kind: object) -> Any:
     except ValueError:
         return text
     return text if kind == "string" and not isinstance(found, str) else found
-
-
-def _entries(record: str) -> Iterator[Entry]:
-    """What the log says of uses that ended, and of refusals."""
-    if record.endswith(".jsonl"):
-        yield from (_entry(event, body) for event, body in _exported(record) if event in {"outcome", "denied"})
-        return
-    from escalade.registry.audit import reading
-
-    for row in reading.rows(record):
-        if row.event in {"outcome", "denied"}:
-            yield _entry(row.event, row.fields())
-
-
-def _exported(record: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    from json import loads
-
-    try:
-        lines = Path(record).read_text("utf-8").splitlines()
-    except OSError as error:
-        raise BadInput(f"{record}: can't be read ({error.strerror or error})") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = loads(line)
-            yield row["event"], dict(row["body"])
-        except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{record}:{number}: is no row of an audit log") from None
-
-
-def _entry(event: str, said: dict[str, Any]) -> Entry:
-    from escalade.scopes import NOBODY, Entry
-
-    return Entry(
-        call_id="",
-        run_id=said.get("run", ""),
-        principal=NOBODY,
-        resource=said.get("resource", ""),
-        version=said.get("version", ""),
-        kind=said.get("kind", ""),
-        cost=int(said.get("cost", 0)),
-        seconds=said.get("took_us", 0) / 1e6,
-        outcome=said.get("outcome", event),
-        priced=bool(said.get("priced", True)),
-        source=said.get("source", ""),
-        unchecked=said.get("unchecked", ""),
-    )

@@ -124,15 +124,17 @@ def show_usage(rows: list[ToolUsage]) -> None:
     if not rows:
         print_("no calls")
         return
-    table = new_table(
-        "tool", "version", "calls", "ok", "failed", "refused", "p50", "p95", "cost", "refusals", "answered", "unchecked"
-    )
+    # What few tools have is a column where one of them has it.
+    counted = [
+        one for one in ("refusals", "invalid", "answered", "unchecked") if any(getattr(row, one) for row in rows)
+    ]
+    table = new_table("tool", "version", "calls", "ok", "failed", "refused", "p50", "p95", "cost", *counted)
     for column in table.columns[2:9]:
         column.justify = "right"
     for row in rows:
         figures = (row.calls, row.successes, row.failures, row.denied)
         times = ("" if seconds is None else f"{seconds * 1e3:,.1f} ms" for seconds in (row.p50, row.p95))
-        counts = (_counts(counted) for counted in (row.refusals, row.answered, row.unchecked))
+        counts = (_counts(getattr(row, one)) for one in counted)
         unpriced = f" + {row.unpriced} unpriced" if row.unpriced else ""
         texts = (*(f"{figure:,}" for figure in figures), *times, f"{row.cost}{unpriced}", *counts)
         table.add_row(safe(row.name), safe(row.version), *map(safe, texts))

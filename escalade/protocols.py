@@ -211,7 +211,8 @@ class Entry:
     of a tool (read, write, irreversible); the permission that was asked for; digests that stand for schema, arguments,
     result and policy (never the things themselves); `approval_id`; `redactions`: how often which kind was redacted;
     `principals`: all who had to be allowed. `unchecked`: "limits" when their store was down and the resource stays
-    open then. `source`: where the answer came from when nothing ran: cache, once, replay, dry-run.
+    open then. `source`: where the answer came from when nothing ran: cache, once, replay, dry-run. `invalid`: the
+    arguments for which it was refused, by their names in the schema; "(unknown)" for one that it doesn't have.
     """
 
     call_id: str
@@ -239,6 +240,7 @@ class Entry:
     principals: tuple[Principal, ...] = ()
     unchecked: str = ""
     source: str = ""
+    invalid: tuple[str, ...] = ()
 
 
 class RunJournal(Protocol):

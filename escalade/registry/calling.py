@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from escalade.errors import DeadlineExceeded, EscaladeError, InvalidArguments, Overloaded, ToolError, ToolTimeout
+from escalade.errors import DeadlineExceeded, EscaladeError, Overloaded, ToolError, ToolTimeout
 from escalade.registry import workers
 from escalade.registry.access.explain import EFFECTS
 from escalade.registry.approvals.waiting import apatient, patient
@@ -203,11 +203,7 @@ class Registered:
         """The guard's look at what is asked for: the version may be used, the arguments fit, there is a place."""
         self.status.check(self.spec.label, refuse=self.registry.sunset == "refuse")
         hold(current(), self.spec)
-        try:
-            call.values = self.definition.inputs.accept(args, kwargs)
-        except InvalidArguments as error:
-            self.meter.invalid(error.arguments)
-            raise
+        call.values = self.definition.inputs.accept(args, kwargs)
         if full is not None:
             raise full
         return call.values

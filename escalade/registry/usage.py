@@ -14,9 +14,6 @@ from escalade.scopes import Entry
 _KEPT = 1_000
 """Durations per tool version that the percentiles are taken from: those of the newest calls."""
 
-UNKNOWN_ARGUMENT = "(unknown)"
-"""Stands for all names that a schema doesn't have: models make them up, and labels must be bounded."""
-
 Watch = Callable[[str, float, int | None], None]
 """Told of each call: outcome, seconds, nano-dollars (None for unknown)."""
 
@@ -29,7 +26,8 @@ class ToolUsage:
     which did not run and cost nothing; `refusals`: these by the class of the refusal. `invalid`: of these, refused for
     their arguments, by argument. `p50`, `p95`: seconds, over the newest 1,000 calls; None before the first one.
     `seconds`: of all calls together. `cost`: of all calls with a known price. `unpriced`: calls whose price is unknown,
-    and so not in `cost`. `tokens`: as far as they were reported. `answered`: calls that did not run since their answer
+    and so not in `cost`. `tokens`: as far as they were reported; what was told to `registry.log_usage` alone is in no
+    record. `answered`: calls that did not run since their answer
     was there, by where it came from (cache, once, replay, dry-run). `unchecked`: calls that ran although a gate could
     not be asked, by gate (limits). `cache_failures`: how often the cache failed, which counts as a miss.
     """
@@ -95,6 +93,7 @@ class Meter:
         else:
             with self._lock:
                 self._refused[entry.outcome] += 1
+                self._invalid.update(entry.invalid)
 
     def add(self, outcome: str, seconds: float, cost: int | None, tokens: int = 0) -> None:
         """Count a use that ran: ok, failed or cancelled. `cost`: nano-dollars, None for unknown."""
@@ -109,11 +108,6 @@ class Meter:
             self._seconds.append(seconds)
         if self.watch is not None:
             self.watch(outcome, seconds, cost)
-
-    def invalid(self, arguments: Iterable[str]) -> None:
-        """Arguments didn't fit the schema; none named: one that the schema doesn't have."""
-        with self._lock:
-            self._invalid.update(tuple(arguments) or (UNKNOWN_ARGUMENT,))
 
     def cache_failed(self) -> None:
         """The cache could not be read or written, or what it had was none of ours."""

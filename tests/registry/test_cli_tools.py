@@ -283,17 +283,27 @@ def test_stats_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_stats_out_of_a_log(shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audit log itself will do."""
+    """The audit log itself will do: it says what the registry's own usage says, also of arguments that didn't fit."""
     audit = pytest.importorskip("escalade.registry.audit")
     monkeypatch.syspath_prepend(shop)
     log = audit.AuditLog(shop / "audit.db")
     registry = escalade.Registry.load("tools.yaml")
     with escalade.scope(recorder=log):
         registry.resolve("pay.charge")(amount=1)
+        for wrong in ({"amount": "much"}, {"amount": 1, "colour_of_ana": "red"}):
+            with pytest.raises(escalade.InvalidArguments):
+                registry.resolve("pay.charge")(**wrong)
     log.close()
     assert run("stats", "audit.db", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
+    (usage,) = (one for one in registry.usage() if one.name == "pay.charge")
     assert (row["name"], row["calls"], row["cost"]) == ("pay.charge", 1, 250_000_000)
+    assert row["invalid"] == usage.invalid == {"(unknown)": 1, "amount": 1}
+    assert b"colour_of_ana" not in (shop / "audit.db").read_bytes()
+    assert run("stats", "audit.db") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "refusals invalid" in shown
+    assert "InvalidArguments 2 (unknown) 1, amount 1" in shown
 
 
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:

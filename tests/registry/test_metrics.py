@@ -12,9 +12,10 @@ import pytest
 import escalade
 from escalade import Journal, Principal, Registry, Roles, tool
 from escalade.money import Money
+from escalade.registry.guard import UNKNOWN_ARGUMENT
 from escalade.registry.metrics import usage_metrics
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
-from escalade.registry.usage import UNKNOWN_ARGUMENT, usage_of
+from escalade.registry.usage import usage_of
 
 
 def search(query: str, limit: int = 10) -> str:
@@ -65,12 +66,12 @@ def test_what_was_refused_and_why() -> None:
 
 
 def test_usage_out_of_a_record() -> None:
-    """A journal's entries give the same figures, other than which arguments were wrong, which it doesn't know."""
+    """A journal's entries give the same figures, also of which arguments were wrong."""
     registry, journal = shop(), Journal()
     used(registry, journal)
     (found,) = usage_of(journal.entries() + journal.denials())
     usage = registry.usage()[0]
-    for name in ("name", "version", "calls", "failures", "denied", "cost", "unpriced", "refusals"):
+    for name in ("name", "version", "calls", "failures", "denied", "cost", "unpriced", "refusals", "invalid"):
         assert getattr(found, name) == getattr(usage, name), name
 
 

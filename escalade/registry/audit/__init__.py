@@ -7,6 +7,7 @@
     keys        keys that sign checkpoints
     verify      is it the log that it was?
     reading     tail, export, follow
+    entries     rows read back as what they record: for usage, and for policies that are to be tried
 
 What holds:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,11 +26,12 @@ def rows(path: str | os.PathLike[str], *, since: datetime | None = None, after: 
     return _select(path, f"{_COLUMNS} WHERE seq > ? AND at >= ? ORDER BY seq", (after, moment))
 
 
-def tail(path: str | os.PathLike[str], n: int = 20) -> list[Row]:
-    """The last `n` rows, oldest first. Raises as `rows` does."""
+def tail(path: str | os.PathLike[str], n: int = 20, events: Sequence[str] = ()) -> list[Row]:
+    """The last `n` rows, oldest first; with `events`, the last of these. Raises as `rows` does."""
     if n < 1:
         raise BadInput(f"expected 1 row or more, got {n}")
-    return list(_select(path, f"{_COLUMNS} ORDER BY seq DESC LIMIT ?", (n,)))[::-1]
+    of_these = f"WHERE event IN ({', '.join('?' * len(events))})" if events else ""
+    return list(_select(path, f"{_COLUMNS} {of_these} ORDER BY seq DESC LIMIT ?", (*events, n)))[::-1]
 
 
 def follow(
@@ -53,7 +54,7 @@ def parse_since(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _select(path: str | os.PathLike[str], query: str, values: tuple[int, ...]) -> Iterator[Row]:
+def _select(path: str | os.PathLike[str], query: str, values: tuple[int | str, ...]) -> Iterator[Row]:
     try:
         database = _schema.connect_read_only(Path(path))
         try:

@@ -115,6 +115,7 @@ def _further(entry: Entry, who: Principal) -> dict[str, Any]:
         "unchecked": entry.unchecked,
         "source": entry.source,
         "behalf": [_named(p) for p in entry.principals if p != who],
+        "invalid": [alias(name) for name in entry.invalid],
         "redactions": {str(kind): int(count) for kind, count in entry.redactions.items()},
     }
 
