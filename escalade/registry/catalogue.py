@@ -171,8 +171,10 @@ class Registry:
 
     def judge(self, spec: ToolSpec) -> gates.Verdict | None:
         """What the gate says of a version that might be registered; None where nothing was promised."""
-        others = self._shelf.tools.get(spec.name, {}).values()
-        return gates.judge(spec, [one.spec for one in others if one.status.in_ranges])
+        found: dict[bool, list[ToolSpec]] = {True: [], False: []}
+        for one in self._shelf.tools.get(spec.name, {}).values():
+            found[one.status.in_ranges].append(one.spec)
+        return gates.judge(spec, found[True], withdrawn=found[False])
 
     def deprecate(
         self,

@@ -1,6 +1,7 @@
 """The gate on versions: what `^1.2` promises, held when a version is registered.
 
-A version that the caret range of an older one takes must not break who calls that one. Breaking is:
+A version that the caret range of an older one takes must not break who calls that one. So it is compared with the one
+before it, a yanked one too, since what was published was promised; and the one after it with it. Breaking is:
 
     an argument that is removed, becomes required, or takes fewer values (type, enum, range, length, pattern)
     a result that can be something it couldn't be before, or whose schema is no longer known
@@ -12,13 +13,13 @@ A version that the caret range of an older one takes must not break who calls th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from escalade.errors import IncompatibleVersion
 from escalade.registry.subschema import misfits
-from escalade.registry.versions import is_stable, matcher, newest, next_breaking, parse_version
+from escalade.registry.versions import is_stable, matcher, newest, next_breaking, next_minor, parse_version
 
 if TYPE_CHECKING:
     from escalade.money import Money
@@ -29,12 +30,15 @@ Gate = Literal["refuse", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says of `label` after `before`: `changes` that break, none if it may pass."""
+    """What the gate says of `label` after `before`: `changes` that break, none if it may pass. `asked`: which of both
+    is to be registered; `needed`: what it would have to be.
+    """
 
     label: str
     before: str
     changes: tuple[str, ...]
     needed: str
+    asked: str = "it"
 
     def check(self) -> None:
         """Raises IncompatibleVersion."""
@@ -42,24 +46,58 @@ class Verdict:
             listed = "; ".join(self.changes)
             raise IncompatibleVersion(
                 f"{self.label} breaks callers of {self.before}, which '^{self.before}' promises not to: {listed}; "
-                f'publish it as {self.needed}, or register it with gate="off"',
+                f'publish {self.asked} as {self.needed}, or register it with gate="off"',
                 self.changes,
                 self.needed,
             )
 
 
-def judge(spec: ToolSpec, versions: Iterable[ToolSpec]) -> Verdict | None:
-    """Does it keep the promise of the version before it? None where nothing was promised: a first version, a
-    pre-release, a version out of the caret range of the one before.
+def judge(spec: ToolSpec, versions: Iterable[ToolSpec], withdrawn: Iterable[ToolSpec] = ()) -> Verdict | None:
+    """Does it keep the promise of the version before it, and the version after it the one that it would make? None
+    where nothing is promised: no version before or after, a pre-release, one out of the caret range.
+
+    `withdrawn`: versions that no range finds any more. They are held to no promise; theirs hold, unless
+    they broke the version before them: such a mistake is mended by going back.
     """
     if not is_stable(spec.version):
         return None
-    key = parse_version(spec.version)
-    older = {one.version: one for one in versions if is_stable(one.version) and parse_version(one.version) < key}
-    before = newest(older)
-    if before is None or not matcher(f"^{before}")(spec.version):
-        return None
-    return Verdict(spec.label, before, tuple(breaking(older[before], spec)), next_breaking(before))
+    found = {one.version: one for one in versions if is_stable(one.version)}
+    verdicts = []
+    before = _before(spec, found)
+    left = _before(spec, found | {one.version: one for one in withdrawn if is_stable(one.version)})
+    if left is not None and left is not before and not (before and _kept(before, left).changes):
+        verdicts.append(_kept(left, spec))
+    if before is not None:
+        verdicts.append(_kept(before, spec))
+    after = _after(spec, found)
+    if after is not None:
+        verdicts.append(_made(before, spec, after))
+    return next((one for one in verdicts if one.changes), verdicts[0] if verdicts else None)
+
+
+def _before(spec: ToolSpec, versions: Mapping[str, ToolSpec]) -> ToolSpec | None:
+    """The version whose caret range it comes into."""
+    before = newest(version for version in versions if parse_version(version) < parse_version(spec.version))
+    return versions[before] if before is not None and matcher(f"^{before}")(spec.version) else None
+
+
+def _after(spec: ToolSpec, versions: Mapping[str, ToolSpec]) -> ToolSpec | None:
+    """The next version in its own caret range."""
+    later = [version for version in versions if parse_version(version) > parse_version(spec.version)]
+    after = min(filter(matcher(f"^{spec.version}"), later), key=parse_version, default=None)
+    return None if after is None else versions[after]
+
+
+def _kept(before: ToolSpec, spec: ToolSpec) -> Verdict:
+    return Verdict(spec.label, before.version, tuple(breaking(before, spec)), next_breaking(before.version))
+
+
+def _made(before: ToolSpec | None, spec: ToolSpec, after: ToolSpec) -> Verdict:
+    """Whether the version after it breaks it. What breaks the version before it anyway is no fault of it."""
+    known = [] if before is None else breaking(before, after)
+    changes = tuple(change for change in breaking(spec, after) if change not in known)
+    needed = next_breaking(after.version) if breaking(after, spec) else next_minor(after.version)
+    return Verdict(after.label, spec.version, changes, needed, spec.label)
 
 
 def breaking(old: ToolSpec, new: ToolSpec) -> list[str]:

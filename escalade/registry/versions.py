@@ -101,6 +101,11 @@ def next_breaking(version: str) -> str:
     return ".".join(map(str, _raised(numbers, place)))
 
 
+def next_minor(version: str) -> str:
+    """The next version that adds something: 1.5.0 after 1.4.2."""
+    return ".".join(map(str, _raised([int(str(part)) for part in parse_version(version)[:3]], 1)))
+
+
 class _Interval:
     """What one side of `||` allows: from `low` to `high` (keys; with or without the bound itself), and pre-releases of
     the numbers that were named with one.

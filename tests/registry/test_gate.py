@@ -8,10 +8,11 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from escalade import ToolSpec
+from escalade import Registry, ToolSpec, tool
 from escalade.errors import IncompatibleVersion
 from escalade.registry.gate import breaking, judge
 from escalade.registry.subschema import misfits
+from escalade.registry.tools import ToolDefinition
 from tests.registry import schemas
 
 TEXT = {"type": "string"}
@@ -31,6 +32,15 @@ OLD = takes(query=TEXT, limit=NUMBER, kind={"enum": ["a", "b"]})
 def spec(version: str = "1.0.0", **said: Any) -> ToolSpec:
     fields = {"input_schema": OLD, "output_schema": {"type": "array", "items": TEXT}, "side_effects": "read", **said}
     return ToolSpec(name="crm.search", version=version, **fields)
+
+
+def made(version: str, **said: Any) -> ToolDefinition:
+    return tool(name="crm.search", version=version, **{"side_effects": "read", **said})(search)
+
+
+def search(query: str) -> list[str]:
+    """Customers."""
+    return [query]
 
 
 @pytest.mark.parametrize(
@@ -139,11 +149,71 @@ def test_where_nothing_was_promised(version: str) -> None:
 
 
 def test_the_newest_version_before_is_what_counts() -> None:
-    """1.2.1 is compared with 1.2.0: neither with what is older, nor with what was published after it."""
+    """1.2.1 is compared with 1.2.0, not with what is older."""
     older, newer = spec("1.0.0", side_effects="none"), spec("1.3.0", side_effects="write")
     verdict = judge(spec("1.2.1"), [older, spec("1.2.0"), newer])
     assert verdict is not None
     assert (verdict.before, verdict.changes) == ("1.2.0", ())
+
+
+WIDER = takes(**OLD["properties"], more={"type": "boolean"})
+
+
+def test_a_version_that_was_yanked_made_its_promise() -> None:
+    """Who wrote "^1.0.0" when there was 1.0.0 gets 1.1.0: that mustn't break him, though 1.0.0 was yanked."""
+    registry = Registry([made("1.0.0")], name="gate")
+    registry.yank("crm.search", "1.0.0", "it lied")
+    with pytest.raises(IncompatibleVersion, match=r"1\.1\.0 breaks callers of 1\.0\.0.*side effects: read -> write"):
+        registry.register(made("1.1.0", side_effects="write"))
+    verdict = judge(spec("1.1.1"), [spec("1.0.0")], withdrawn=[spec("1.1.0", input_schema=WIDER)])
+    assert verdict is not None
+    assert (verdict.before, verdict.changes) == ("1.1.0", ("argument 'more' was removed",))
+
+
+def test_a_yanked_version_that_broke_its_promise_made_none() -> None:
+    """1.1.0 was let in by hand: what comes after it goes back to 1.0.0, and is held to that."""
+    wrote = spec("1.1.0", side_effects="write")
+    verdicts = [judge(one, [spec("1.0.0")], withdrawn=[wrote]) for one in (spec("1.1.1"), spec("1.1.1", cost="1"))]
+    assert [verdict and (verdict.before, verdict.changes) for verdict in verdicts] == [
+        ("1.0.0", ()),
+        ("1.0.0", ("cost: $0 -> $1",)),
+    ]
+
+
+def test_a_withdrawn_version_keeps_no_promise() -> None:
+    """No range finds it, so that it breaks nobody. One that is older than what ranges find says nothing either."""
+    for withdrawn in (spec("1.2.0", side_effects="write"), spec("0.9.0"), spec("1.0.0", side_effects="write")):
+        verdict = judge(spec("1.1.1"), [spec("1.1.0")], withdrawn=[withdrawn])
+        assert verdict is not None
+        assert verdict.changes == ()
+
+
+def test_a_version_in_between_promises_what_the_next_one_keeps() -> None:
+    """Who calls 1.1.0 by its caret range gets 1.2.0: what 1.2.0 doesn't take, 1.1.0 can't begin to take."""
+    verdict = judge(
+        spec("1.1.0", input_schema=WIDER), [spec("1.0.0"), spec("1.2.0"), spec("1.3.0", input_schema=WIDER)]
+    )
+    assert verdict is not None
+    with pytest.raises(IncompatibleVersion) as caught:
+        verdict.check()
+    assert str(caught.value) == (
+        "crm.search@1.2.0 breaks callers of 1.1.0, which '^1.1.0' promises not to: argument 'more' was removed; "
+        'publish crm.search@1.1.0 as 1.3.0, or register it with gate="off"'
+    )
+    other = judge(spec("1.1.0", input_schema=WIDER, output_schema=None), [spec("1.2.0")])
+    assert other is not None
+    assert other.needed == "2.0.0"
+    for after in (spec("2.0.0"), spec("1.2.0-rc.1"), spec("1.2.0", input_schema=WIDER)):
+        passed = judge(spec("1.1.0", input_schema=WIDER), [spec("1.0.0"), after])
+        assert passed is not None
+        assert passed.changes == ()
+
+
+def test_what_was_broken_before_is_no_fault_of_a_version_in_between() -> None:
+    """1.3.0 was let in by hand and writes: 1.2.1, which reads as 1.2.0 does, may still be published."""
+    verdict = judge(spec("1.2.1"), [spec("1.2.0"), spec("1.3.0", side_effects="write")])
+    assert verdict is not None
+    assert verdict.changes == ()
 
 
 # ------------------------------------------------------------------------------------------ one schema within another

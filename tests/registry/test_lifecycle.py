@@ -144,8 +144,8 @@ def test_what_is_not_there(ask: str) -> None:
         getattr(registry, ask)("a", "9.0.0")
 
 
-def test_yanking_opens_the_gate() -> None:
-    """What was yanked promises nothing: the next version is compared with the one before it."""
+def test_a_mistake_that_was_yanked_is_mended() -> None:
+    """A version that broke its promise, and was yanked, made none: the next one is compared with the one before it."""
 
     def other(number: int) -> int:
         """Something else."""
