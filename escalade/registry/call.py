@@ -16,11 +16,20 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from escalade.errors import DeadlineExceeded, ModeForbids, OutcomeUnknown, Refused, StoreUnavailable, ToolTimeout
+from escalade.errors import (
+    DeadlineExceeded,
+    InvalidArguments,
+    ModeForbids,
+    OutcomeUnknown,
+    Refused,
+    StoreUnavailable,
+    ToolTimeout,
+)
 from escalade.registry.admission import Admission, fingerprint
 from escalade.registry.cache import Cache, Forgiving, cache_key
 from escalade.registry.canonical import digest
 from escalade.registry.elsewhere import elsewhere, is_remote
+from escalade.registry.exact import exact
 from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
 from escalade.registry.joining import boarded, making
 from escalade.registry.journaling import journal_key
@@ -192,8 +201,8 @@ class Call:
         spec, whose = self._manner.spec, [[one.tenant, one.user] for one in scope.principals]
         try:
             self._journaled = journal_key("tool", spec.label, digest(whose), self._args)
-        except (TypeError, ValueError) as error:  # arguments without an exact text
-            logger.warning("a call of %s can't be kept, and is made again on resume: %s", spec.label, error)
+        except InvalidArguments as error:
+            logger.warning("a call can't be kept, and is made again on resume: %s", error)
             return ""
         self._journal = journal
         try:
@@ -207,7 +216,10 @@ class Call:
     def _known(self, scope: Scope, entry: Entry) -> str:
         spec, manner = self._manner.spec, self._manner
         if spec.cache and entry.policy_digest:
-            self._cached = cache_key(spec.label, scope, entry.rule, self._args, spec.cache_per)
+            try:
+                self._cached = cache_key(spec.label, scope, entry.rule, self._args, spec.cache_per)
+            except InvalidArguments:
+                return ""
             return self._from_cache(self._cached)
         flights = flights_of(scope) if spec.once else None
         if flights is not None:
@@ -274,15 +286,20 @@ class Call:
         except StoreUnavailable as error:  # it stays claimed: others wait, and it is unknown when we are gone
             logger.warning("how a call of %s ended could not be shared: %s", self._manner.spec.label, error)
 
-    @property
-    def _args(self) -> str:
-        return digest(self._given)
-
     @cached_property
+    def _args(self) -> str:
+        """What the call is known by: the digest of its arguments. Raises InvalidArguments when they have no exact text,
+        so that it might be taken for another call.
+        """
+        try:
+            return exact(self._given).digest
+        except ValueError as error:
+            raise InvalidArguments(f"{self._manner.spec.label}: no exact text of these arguments: {error}") from None
+
+    @property
     def _given(self) -> dict[str, Any]:
-        """All arguments, those too that were left at their defaults, as JSON."""
-        given: dict[str, Any] = to_jsonable_python({**self._manner.defaults, **self.values})
-        return given
+        """All arguments, those too that were left at their defaults."""
+        return {**self._manner.defaults, **self.values}
 
     # -- after
 
@@ -366,9 +383,10 @@ class Call:
             logger.warning("a call of %s could not be recorded: its result isn't JSON", label)
             return
         try:
-            scope.cassette.record(label, self._args, self._given, answer)
-        except OSError as failed:  # it was made, and whoever made it has its answer
-            logger.warning("a call of %s could not be recorded: %s", label, failed.strerror)
+            scope.cassette.record(label, self._args, to_jsonable_python(self._given), answer)
+        except (OSError, ValueError, InvalidArguments) as failed:  # it was made, and whoever made it has its answer
+            why = failed.strerror if isinstance(failed, OSError) else failed
+            logger.warning("a call of %s could not be recorded: %s", label, why)
 
 
 async def _told(tell: Callable[[], None], *, blocks: bool) -> None:

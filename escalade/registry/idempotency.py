@@ -2,9 +2,9 @@
 
 `dspy.Parallel(timeout=...)` starts stragglers a second time while the first attempt still runs: without this, a tool
 that writes would write twice. The key of a call is the run, the step, everybody on whose behalf it is, tool@version and
-the arguments. Each node of a pipeline is a step, and so is each item of a `Map`, by its place in the list; an attempt
-that is made again is in the same step. Anywhere else, two calls that are meant to be two need steps of their own
-(`with step("send"):`), or arguments that differ.
+the arguments with their types (`exact.py`). Each node of a pipeline is a step, and so is each item of a `Map`, by its
+place in the list; an attempt that is made again is in the same step. Anywhere else, two calls that are meant to be two
+need steps of their own (`with step("send"):`), or arguments that differ.
 
 A call that failed may be made again; those who waited for it get its failure. One that was cut off (timeout,
 cancellation) may have been done: it is not made again in this run (OutcomeUnknown), unless the tool is idempotent.

@@ -80,13 +80,13 @@ class Inputs:
         return named | kwargs
 
     def _plain(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        from pydantic_core import PydanticSerializationError, to_jsonable_python
+        from pydantic_core import to_jsonable_python
 
         plain = {}
         for name, value in kwargs.items():
             try:
                 plain[name] = to_jsonable_python(value)
-            except PydanticSerializationError:
+            except ValueError:  # pydantic's own, and that of bytes which are no text
                 raise _about(f"{self.tool}: argument {name!r}: a {type(value).__name__} isn't JSON", name) from None
         return plain
 

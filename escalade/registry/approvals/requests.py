@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from escalade.errors import InvalidArguments
 from escalade.registry.canonical import canonical, digest
+from escalade.registry.exact import Exact, exact
 from escalade.registry.privacy.redactor import Redactor
 from escalade.scopes import Principal
 
@@ -40,16 +41,17 @@ class Asked:
     rule: str = ""
     step: tuple[str | int, ...] = ()
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The arguments as canonical JSON. Raises InvalidArguments for what has none."""
-        from pydantic_core import PydanticSerializationError
+        return self._exact.text
 
+    @cached_property
+    def _exact(self) -> Exact:
         try:
-            return canonical(_jsonable(self.arguments)).decode("ascii")
-        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise InvalidArguments(f"{self.tool}: these arguments can't be shown to a person: {reason}") from None
+            return exact(self.arguments)
+        except ValueError as error:
+            raise InvalidArguments(f"{self.tool}: these arguments can't be shown to a person: {error}") from None
 
     @cached_property
     def key(self) -> str:
@@ -57,7 +59,7 @@ class Asked:
         who = [[principal.user, principal.tenant, sorted(principal.roles)] for principal in self.principals]
         what = [self.tool, self.version, self.schema_digest, self.text]
         where = [self.run_id, self.policy_digest, *([list(self.step)] if self.step else [])]
-        kinds = sorted(_kinds(self.arguments))
+        kinds = list(self._exact.kinds)
         return digest([*what, who, *where, *([{"kinds": kinds}] if kinds else [])])
 
 
@@ -177,55 +179,4 @@ def _legible(text: str) -> str:
     return text if clean == plain else canonical(clean).decode("ascii")
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None), list, dict})
-
 _secrets = Redactor(("secret", "private_key", "url_credentials", "jwt", "api_key"), regions=())
-
-
-def _jsonable(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
-    """JSON of an argument that differs wherever the argument does: sets in order, secrets by their digest."""
-    from pydantic import BaseModel, SecretBytes, SecretStr
-    from pydantic_core import to_jsonable_python
-
-    if isinstance(value, SecretStr | SecretBytes):
-        secret = value.get_secret_value()
-        return {"secret": digest(secret if isinstance(secret, str) else secret.hex())}
-    if isinstance(value, BaseModel):
-        return _jsonable(dict(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _jsonable({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
-    if isinstance(value, Mapping):
-        plain = {str(to_jsonable_python(key)): _jsonable(one) for key, one in value.items()}
-        if len(plain) < len(value):
-            raise ValueError("two keys of an object are the same as text")
-        return plain
-    if isinstance(value, set | frozenset):
-        return sorted((_jsonable(one) for one in value), key=canonical)
-    if isinstance(value, list | tuple):
-        return [_jsonable(one) for one in value]
-    return value if isinstance(value, float) else to_jsonable_python(value)  # which would make null of NaN
-
-
-def _kinds(value: Any, at: str = "") -> Iterator[str]:
-    """The types that the JSON of an argument doesn't show, and where: a refund of 5 is no charge of 5."""
-    if type(value) not in _PLAIN:
-        yield f"{at}: {type(value).__qualname__}"
-    for key, one in _inside(value):
-        if type(key) is not str and isinstance(value, Mapping):
-            yield f"{at}/{key}: key of {type(key).__qualname__}"
-        yield from _kinds(one, f"{at}/{key}")
-
-
-def _inside(value: Any) -> Iterable[tuple[Any, Any]]:
-    """What it consists of, by key, field or number; sets have no order."""
-    from pydantic import BaseModel
-
-    if isinstance(value, BaseModel):
-        return dict(value).items()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    if isinstance(value, Mapping):
-        return value.items()
-    if isinstance(value, set | frozenset):
-        return [("*", one) for one in value]
-    return enumerate(value) if isinstance(value, list | tuple) else ()
