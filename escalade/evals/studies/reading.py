@@ -129,9 +129,8 @@ def outcomes_of(run: RunDir) -> Filled:
         if not questions:
             raise DataError(f"{run.path}: no questions in it yet; run the study")
         table = _Table(questions, [rung["digest"] for rung in study["rungs"]], int(study["epochs"]))
-        for part in run.parts():
-            for rows in blocks(part):
-                table.add(rows)
+        for rows in run.attempts():
+            table.add(rows)
         outcomes = _outcomes(run, study, questions, table)
     outcomes = untimed(outcomes) if study.get("latency") == "none" else outcomes
     return Filled(outcomes, np.asarray(table.filled().all(axis=1)), table.owed())
@@ -155,18 +154,15 @@ class _Table:
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """The lines of one block. Those that aren't of this study are passed over."""
-        try:
-            at = self._cells(rows)
-            if (at < 0).any():
-                rows = [row for row, place in zip(rows, at.tolist(), strict=True) if place >= 0]
-                at = at[at >= 0]
-            if not rows:
-                return
-            self.quality[at] = list(map(itemgetter("quality"), rows))
-            self.status[at] = [_STATUS[status] for status in map(itemgetter("status"), rows)]
-            self.spent[at] = list(map(itemgetter("spent"), rows))
-        except (KeyError, TypeError) as error:
-            raise DataError(f"a line of attempts is none: {type(error).__name__}: {error}") from None
+        at = self._cells(rows)
+        if (at < 0).any():
+            rows = [row for row, place in zip(rows, at.tolist(), strict=True) if place >= 0]
+            at = at[at >= 0]
+        if not rows:
+            return
+        self.quality[at] = list(map(itemgetter("quality"), rows))
+        self.status[at] = [_STATUS[status] for status in map(itemgetter("status"), rows)]
+        self.spent[at] = list(map(itemgetter("spent"), rows))
         self.cost[at] = _told(rows, "cost", UNKNOWN)
         self.answer[at] = _told(rows, "answer", NO_ANSWER)
         self.confidence[at] = _told(rows, "confidence", np.nan)

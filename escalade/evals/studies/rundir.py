@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from escalade.errors import BadInput, DataError
-from escalade.evals.studies.blocks import blocks
+from escalade.evals.studies.attempts import attempts
 
 __all__ = ["ATTEMPTS", "QUESTIONS", "STUDY", "Line", "Lines", "RunDir", "is_run", "paid"]
 
@@ -190,11 +190,15 @@ class RunDir:
             raise DataError(f"{self.path / name}: expected a JSON object")
         return found
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Each attempt that is there, as a dict, in the order of the files. Raises DataError."""
+    def attempts(self) -> Iterator[list[dict[str, Any]]]:
+        """All attempts that are there, block by block, in the order of the files. Raises DataError."""
         for part in self.parts():
-            for rows in blocks(part):
-                yield from rows
+            yield from attempts(part)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """As `attempts`, one by one."""
+        for rows in self.attempts():
+            yield from rows
 
 
 def paid(line: Mapping[str, Any]) -> int:

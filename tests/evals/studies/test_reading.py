@@ -95,8 +95,40 @@ def test_a_damaged_line_is_named(recorded, tmp_path):
     with pytest.raises(DataError, match=r"a line that is no JSON .*oops.*take it out"):
         load_outcomes(tmp_path)
     (tmp_path / "attempts.jsonl").write_bytes(b"[1]\n" + content)
-    with pytest.raises(DataError, match="a line of attempts is none"):
+    with pytest.raises(DataError, match=r"attempts\.jsonl, line 1: expected a JSON object, got \[1\]"):
         load_outcomes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"quality": 7}, "quality: expected a number from 0 to 1, got 7"),
+        ({"quality": -1}, "quality: expected a number from 0 to 1, got -1"),
+        ({"quality": "x"}, "quality: expected a number from 0 to 1, got 'x'"),
+        ({"quality": None}, "quality: expected a number from 0 to 1, got None"),
+        ({"cost": 10**16}, "cost: expected whole nano-dollars"),
+        ({"confidence": [1]}, "confidence: expected a number from 0 to 1"),
+        ({"cost": -1000, "spent": -1000}, "spent: expected whole nano-dollars"),
+        ({"cost": -1000}, "cost: expected whole nano-dollars from 0 to a million dollars, got -1000"),
+        ({"spent": "5"}, "spent: expected whole nano-dollars"),
+        ({"latency": -1.0}, "latency: expected seconds"),
+        ({"epoch": -1}, "epoch: expected a whole number"),
+        ({"status": "fine"}, "status: expected one of ok, "),
+        ({"key": None}, "key: expected a text"),
+    ],
+)
+def test_a_line_that_can_not_be_is_named(recorded, tmp_path, changed, told):
+    """A figure out of its range is refused with its file and line, whoever reads it; none becomes a result."""
+    for name in ("study.json", "prices.json", "questions.jsonl"):
+        (tmp_path / name).write_bytes((recorded / name).read_bytes())
+    lines = (recorded / "attempts.jsonl").read_text().splitlines()
+    lines[16] = json.dumps({**json.loads(lines[16]), **changed})
+    (tmp_path / "attempts.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    for read in (load_outcomes, lambda path: list(RunDir(path).lines())):
+        with pytest.raises(
+            DataError, match=rf"attempts\.jsonl, line 17: {told}.*; take it out, and its attempt is owed"
+        ):
+            read(tmp_path)
 
 
 def test_limits_and_rungs_of_a_run(recorded):
