@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from escalade._cli_view import json_object, new_table, print_, print_json, safe
 from escalade.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
-    from escalade.registry.access.simulate import Changes
+    from escalade.registry.access.simulate import Changes, Redecided
     from escalade.registry.approvals.desk import Approvals
     from escalade.registry.approvals.requests import Request
     from escalade.scopes import Principal
@@ -87,34 +88,54 @@ def explain(
 @access.command
 def simulate(
     old: str,
-    new: str,
+    new: str | None = None,
     /,
     *,
-    principals: str,
-    tools: str,
+    principals: str | None = None,
+    tools: str | None = None,
+    audit: str | None = None,
+    last: int = 1_000,
     fail_on_loss: Annotated[bool, Flag] = False,
     fail_on_gain: Annotated[bool, Flag] = False,
     json: Annotated[bool, Flag] = False,
 ) -> int:
-    """Who gains and who loses what when one policy takes the place of another.
+    """Who gains and who loses what when one policy takes the place of another; or which recorded calls would be decided
+    otherwise: `simulate NEW --audit LOG`.
 
     Parameters
     ----------
     old
-        The policy that holds: a YAML, JSON or TOML file.
+        The policy that holds: a YAML, JSON or TOML file. With --audit, the one that is proposed.
     new
         The one that is proposed.
     principals
         A file with `principals`, a list of {user, tenant, roles}.
     tools
         A file with `tools`, a list of {name, side_effects, permission, input_schema}.
+    audit
+        Instead of people and tools: an audit log, or what `escalade audit export` made of it (.jsonl).
+    last
+        With --audit: so many decisions, the newest.
     fail_on_loss
-        Exit with 100 when somebody loses something.
+        Exit with 100 when somebody loses something, or may lose it by the arguments of a call.
     fail_on_gain
-        Exit with 100 when somebody gains something.
+        Exit with 100 when somebody gains something, or may gain it.
     json
         One JSON object instead of a table.
     """
+    if audit is not None:
+        if new or principals or tools:
+            raise BadInput("--audit: the record says who did what under which policy; expected the proposed one alone")
+        gains, losses = _replayed(old, audit, last, json=json)
+    elif new and principals and tools:
+        gains, losses = _compared(old, new, principals, tools, json=json)
+    else:
+        raise BadInput("expected OLD NEW --principals FILE --tools FILE, or NEW --audit LOG")
+    return DIFFERS if (fail_on_loss and losses) or (fail_on_gain and gains) else OK
+
+
+def _compared(old: str, new: str, principals: str, tools: str, *, json: bool) -> tuple[int, int]:
+    """How much was gained and lost, once it was shown."""
     from escalade.registry.access import simulate as simulation
     from escalade.registry.access.policy import Roles
 
@@ -125,8 +146,24 @@ def simulate(
         print_json(changes.to_json())
     else:
         _show_changes(changes)
-    failed = (fail_on_loss and changes.losses) or (fail_on_gain and changes.gains)
-    return DIFFERS if failed else OK
+    return len(changes.gains), len(changes.losses)
+
+
+def _replayed(policy: str, audit: str, last: int, *, json: bool) -> tuple[int, int]:
+    """The same of what was recorded."""
+    from escalade.registry.access.policy import Roles
+    from escalade.registry.access.simulate import replay
+    from escalade.registry.audit.entries import decisions
+
+    entries = decisions(audit, last)
+    found = replay(entries, Roles.load(policy))
+    gains, losses = sum(one.gains for one in found), sum(one.loses for one in found)
+    if json:
+        counts = {"asked": len(entries), "gains": gains, "losses": losses}
+        print_json(counts | {"certain": sum(one.certain for one in found), "changes": [one.to_json() for one in found]})
+    else:
+        _show_replayed(found, len(entries))
+    return gains, losses
 
 
 @approvals.command(name="list")
@@ -298,6 +335,23 @@ def _show_changes(changes: Changes) -> None:
     if len(changes):
         print_(table)
     print_(f"{len(changes.gains)} gained, {len(changes.losses)} lost, of {changes.asked} asked")
+
+
+def _show_replayed(found: list[Redecided], asked: int) -> None:
+    table = _table("user", "tenant", "tool", "before", "after", "calls", "rule")
+    kinds = Counter(
+        (one.entry.principal.user, one.entry.principal.tenant, one.entry.resource, one.before, one.after, one.rule)
+        for one in found
+    )
+    for (*texts, rule), calls in kinds.items():
+        table.add_row(*map(safe, texts), f"{calls:,}", safe(rule))
+    if found:
+        print_(table)
+    sure = [one for one in found if one.certain]
+    gained, lost = sum(one.gains for one in sure), sum(one.loses for one in sure)
+    print_(
+        f"{gained} gained, {lost} lost, {len(found) - len(sure)} not to be told from the record, of {asked} decisions"
+    )
 
 
 def _show_requests(found: list[Request], state: str) -> None:

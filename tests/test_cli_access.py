@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cyclopts import App, CycloptsError
 
+import escalade
+from escalade import AuditLog, Principal, Registry, Roles, tool
 from escalade import _cli_access as commands
-from escalade.errors import ApprovalRequired, EscaladeError
+from escalade.errors import ApprovalRequired, EscaladeError, PermissionDenied
 from escalade.registry.approvals import SqliteRequests
 from tests._house import ROOT
 from tests.registry.approvals.calls import POLICY, desk, governed, ran, scope
@@ -71,6 +74,59 @@ def test_exit_codes_of_a_simulation(options: list[str], new: str, code: int, pri
     assert (found["gains"], found["losses"]) == ((3, 5) if new == NEXT else (0, 0))
 
 
+@pytest.fixture
+def audited(tmp_path: Path) -> str:
+    """A log of four calls: two that were allowed, one refused for its arguments, one refused outright."""
+
+    @tool(name="payments.refund")
+    def refund(amount: int) -> str:
+        return f"refunded {amount}"
+
+    policy = Roles({"clerk": [{"permit": "payments.*:call", "when": {"amount": {"<=": 50}}}], "guest": ["z:call"]})
+    registry = Registry([refund], name="audited")
+    with AuditLog(tmp_path / "audit.sqlite") as log:
+        for role, amount in (("clerk", 5), ("clerk", 6), ("clerk", 500), ("guest", 5)):
+            who = Principal(f"a {role}", "acme", frozenset({role}))
+            with escalade.scope(principal=who, access=policy, recorder=log), suppress(PermissionDenied):
+                registry.get_tool("payments.refund")(amount=amount)
+    (tmp_path / "same.json").write_text(json.dumps(policy.to_json()))
+    (tmp_path / "none.json").write_text('{"roles": {"clerk": ["z:call"], "guest": ["payments.*:call"]}}')
+    (tmp_path / "most.json").write_text(
+        '{"roles": {"clerk": [{"permit": "payments.*:call", "when": {"amount": {"<": 90}}}]}}'
+    )
+    return str(tmp_path / "audit.sqlite")
+
+
+NONE = """\
+user     tenant  tool             before   after    calls  rule
+a clerk  acme    payments.refund  allowed  denied   2      nothing grants 'payments.refund:call' to clerk
+a guest  acme    payments.refund  denied   allowed  1      role 'guest' grants 'payments.*:call'
+1 gained, 2 lost, 0 not to be told from the record, of 4 decisions
+"""
+MOST = """\
+user     tenant  tool             before   after                 calls  rule
+a clerk  acme    payments.refund  allowed  depends on arguments  2      role 'clerk' grants 'payments.*:call' when amount < 90
+a clerk  acme    payments.refund  denied   depends on arguments  1      role 'clerk' grants 'payments.*:call' when amount < 90
+0 gained, 0 lost, 3 not to be told from the record, of 4 decisions
+"""  # noqa: E501 - as wide as it prints
+
+
+@pytest.mark.parametrize(
+    ("policy", "table"),
+    [("same", "0 gained, 0 lost, 0 not to be told from the record, of 4 decisions\n"), ("none", NONE), ("most", MOST)],
+)
+def test_recorded_calls_under_another_policy(audited: str, policy: str, table: str, printed: Any) -> None:
+    """The last decisions of a log, held against a policy; in doubt, a check fails."""
+    words = ["access", "simulate", str(Path(audited).with_name(f"{policy}.json")), "--audit", audited]
+    assert run(*words) == 0
+    assert printed() == table
+    assert run(*words, "--fail-on-loss") == run(*words, "--fail-on-gain") == (0 if policy == "same" else 100)
+    printed()
+    assert run(*words, "--last", "1", "--json") == 0
+    found = json.loads(printed())
+    assert (found["asked"], len(found["changes"])) == (1, int(policy == "none"))
+
+
 def test_why(printed: Any) -> None:
     """An explanation in words and in JSON; side effects from a file of tools, or by option."""
     who = ["--policy", POLICY_FILE, "--user", "sam", "--role", "support", "--tenant", "acme"]
@@ -100,6 +156,10 @@ def test_why(printed: Any) -> None:
         (["access", "explain", "x", "--policy", POLICY_FILE, "--args", "[]"], "--args: expected a JSON object"),
         (["access", "explain", "crm.serch", "--policy", POLICY_FILE, "--tools", TOOLS], "did you mean 'crm.search'?"),
         (["access", "explain", "x"], "--policy"),
+        (SIMULATE[:4], "expected OLD NEW --principals FILE --tools FILE, or NEW --audit LOG"),
+        ([*SIMULATE, "--audit", "audit.sqlite"], "expected the proposed one alone"),
+        ([*SIMULATE[:3], "--audit", "none.sqlite"], "audit log none.sqlite: there is no none.sqlite"),
+        ([*SIMULATE[:3], "--audit", "none.sqlite", "--last", "0"], "expected 1 decision or more, got 0"),
         ([*SIMULATE[:4], "--principals", TOOLS, "--tools", TOOLS], "expected a list of mappings under 'principals'"),
         (["approvals", "list", "--store", "none.db"], "none.db: there is no such store of approvals"),
         (["approvals", "list", "--store", "none.db", "--state", "lost"], "lost"),

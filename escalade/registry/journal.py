@@ -40,7 +40,7 @@ class Journal:
             self._denials.append(entry)
 
     def entries(self) -> list[Entry]:
-        """Admitted uses, oldest first."""
+        """Admitted uses, oldest first; what was refused is in `denials`."""
         with self._lock:
             return list(self._entries)
 
@@ -48,6 +48,10 @@ class Journal:
         """Refused uses, oldest first; `outcome` is the class name of the refusal."""
         with self._lock:
             return list(self._denials)
+
+    def decisions(self) -> list[Entry]:
+        """Admitted and refused uses, in the order in which they began: what `access.simulate.replay` takes."""
+        return sorted([*self.entries(), *self.denials()], key=lambda entry: entry.started)
 
     def running(self) -> list[Entry]:
         """Uses whose outcome is not known yet."""

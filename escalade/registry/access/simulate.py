@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from escalade.errors import BadInput
+from escalade.errors import ArgumentsDenied, BadInput, PermissionDenied
 from escalade.registry.access.conditions import MISSING
 from escalade.registry.access.explain import Asked, asked_for
 from escalade.registry.access.files import read_file
@@ -19,7 +19,11 @@ from escalade.scopes import Access, CallAccess, Decided, Entry, Principal
 
 Verdict = Literal["denied", "some calls", "with approval", "allowed"]
 """What a policy says of a tool: no call, some (by their arguments), all once a person agrees, all."""
+Again = Literal["denied", "depends on arguments", "with approval", "allowed"]
+"""What it says of one recorded use, whose arguments the record may not have."""
 Kind = Literal["gains", "loses", "changes"]
+
+_DENIALS = frozenset({PermissionDenied.__name__, ArgumentsDenied.__name__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +101,48 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Redecided:
-    """A recorded use that the policy would have decided otherwise. `certain`: False where it depends on arguments that
-    the record doesn't have.
+    """A recorded use that the policy would have decided otherwise, or may have. `certain`: False where that depends on
+    what the record doesn't have: the arguments, or whether it was the tool that wanted a person, whatever the policy.
     """
 
     entry: Entry
-    before: Verdict
-    after: Verdict
+    before: Again
+    after: Again
     rule: str
-    certain: bool
+
+    @property
+    def certain(self) -> bool:
+        return self.after != _OPEN and (self.before, self.after) != ("with approval", "allowed")
+
+    @property
+    def gains(self) -> bool:
+        """Is more allowed than was then? In doubt, yes."""
+        return self.before != "allowed" if self.after == _OPEN else _RANK[self.after] > _RANK[self.before]
+
+    @property
+    def loses(self) -> bool:
+        """Is less allowed than was then? In doubt, yes."""
+        return self.before != "denied" if self.after == _OPEN else _RANK[self.after] < _RANK[self.before]
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        entry, who = self.entry, self.entry.principal
+        return {
+            "call": entry.call_id,
+            "started": entry.started,
+            "user": who.user,
+            "tenant": who.tenant,
+            "resource": entry.resource,
+            "version": entry.version,
+            "before": self.before,
+            "after": self.after,
+            "rule": self.rule,
+            "certain": self.certain,
+        }
+
+
+_OPEN: Again = "depends on arguments"
+_RANK: dict[str, int] = {"denied": 0, "with approval": 1, "allowed": 2}
 
 
 def simulate(old: Roles, new: Roles, principals: Iterable[Principal], tools: Iterable[Any]) -> Changes:
@@ -120,10 +157,15 @@ def simulate(old: Roles, new: Roles, principals: Iterable[Principal], tools: Ite
 
 
 def replay(entries: Iterable[Entry], policy: Access) -> list[Redecided]:
-    """Which of these recorded uses the policy would have decided otherwise, oldest first.
+    """Which of these recorded uses the policy would have decided otherwise, or may have, in their order.
 
-    Entries as a Journal or an audit log has them, denied ones included. What was refused for another reason (a limit,
-    money) had been allowed. An entry with `arguments` (a mapping) is decided with them.
+        from escalade.registry.audit.entries import decisions
+
+        replay(decisions("audit.sqlite", last=1_000), Roles.load("next.yaml"))
+
+    `entries`: such as `audit.entries.decisions(...)` of a log, or `Journal.decisions()`. What was refused for another
+    reason (a limit, money) had been allowed. An entry with `arguments` (a mapping) is decided with them. The policy
+    that decided then would decide the same; what no policy decided (a tool that there isn't) is left out.
     """
     found = (_again(entry, policy) for entry in entries)
     return [one for one in found if one is not None]
@@ -189,8 +231,7 @@ def _verdict(plan: Plan, asked: Asked) -> Verdict:
 def _differences(before: Plan, after: Plan, was: Verdict, is_: Verdict, asked: Asked) -> tuple[bool, bool, str]:
     """Is something gained, is something lost, and arguments for which this is so, where they matter."""
     if "some calls" not in {was, is_}:
-        rank = {"denied": 0, "with approval": 1, "allowed": 2}
-        return rank[is_] > rank[was], rank[is_] < rank[was], ""
+        return _RANK[is_] > _RANK[was], _RANK[is_] < _RANK[was], ""
     tried = examples([*before.tests, *after.tests], asked.schema)
     if tried is None:  # too many to try: said to differ when their rules do
         differ = [str(one) for one in (*before.denials, *before.grants)] != [
@@ -220,16 +261,17 @@ def _shown(example: Example) -> str:
 
 
 def _again(entry: Entry, policy: Access) -> Redecided | None:
-    permission = entry.permission or f"{entry.resource}:call"
+    if not entry.permission or entry.policy_digest == getattr(policy, "digest", None):
+        return None
     people = entry.principals or (entry.principal,)
     args = getattr(entry, "arguments", None)
-    decisions = [_decided(policy, who, permission, entry.side_effects, args) for who in people]
+    decisions = [_decided(policy, who, entry.permission, entry.side_effects, args) for who in people]
     refused = next((one for one in decisions if not one.allowed), None)
     before, after = _recorded(entry), _said(decisions)
     if before == after:
         return None
     rule = decisions[-1].rule if refused is None else refused.rule
-    return Redecided(entry, before, after, rule, certain=after != "some calls")
+    return Redecided(entry, before, after, rule)
 
 
 def _decided(policy: Access, who: Principal, permission: str, effect: str, args: Mapping[str, Any] | None) -> Decided:
@@ -241,16 +283,16 @@ def _decided(policy: Access, who: Principal, permission: str, effect: str, args:
     return decided
 
 
-def _said(decisions: list[Decided]) -> Verdict:
+def _said(decisions: list[Decided]) -> Again:
     if not all(one.allowed for one in decisions):
         return "denied"
     if any(one.closer for one in decisions):
-        return "some calls"
+        return _OPEN
     return "with approval" if any(one.approval for one in decisions) else "allowed"
 
 
-def _recorded(entry: Entry) -> Verdict:
-    if entry.outcome == "PermissionDenied":
+def _recorded(entry: Entry) -> Again:
+    if entry.outcome in _DENIALS:
         return "denied"
     asked = entry.approval_id or entry.outcome in {"ApprovalRequired", "ApprovalDenied"}
     return "with approval" if asked else "allowed"

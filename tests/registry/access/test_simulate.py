@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +13,12 @@ from hypothesis import given, settings
 from rich.console import Console
 
 import escalade
-from escalade import Journal, Principal, Registry, Roles, tool
+from escalade import AuditLog, Journal, Principal, Registry, Roles, tool
 from escalade.errors import ApprovalRequired, BadInput, PermissionDenied
 from escalade.registry.access.simulate import read_principals, read_tools, replay, simulate
+from escalade.registry.audit import reading
+from escalade.registry.audit.entries import decisions
+from escalade.scopes import Entry
 from tests._house import ROOT
 from tests.registry.access.policies import EFFECTS, TOOLS, made, principals, written
 
@@ -79,28 +84,94 @@ def charge(amount: int) -> str:
     return "charged"
 
 
-def test_recorded_decisions() -> None:
-    """Recorded uses are decided anew, with the permissions they had then; others that were refused had been allowed."""
+@pytest.mark.parametrize("kept", ["journal", "log", "export"])
+def test_recorded_decisions(kept: str, tmp_path: Path) -> None:
+    """Recorded uses are decided anew, with the permissions they had then; others that were refused had been allowed. A
+    journal and an audit log say the same.
+    """
     old = Roles({"a": ["crm.*:read"], "b": [{"permit": "pay.*:write", "needs": "approval"}]})
-    journal, tools = Journal(), Registry([search, charge], name="recorded")
+    recorder: Any = Journal() if kept == "journal" else AuditLog(tmp_path / "audit.sqlite")
+    tools = Registry([search, charge], name="recorded")
     ana, bob = Principal("ana", roles=frozenset({"a"})), Principal("bob", roles=frozenset({"b"}))
-    with escalade.scope(principal=ana, access=old, recorder=journal):
+    with escalade.scope(principal=ana, access=old, recorder=recorder):
         tools.get_tool("crm.search")()
+        with pytest.raises(BadInput, match="unknown tool"):
+            tools.tool_for("made.up")
         with pytest.raises(PermissionDenied):
             tools.get_tool("pay.charge")(amount=5)
-    with escalade.scope(principal=bob, access=old, recorder=journal), pytest.raises(ApprovalRequired):
+    with escalade.scope(principal=bob, access=old, recorder=recorder), pytest.raises(ApprovalRequired):
         tools.get_tool("pay.charge")(amount=5)
-    entries = [*journal.entries(), *journal.denials()]
+    entries = recorded(recorder, kept)
     assert replay(entries, old) == []
-    assert {entry.policy_digest for entry in entries} == {old.digest}
+    assert {entry.policy_digest for entry in entries if entry.permission} == {old.digest}
     new = Roles({"a": ["pay.charge:call"], "b": [{"permit": "*", "when": {"amount": {"<": 3}}}]})
     found = replay(entries, new)
     assert [(one.entry.resource, one.before, one.after, one.certain) for one in found] == [
         ("crm.search", "allowed", "denied", True),
         ("pay.charge", "denied", "allowed", True),
-        ("pay.charge", "with approval", "some calls", False),
+        ("pay.charge", "with approval", "depends on arguments", False),
     ]
     assert found[0].rule == "nothing grants 'crm.search:call' to a"
+
+
+def recorded(recorder: Any, kept: str) -> list[Entry]:
+    """What was decided, out of the journal, the log, or an export of the log."""
+    if kept == "journal":
+        decided: list[Entry] = recorder.decisions()
+        return decided
+    recorder.close()
+    lines = recorder.path.with_suffix(".jsonl")
+    lines.write_text("".join(f"{row.to_json()}\n" for row in reading.rows(recorder.path)))
+    return decisions(lines if kept == "export" else recorder.path)
+
+
+OLD = Roles({"r": [{"permit": "pay.*:call", "when": {"amount": {"<=": 50}}}], "z": ["q.*:call"]})
+
+
+@pytest.mark.parametrize("kept", ["journal", "log"])
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        (OLD.to_json()["roles"], []),
+        ({"r": ["pay.*:call"], "z": ["*:call"]}, [("r", "denied", "allowed"), ("z", "denied", "allowed")]),
+        ({"r": ["q:call"], "z": ["q:call"]}, [("r", "allowed", "denied")]),
+        (
+            {"r": [{"permit": "pay.*:call", "when": {"amount": {"<=": 90}}}]},
+            [("r", "denied", "depends on arguments"), ("r", "allowed", "depends on arguments")],
+        ),
+    ],
+)
+def test_refused_for_arguments(kept: str, roles: Any, expected: list[Any], tmp_path: Path) -> None:
+    """A call that was refused for its arguments was denied, by whatever record; nobody guesses what they were."""
+    recorder: Any = Journal() if kept == "journal" else AuditLog(tmp_path / "audit.sqlite")
+    tools = Registry([charge], name="by arguments")
+    for role, amount in (("r", 2000), ("r", 20), ("z", 20)):
+        who = Principal(role, roles=frozenset({role}))
+        with escalade.scope(principal=who, access=OLD, recorder=recorder), suppress(PermissionDenied):
+            tools.get_tool("pay.charge")(amount=amount)
+    found = replay(recorded(recorder, kept), Roles(roles))
+    assert [(one.entry.principal.user, one.before, one.after) for one in found] == expected
+    assert all(one.certain == (one.after != "depends on arguments") for one in found)
+
+
+def test_a_hidden_tool_is_decided_by_its_effect() -> None:
+    """Who asked for a tool that he didn't see may get it by a grant of what it does, as in a call."""
+    journal, tools = Journal(), Registry([search], name="hidden")
+    with escalade.scope(principal=Principal(roles=frozenset({"a"})), access=Roles({"a": ["z:call"]}), recorder=journal):
+        with pytest.raises(BadInput, match="unknown tool"):
+            tools.tool_for("crm.search")
+    (found,) = replay(journal.decisions(), Roles({"a": ["crm.*:read"]}))
+    assert (found.before, found.after, found.gains, found.loses) == ("denied", "allowed", True, False)
+
+
+def test_approvals_that_the_tool_may_have_wanted() -> None:
+    """That an approval is no longer needed is not certain: the record doesn't say who wanted it."""
+    wary = tool(name="pay.out", approval="always")(_anything)
+    journal, tools, who = Journal(), Registry([wary], name="wary"), Principal(roles=frozenset({"a"}))
+    with escalade.scope(principal=who, access=Roles({"a": ["*"]}), recorder=journal), pytest.raises(ApprovalRequired):
+        tools.get_tool("pay.out")()
+    (found,) = replay(journal.decisions(), Roles({"a": ["*:call"]}))
+    assert (found.before, found.after, found.certain, found.gains) == ("with approval", "allowed", False, True)
 
 
 def test_entries_with_arguments() -> None:
@@ -108,7 +179,7 @@ def test_entries_with_arguments() -> None:
     who = Principal("bob", roles=frozenset({"b"}))
     entry: Any = SimpleNamespace(
         permission="pay.charge:call", side_effects="write", resource="pay.charge", principal=who, principals=(),
-        outcome="ok", approval_id="", arguments={"amount": 5},
+        outcome="ok", approval_id="", policy_digest="", arguments={"amount": 5},
     )  # fmt: skip
     policy = Roles({"b": [{"permit": "*", "when": {"amount": {"<": 3}}}]})
     (found,) = replay([entry], policy)
