@@ -100,8 +100,7 @@ class Call:
         spec, cost_of = self._manner.spec, self._manner.definition.cost_of
         if cost_of is not None:
             return ceiling_of(spec.label, cost_of, self.values, spec.max_cost)
-        most = spec.max_cost if spec.max_cost is not None else spec.cost
-        return None if most is None else int(most)
+        return None if spec.most is None else int(spec.most)
 
     def shortcut(self, scope: Scope, entry: Entry) -> str:
         """Where the answer comes from, "" when the tool has to run.

@@ -112,13 +112,8 @@ def breaking(old: ToolSpec, new: ToolSpec) -> list[str]:
         one, other = getattr(old, name), getattr(new, name)
         if one != other:
             changes.append(f"{name.replace('_', ' ')}: {one} -> {other}")
-    dearer = _dearer(_most(old), _most(new))
+    dearer = _dearer(old.most, new.most)
     return [*changes, dearer] if dearer else changes
-
-
-def _most(spec: ToolSpec) -> Money | None:
-    """What a call costs at most: of a tool that charges, or by its arguments, the maximum that it declares."""
-    return spec.max_cost if spec.cost is None else spec.cost
 
 
 def _dearer(old: Money | None, new: Money | None) -> str:

@@ -15,7 +15,8 @@ class Handling(BaseModel):
     """The part of a ToolSpec that says how its calls are handled.
 
     `max_cost`: dollars that one call costs at most, reserved before it; for a tool that is `metered` (says by
-    `escalade.charge` what it spends) or whose cost depends on its arguments. `wait`: a call that a rate limit refuses
+    `escalade.charge` what it spends), whose cost depends on its arguments, or whose cost nobody knows (it is the bill
+    then). `wait`: a call that a rate limit refuses
     waits for its turn, within the scope's deadline. `when_store_is_down`: whether calls are refused ("closed") or go on
     without rate limits ("open") while the store of the limits can't be reached. `idempotent`: doing it twice is doing
     it once; so are all tools without side effects. `retries`: further attempts after a failure, only for what is
@@ -44,6 +45,7 @@ class Handling(BaseModel):
     @model_validator(mode="after")
     def _check_handling(self) -> Any:
         harmless = getattr(self, "side_effects", "write") in _HARMLESS
+        cost: Money | None = getattr(self, "cost", None)
         for wrong, message in (
             (self.retries and not self.repeatable, "retries are for what may be done twice; say idempotent=True if so"),
             (self.cache and not harmless, "a cache is for tools without side effects; say side_effects='read' if so"),
@@ -57,6 +59,14 @@ class Handling(BaseModel):
                 "a metered tool needs max_cost=..., which is reserved before each call",
             ),
             (self.max_cost is not None and self.max_cost < 0, f"a cost can't be negative: {self.max_cost}"),
+            (
+                self.metered and cost is not None,
+                "a metered tool says itself what a call costs, and has no cost of its own (null in a file)",
+            ),
+            (
+                cost is not None and self.max_cost is not None and cost > self.max_cost,
+                f"a cost of {cost} is more than the max_cost of {self.max_cost}",
+            ),
         ):
             if wrong:
                 raise ValueError(message)

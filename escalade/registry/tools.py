@@ -67,8 +67,9 @@ class ToolSpec(Handling):
 
     `name`: dotted, lower-case, like "crm.search". `version`: semantic, without build metadata. `input_schema`: JSON
     schema of the arguments, an object. `output_schema`: of the result, None when it isn't known. `cost`: dollars per
-    call, also of one that failed; 0 is free, None is unknown, and then refused under a budget. `limits`: rate limits,
-    all of them at once; `limits_per`: whether each tenant or user has his own. `permission`: what a role must grant,
+    call, also of one that failed; 0 is free, None is unknown (which it is with `max_cost`, unless said otherwise), and
+    then `max_cost` counts, or a budget refuses it. `limits`: rate limits, all of them at once; `limits_per`: whether
+    each tenant or user has his own. `permission`: what a role must grant,
     "<name>:call" by default. `side_effects`: "write" unless said otherwise, the careful assumption. `approval`:
     "always" when a person must agree to each call, or a condition like {"amount": {">": 100}}. `timeout`: seconds,
     None for none; the scope's deadline holds besides. How its calls are repeated, kept, waited for and charged: see
@@ -101,6 +102,11 @@ class ToolSpec(Handling):
     def model_name(self) -> str:
         """What models call it: `crm_search`. Providers allow no dots, and RLM wants an identifier."""
         return self.name.replace(".", "_")
+
+    @property
+    def most(self) -> Money | None:
+        """Dollars that one call costs at most, None for unknown."""
+        return self.max_cost if self.cost is None else self.cost
 
     @property
     def wants_approval(self) -> Literal["always"] | Condition | None:
@@ -148,10 +154,11 @@ class ToolSpec(Handling):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_permission(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("permission"):
-            return {**values, "permission": f"{values.get('name')}:call"}
-        return values
+    def _defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        cost = {} if values.get("max_cost") is None else {"cost": None}
+        return {**cost, **values, "permission": values.get("permission") or f"{values.get('name')}:call"}
 
 
 class ToolDefinition:
@@ -255,8 +262,6 @@ def define(function: Callable[..., Any], **said: Any) -> ToolDefinition:
     dry, cost_of = said.pop("dry", NOTHING_DRY), None
     if callable(said.get("cost")):
         cost_of, said["cost"] = said["cost"], None
-    elif said.get("metered"):
-        said["cost"] = None
     fields = {
         "name": name,
         "description": inspect.getdoc(function) or "" if description is None else description,

@@ -60,6 +60,28 @@ def test_a_cost_that_nobody_can_tell(cost: Any, error: Any) -> None:
         tool()
 
 
+@pytest.mark.parametrize(
+    ("said", "bill"),
+    [
+        ({"cost": "0.01", "max_cost": "0.5"}, "0.01"),
+        ({"cost": "0", "max_cost": "0.5"}, "0"),
+        ({"cost": None, "max_cost": "0.5"}, "0.5"),
+        ({"max_cost": "0.5"}, "0.5"),
+        ({}, "0"),
+    ],
+)
+def test_a_known_cost_is_the_bill(said: Any, bill: str) -> None:
+    """A `max_cost` beside it changes nothing; where no cost is known, that is reserved and billed. The estimate of a
+    pipeline goes by the same figure.
+    """
+    tool = registered(lambda: "done", **said)
+    with escalade.scope(budget="1", recorder=(journal := Journal())) as run:
+        tool()
+        assert run.spent == Money.of(bill) == tool.spec.most
+    assert [(entry.held, entry.cost) for entry in journal.entries()] == [(Money.of(bill), Money.of(bill))]
+    assert escalade.Chain(a=tool).estimate().most == Money.of(bill)
+
+
 def test_metered_by_the_tool() -> None:
     """The tool says what it spends while it runs; what it may cost at most is held meanwhile, the rest freed after."""
     held: list[int] = []
@@ -165,6 +187,8 @@ def test_charging_where_nothing_is_metered() -> None:
         ({"metered": True}, "a metered tool needs max_cost"),
         ({"max_cost": "-1"}, "can't be negative"),
         ({"max_cost": 0.5}, "not an amount of dollars"),
+        ({"cost": "1", "max_cost": "0.5"}, r"a cost of \$1 is more than the max_cost of \$0.5"),
+        ({"cost": "0.1", "max_cost": "1", "metered": True}, "a metered tool says itself what a call costs"),
     ],
 )
 def test_what_can_not_be_declared(said: Any, message: str) -> None:

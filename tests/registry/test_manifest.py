@@ -193,6 +193,10 @@ tools:
   - function: shop.crm:find
     name: twice
   - function: no entry point
+  - function: shop.crm:find
+    name: dear
+    cost: "0.001"
+    max_cost: "0.0001"
 """
 
 
@@ -214,12 +218,13 @@ def test_every_problem_says_where(tmp_path: Path) -> None:
         "20: tools[7].deprecated.sunset: expected a date like '2026-12-31', got 'soon'",
         "23: tools[9]: tool twice@1.0.0 is registered already; versions are immutable, publish a new one",
         "25: tools[10].function: expected 'module:function', got 'no entry point'",
+        "26: tools[11]: a cost of $0.001 is more than the max_cost of $0.0001",
     ]  # fmt: skip
     assert len(said) == len(expected)
     for one, start in zip(said, expected, strict=True):
         assert one.startswith(start)
     assert [spec.name for spec in registry.specs()] == ["twice"]
-    with pytest.raises(BadInput, match=r"tools.yaml:2: defaults.colour: unknown key .* \(and 11 more"):
+    with pytest.raises(BadInput, match=r"tools.yaml:2: defaults.colour: unknown key .* \(and 12 more"):
         Registry.load(path)
 
 

@@ -56,8 +56,7 @@ def bill_of(target: Any, known: Mapping[str, Any]) -> Bill:
 
 def _of_tool(tool: GovernedTool) -> Bill:
     spec = tool.spec
-    limit = spec.max_cost if spec.max_cost is not None else spec.cost
-    most = None if limit is None else int(limit)
+    most = None if spec.most is None else int(spec.most)
     usual = None if spec.cost is None else int(spec.cost)
     return Bill(0, usual, most, spec.timeout, "" if most is not None else "the tool says no most that it may cost")
 
