@@ -62,17 +62,17 @@ class FittedRouter:
         return (self.low,)
 
 
-_last: tuple[Callable[[], Outcomes | None], dict[Any, Gain | Nearest]] | None = None
-"""The outcomes that routers were last fitted on, and these: a comparison wants the same for its rows, its curves and
-its courses.
+_last: tuple[Callable[[], object], dict[Any, Gain | Nearest]] | None = None
+"""The origin of the outcomes that routers were last fitted on, and these: a comparison wants the same for its rows, its
+curves and its courses.
 """
 
 
 def _known_of(outcomes: Outcomes) -> dict[Any, Gain | Nearest]:
     global _last  # noqa: PLW0603 - one slot, set at once
     last = _last
-    if last is None or last[0]() is not outcomes:
-        _last = last = weakref.ref(outcomes, _forget), {}
+    if last is None or last[0]() is not outcomes.origin:
+        _last = last = weakref.ref(outcomes.origin, _forget), {}
     return last[1]
 
 

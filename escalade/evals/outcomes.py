@@ -52,9 +52,13 @@ def rungs_named(known: Sequence[str], names: Sequence[str]) -> list[int]:
     return sorted(found)
 
 
+class _Origin:
+    """Says which outcomes a part for training was cut from, to whoever keeps what was fitted; it holds nothing."""
+
+
 @dataclass(frozen=True)
 class Outcomes:
-    """Recorded outcomes of every rung on every question.
+    """Recorded outcomes of every rung on every question. Its columns are read-only.
 
     `keys`: n question ids. `features`: name -> n values known before any attempt (`prompt_chars` always).
     `quality`: (n, k) float in 0..1, nan where it is missing. `answer`: (n, k) int codes, NO_ANSWER for none.
@@ -92,6 +96,14 @@ class Outcomes:
     group: tuple[str, ...] | None = None
     spent: NDArray[np.int64] | None = None
 
+    def __post_init__(self) -> None:
+        """What policies are judged on is written by nobody: not even by a policy that is fitted on it."""
+        for name in (*COLUMNS, "form", "spent"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        for name in ("features", "gradings"):
+            columns: Mapping[str, NDArray[Any]] = getattr(self, name)
+            object.__setattr__(self, name, {key: _read_only(column) for key, column in columns.items()})
+
     @property
     def n(self) -> int:
         return len(self.keys)
@@ -99,6 +111,11 @@ class Outcomes:
     @property
     def k(self) -> int:
         return len(self.rungs)
+
+    @cached_property
+    def origin(self) -> object:
+        """The same for all parts that `training` cuts from these outcomes, and for no others."""
+        return _Origin()
 
     @cached_property
     def asked(self) -> NDArray[np.bool_]:
@@ -170,6 +187,39 @@ class Outcomes:
             raise UnknownName("labels", labels, list(self.gradings))
         return replace(self, labels=labels, quality=self.gradings[labels])
 
+    def training(self, rows: NDArray[np.int64]) -> Outcomes:
+        """The same outcomes as a fit on these rows may see them: what attempts gave on the others is unknown, by every
+        grading, as if nobody had asked. Questions, prices and bounds are known of all, as they are to a live policy.
+        """
+        import numpy as np
+
+        hidden = np.ones(self.n, dtype=bool)
+        hidden[rows] = False
+        if not hidden.any():
+            return self
+
+        def without(column: Any, unknown: float) -> Any:
+            if column is None:
+                return None
+            left = column.copy()
+            left[hidden] = unknown
+            return left
+
+        seen = replace(
+            self,
+            quality=without(self.quality, math.nan),
+            gradings={labels: without(quality, math.nan) for labels, quality in self.gradings.items()},
+            answer=without(self.answer, NO_ANSWER),
+            confidence=without(self.confidence, math.nan),
+            cost=without(self.cost, UNKNOWN),
+            spent=without(self.spent, UNKNOWN),
+            latency=without(self.latency, math.nan),
+            status=without(self.status, STATUSES.index(OK)),
+            form=without(self.form, math.nan),
+        )
+        object.__setattr__(seen, "origin", self.origin)
+        return seen
+
     def facts(self, i: int) -> dict[str, Any]:
         """What is known about question i before any attempt, by name."""
         return {name: _scalar(column[i]) for name, column in self.features.items()}
@@ -200,6 +250,15 @@ class Outcomes:
             status=STATUSES[int(self.status[i, rung])],
             form=None if self.form is None else _form(self.form[i, rung]),
         )
+
+
+def _read_only(column: Any) -> Any:
+    """A view that can't be written; whoever made the column may do as before."""
+    if column is None or not column.flags.writeable:
+        return column
+    view = column.view()
+    view.setflags(write=False)
+    return view
 
 
 def _scalar(value: Any) -> Any:

@@ -225,7 +225,7 @@ def _refuse(name: str, questions: Any, why: str) -> None:
 
 @runtime_checkable
 class Fitted(Protocol):
-    """Chooses a policy from training rows. It must look at nothing else."""
+    """Chooses a policy from training rows. Of the others it knows what a live policy knows, and no outcome."""
 
     @property
     def name(self) -> str:
@@ -233,7 +233,7 @@ class Fitted(Protocol):
         ...
 
     def fit(self, outcomes: Outcomes, rows: Ints) -> Policy:
-        """The policy for these training rows."""
+        """The policy for these training rows; in `outcomes`, what the other rows gave is unknown (`training`)."""
         ...
 
 
@@ -374,7 +374,8 @@ def out_of_fold(fitted: Fitted, outcomes: Outcomes, folds: int = 5, seed: int = 
         unknown = _ungraded(outcomes, np.arange(outcomes.n)).any(axis=1)
         _refuse(fitted.name, unknown, "it learns from the quality of every rung, and lacks some")
     fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
-    policies = tuple(fitted.fit(outcomes, np.flatnonzero(fold != f)) for f in range(folds))
+    others = [np.flatnonzero(fold != f) for f in range(folds)]
+    policies = tuple(fitted.fit(outcomes.training(rows), rows) for rows in others)
     return ByFold(fitted.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
 
 

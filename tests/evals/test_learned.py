@@ -127,6 +127,7 @@ def test_a_router_is_fitted_once_on_the_same_rows() -> None:
     rows = np.arange(200)
     first = router.fit(data, rows)
     assert router.fit(data, rows.copy()) is first
+    assert router.fit(data.training(rows), rows) is first
     assert router.fit(data, rows[::2]) != first
     assert replace(router, margin=0.2).fit(data, rows) is not first
     graded = replace(data, quality=1.0 - data.quality)

@@ -14,7 +14,8 @@ from escalade.agents.climb import FAILED, Stop, Try, View
 from escalade.agents.policies import Budgeted, Constant, PromptLength, RandomMix, Threshold
 from escalade.errors import BadInput, DataError, UnknownName, UnknownPrice
 from escalade.evals.folds import assign_folds
-from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
+from escalade.evals.loaders import load_outcomes
+from escalade.evals.outcomes import COLUMNS, STATUSES, UNKNOWN, Outcomes
 from escalade.evals.replay import (
     Fitted,
     FittedBudgeted,
@@ -287,6 +288,71 @@ def test_cross_fit_never_looks_at_what_it_predicts() -> None:
     assert [set(range(50)) - rows for rows in seen] == [set(np.flatnonzero(fold == f).tolist()) for f in range(5)]
     assert found.chosen.tolist() == [(f + 1) % 2 for f in fold.tolist()]
     assert (found.policy, found.rows.tolist()) == ("spy", list(range(50)))
+
+
+class Recorded:
+    """Keeps what each fit was handed."""
+
+    name = "recorded"
+
+    def __init__(self) -> None:
+        self.handed: list[tuple[Outcomes, np.ndarray]] = []
+
+    def fit(self, outcomes: Outcomes, rows: np.ndarray) -> Constant:
+        self.handed.append((outcomes, rows))
+        return Constant(0)
+
+
+def test_a_fit_is_handed_no_outcome_of_the_rows_that_it_is_judged_on() -> None:
+    """Of them it knows questions, prices and bounds, by no grading what any attempt gave; of its own rows all."""
+    whole = load_outcomes(limit=60)
+    data = replace(whole, spent=whole.cost, form=np.ones((60, whole.k, 4)))
+    one = Recorded()
+    cross_fit(one, data)
+    for seen, rows in one.handed:
+        out = np.setdiff1d(np.arange(60), rows)
+        assert not seen.asked[out].any()
+        assert all(np.isnan(column[out]).all() for column in (seen.form, *seen.gradings.values()))
+        assert (seen.spent[out] == UNKNOWN).all()
+        assert (seen.keys, [*seen.features]) == (data.keys, [*data.features])
+        for name in (*COLUMNS, "form", "spent"):
+            np.testing.assert_array_equal(getattr(seen, name)[rows], getattr(data, name)[rows])
+        for name in ("price", "ceiling"):
+            np.testing.assert_array_equal(getattr(seen, name), getattr(data, name))
+        assert all((column[rows] == data.gradings[name][rows]).all() for name, column in seen.gradings.items())
+
+
+class Scribbles:
+    """Writes itself a better record when it is fitted, wherever it can."""
+
+    name = "scribbles"
+
+    def fit(self, outcomes: Outcomes, rows: np.ndarray) -> Constant:
+        for column in (*map(outcomes.__getattribute__, COLUMNS), *outcomes.gradings.values()):
+            with pytest.raises(ValueError, match="read-only"):
+                column[:] = 1
+        outcomes.gradings.clear()
+        object.__setattr__(outcomes, "quality", np.ones_like(outcomes.quality))
+        object.__setattr__(outcomes, "cost", np.zeros_like(outcomes.cost))
+        return Constant(0)
+
+
+def test_a_fit_can_write_neither_labels_nor_costs() -> None:
+    """What a policy does to the table that it is handed changes no figure, not its own either."""
+    data = load_outcomes(limit=60)
+    before = data.digest, [*data.gradings]
+    found, fair = cross_fit(Scribbles(), data), replay(Constant(0), data)
+    assert (found.quality.tolist(), found.cost.tolist()) == (fair.quality.tolist(), fair.cost.tolist())
+    assert before == (replace(data).digest, [*data.gradings])
+
+
+def test_columns_are_read_only_and_those_handed_in_stay_as_they_were() -> None:
+    """Outcomes can't be written; the array that they were made of still can."""
+    mine = np.array([[0.0, 1.0]])
+    data = replace(table(quality=[[0, 1]]), quality=mine)
+    with pytest.raises(ValueError, match="read-only"):
+        data.quality[0, 0] = 1
+    mine[0, 0] = 0.5
 
 
 def test_cross_fit_shares_one_run_budget() -> None:

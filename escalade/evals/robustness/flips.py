@@ -20,11 +20,10 @@ import numpy as np
 
 from escalade.errors import BadInput, DataError
 from escalade.evals._codes import fact_column
-from escalade.evals.folds import ByFold, assign_folds
 from escalade.evals.inference.clustered import difference, mean_interval
 from escalade.evals.inference.units import questions_of
 from escalade.evals.outcomes import TEXT, UNKNOWN
-from escalade.evals.replay import Fitted, Replayed, replay
+from escalade.evals.replay import Fitted, Replayed, out_of_fold, replay
 from escalade.evals.robustness.perturb import Paraphrases, typos, variants
 
 if TYPE_CHECKING:
@@ -180,13 +179,9 @@ def _flipped(
 
 def _policy(evidence: Evidence, entry: Entry) -> Policy:
     """As it was played: what is fitted, on the other folds of the questions as they were."""
-    play, outcomes = entry.play, evidence.outcomes
-    if not isinstance(play, Fitted):
-        assert play is not None  # noqa: S101 - the oracle isn't among them
-        return play
-    fold = assign_folds(outcomes.keys, evidence.folds, evidence.seed, group=outcomes.group)
-    policies = tuple(play.fit(outcomes, np.flatnonzero(fold != f)) for f in range(evidence.folds))
-    return ByFold(entry.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
+    play = entry.play
+    assert play is not None  # noqa: S101 - the oracle isn't among them
+    return out_of_fold(play, evidence.outcomes, evidence.folds, evidence.seed) if isinstance(play, Fitted) else play
 
 
 def _some(outcomes: Outcomes, at: NDArray[np.int64]) -> Outcomes:

@@ -26,12 +26,12 @@ from escalade.agents.climb import Policy
 from escalade.agents.policies import dump_policy
 from escalade.errors import BadInput, DataError
 from escalade.evals.compare import Comparison
-from escalade.evals.folds import ByFold, assign_folds, shuffled
+from escalade.evals.folds import ByFold, shuffled
 from escalade.evals.inference.clustered import difference
 from escalade.evals.inference.sequential import Asymptotic, Betting, Sequence
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.outcomes import UNKNOWN, Outcomes
-from escalade.evals.replay import Fitted, Replayed, replay
+from escalade.evals.replay import Fitted, Replayed, out_of_fold, replay
 from escalade.evals.studies._causes import Pair, causes_of
 from escalade.evals.studies._live_lines import Kept
 from escalade.evals.studies.asking import Answered, Asking, Question
@@ -217,11 +217,7 @@ def _entry(
 
 def _deciding(play: Policy | Fitted, outcomes: Outcomes, seed: int, folds: int) -> Policy:
     """Who decides: the policy itself, or what was fitted without the fold of the question."""
-    if not isinstance(play, Fitted):
-        return play
-    fold = assign_folds(outcomes.keys, folds, seed, group=outcomes.group)
-    policies = tuple(play.fit(outcomes, np.flatnonzero(fold != f)) for f in range(folds))
-    return ByFold(play.name, policies, dict(zip(outcomes.keys, fold.tolist(), strict=True)))
+    return out_of_fold(play, outcomes, folds, seed) if isinstance(play, Fitted) else play
 
 
 def _told(policy: Policy) -> Any:

@@ -85,14 +85,16 @@ def test_hindsight_gains_and_a_constant_does_not() -> None:
     assert np.isnan(alone.p)
 
 
-@dataclass(frozen=True)
-class Memorised:
-    """Fitted to the rows that it is judged on: it looks at all of them, not at the training rows."""
+class Hoards:
+    """Keeps what it was ever fitted on: what one fold is fitted on, another is judged on. Of every n-th question."""
 
-    name: str = "memorised"
+    def __init__(self, name: str = "hoards", every: int = 1) -> None:
+        self.name, self.every, self.best = name, every, dict[str, int]()
 
-    def fit(self, outcomes: Outcomes, rows: object) -> Policy:
-        return Recalled({key: int(q[0] < q[1]) for key, q in zip(outcomes.keys, outcomes.quality, strict=True)})
+    def fit(self, outcomes: Outcomes, rows: Any) -> Policy:
+        at = [i for i in rows.tolist() if i % self.every == 0]
+        self.best |= {outcomes.keys[i]: int(outcomes.quality[i, 0] < outcomes.quality[i, 1]) for i in at}
+        return Recalled(self.best)
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,14 @@ class Recalled:
     name: str = "recalled"
 
     def decide(self, view: View) -> Decision:
-        return pick(view, self.best[view.key], "by heart")
+        return pick(view, self.best.get(view.key, 1), "by heart")
 
 
 def test_a_leak_is_found() -> None:
     """A policy fitted on its own test rows gains on shuffled labels, and the check says which and how much."""
-    found = check(evidence(world(), Memorised(), Threshold(0.5, name="honest")), "shuffled labels")
+    found = check(evidence(world(), Hoards(), Threshold(0.5, name="honest")), "shuffled labels")
     assert found.held is False
-    assert "memorised gains +" in found.said
+    assert "hoards gains +" in found.said
     assert "honest" not in found.said
 
 
@@ -277,41 +279,17 @@ def test_verdicts_that_another_grader_changes(ladder) -> None:
     assert isinstance(ladder.changed[0], comparing.Change)
 
 
-@dataclass(frozen=True)
-class Peeks:
-    """Knows the labels of some of the questions that it is judged on, whatever it is given to fit on."""
-
-    every: int
-    name: str = "peeks"
-
-    def fit(self, outcomes: Outcomes, rows: Any) -> Policy:
-        best = np.argmax(outcomes.quality, axis=1).tolist()
-        known = {
-            key: rung for at, (key, rung) in enumerate(zip(outcomes.keys, best, strict=True)) if at % self.every < 1
-        }
-        return _Known(known)
-
-
-@dataclass(frozen=True)
-class _Known:
-    best: dict[str, int]
-    name: str = "peeks"
-
-    def decide(self, view: View) -> Decision:
-        return pick(view, self.best.get(view.key, 1), "")
-
-
 @pytest.mark.parametrize("n", [25, 30, 39])
 def test_too_few_to_fit_one_policy_leaves_the_checks_to_the_others(n) -> None:
     """Half of the questions are too few for the nearest ones: a leak of another policy is seen all the same."""
     good = findings(compare(world(n), folds=5), only=["checks"]).checks
     assert {one.name for one in good} == {"shuffled labels", "missing outcomes", "own default", "errors"}
-    assert check(compare(world(n), ["nearest", Peeks(1)], folds=5).evidence, "shuffled labels").held is False
+    assert check(compare(world(n), ["nearest", Hoards()], folds=5).evidence, "shuffled labels").held is False
 
 
 def test_a_small_leak_on_few_questions_is_not_called_nothing() -> None:
     """Where a gain on shuffled labels is neither proof nor nothing, the check says that it can't tell."""
-    found = [check(evidence(world(60, seed=seed), Peeks(3)), "shuffled labels") for seed in range(6)]
+    found = [check(evidence(world(60, seed=seed), Hoards("peeks", 3)), "shuffled labels") for seed in range(6)]
     assert not all(one.held for one in found)
     unsure = [one for one in found if one.held is None]
     assert unsure
