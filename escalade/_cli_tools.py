@@ -21,6 +21,7 @@ from escalade.errors import BadInput, BudgetExceeded, EscaladeError
 if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
     from escalade.scopes import Entered
+    from escalade.registry.tools import ToolSpec
 
 OK, FOUND = 0, 100
 """Exit codes; `cli.main` has 2 for bad input."""
@@ -139,7 +140,8 @@ def search(query: str, asking: Asking, *, limit: int = 10, json: Flag = False) -
 def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = None, json: Flag = False) -> int:
     """Is a manifest sound? Imports each function, checks each field and schema, what new versions break, and a lock.
 
-    Exits with 100 when something is wrong.
+    Exits with 100 when something is wrong. Hints, such as which tools a repeated call would write with twice, are no
+    problems.
 
     Parameters
     ----------
@@ -158,7 +160,8 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
     warnings = [registry.status(spec.name, spec.version).warning(spec.label) for spec in specs]
     warnings = [warning for warning in warnings if warning]
     if json:
-        print_json({"ok": not said, "tools": len(specs), "problems": said, "warnings": warnings})
+        found = {"ok": not said, "tools": len(specs), "problems": said, "warnings": warnings}
+        print_json({**found, "hints": _hints(specs)})
     else:
         for line in said:
             print_(f"[red]problem[/]  {safe(line)}")
@@ -168,6 +171,8 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
     return FOUND if said else OK
 
 
+        for line in _hints(specs):
+            print_(f"hint     {safe(line)}")
 @app.command(sort_key=5)
 def lock(
     manifest: str, *wanted: str, out: str = "escalade.lock", allow_stdio: Commands = None, json: Flag = False
@@ -304,6 +309,12 @@ def allow(commands: list[str] | None) -> None:
             allow_stdio(*split(command))
         except ValueError as error:  # an open quote, or no such program
             raise BadInput(f"--allow-stdio: {error}") from None
+
+def _hints(specs: list[ToolSpec]) -> list[str]:
+    again = ", ".join(spec.label for spec in specs if not (spec.once or spec.repeatable))
+    why = "a call that DSPy or a model makes again runs again, since these write and say neither once nor idempotent"
+    return [f"{why}: {again}"] if again else []
+
 
 
 def import_from_here() -> None:

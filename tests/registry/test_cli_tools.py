@@ -153,6 +153,22 @@ def test_check(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_check_finds(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Imports that fail, bad fields, versions that break what was promised: each in a line, with 100 in the end."""
+def test_check_hints_at_what_would_write_twice(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tools that write and say neither `once` nor `idempotent` are named. That is no problem."""
+    name = next(shop.glob("shop_*.py")).stem
+    (shop / "post.yaml").write_text(
+        f"tools:\n  - {{function: '{name}:search', name: post.send}}\n"
+        f"  - {{function: '{name}:search', name: post.news, once: true}}\n"
+        f"  - {{function: '{name}:search', name: post.put, idempotent: true}}\n"
+        f"  - {{function: '{name}:search', name: post.read, side_effects: read}}\n"
+    )
+    assert run("check", "post.yaml", "--json") == 0
+    (hint,) = json.loads(capsys.readouterr().out)["hints"]
+    assert hint.endswith("say neither once nor idempotent: post.send@1.0.0")
+    assert run("check", "post.yaml") == 0
+    assert f"hint     {hint}" in capsys.readouterr().out
+
+
     name = next(shop.glob("shop_*.py")).stem
     (shop / "bad.yaml").write_text(
         MANIFEST.replace("MODULE", name)
