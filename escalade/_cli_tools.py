@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from escalade import _tools_view as _view
+from escalade._cli_kept import Kept
 from escalade._cli_view import json_object, print_, print_json, safe
 from escalade.errors import BadInput, BudgetExceeded, EscaladeError
 
 if TYPE_CHECKING:
     from escalade.registry.catalogue import Registry
-    from escalade.scopes import Entered
     from escalade.registry.tools import ToolSpec
+    from escalade.scopes import Entered
 
 OK, FOUND = 0, 100
 """Exit codes; `cli.main` has 2 for bad input."""
@@ -60,9 +61,12 @@ class Asking:
     def scope(self, **more: Any) -> Entered:
         """A scope in his name. Raises NoPolicy for roles without a policy."""
         from escalade.registry.access.policy import Roles
+        from escalade.registry.canonical import digest
         from escalade.registry.opening import scope
         from escalade.scopes import Principal
 
+        if "approvals" in more:
+            more["run_id"] = f"call-{digest([self.tenant, self.user])[:12]}"
         if self.policy is None and not self.role:
             return scope(**more)
         roles = frozenset(one for listed in self.role or () for one in listed.split(",") if one)
@@ -167,12 +171,12 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
             print_(f"[red]problem[/]  {safe(line)}")
         for line in warnings:
             print_(f"[yellow]warning[/]  {safe(line)}")
+        for line in _hints(specs):
+            print_(f"hint     {safe(line)}")
         print_(f"{len(specs)} versions of {len({spec.name for spec in specs})} tools, {len(said)} problems")
     return FOUND if said else OK
 
 
-        for line in _hints(specs):
-            print_(f"hint     {safe(line)}")
 @app.command(sort_key=5)
 def lock(
     manifest: str, *wanted: str, out: str = "escalade.lock", allow_stdio: Commands = None, json: Flag = False
@@ -213,9 +217,12 @@ def call(
     arg: Annotated[list[str] | None, Parameter(negative=())] = None,
     budget: str | None = None,
     deadline: float | None = None,
+    kept: Kept | None = None,
     json: Flag = False,
 ) -> int:
     """Call a tool, with everything in force that holds for agents. Exits with 100 when it is refused or fails.
+
+    With --approvals, all calls of a user are one run: what was approved for him counts when he asks again.
 
     Parameters
     ----------
@@ -234,25 +241,10 @@ def call(
         The result and what it cost as one JSON object.
     """
     registry = asking.registry()
-    tool, _, wanted = name.partition("@")
     given = json_object(args, "--args", '{"query": "x"}')
     pairs = _pairs(arg or [])
-    failed: Exception | None = None
-    try:
-        with asking.scope(budget=budget, deadline=deadline) as run:
-            found = registry.tool_for(tool, wanted or None)
-            try:
-                result = found(**given, **_typed(pairs, found.spec.input_schema))
-            except Exception as error:  # noqa: BLE001 - whatever a tool raises, told in one line
-                failed = error
-    except BudgetExceeded:  # once more, as by every scope that could not pay
-        if failed is None:
-            raise
-    if failed is not None:
-        sys.stderr.write(f"error: {' '.join(str(failed).split())}\n")
-        return FOUND
-    _view.show_result(result, found.spec.label, run.spent, json=json)
-    return OK
+    with (kept or Kept()).opened() as books:
+        return _called(registry, name, given, pairs, asking.scope(budget=budget, deadline=deadline, **books), json)
 
 
 @app.command(sort_key=7)
@@ -310,18 +302,18 @@ def allow(commands: list[str] | None) -> None:
         except ValueError as error:  # an open quote, or no such program
             raise BadInput(f"--allow-stdio: {error}") from None
 
-def _hints(specs: list[ToolSpec]) -> list[str]:
-    again = ", ".join(spec.label for spec in specs if not (spec.once or spec.repeatable))
-    why = "a call that DSPy or a model makes again runs again, since these write and say neither once nor idempotent"
-    return [f"{why}: {again}"] if again else []
-
-
 
 def import_from_here() -> None:
     """Manifests name modules of the folder that one stands in, as `python -m` would find them."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+
+
+def _hints(specs: list[ToolSpec]) -> list[str]:
+    again = ", ".join(spec.label for spec in specs if not (spec.once or spec.repeatable))
+    why = "a call that DSPy or a model makes again runs again, since these write and say neither once nor idempotent"
+    return [f"{why}: {again}"] if again else []
 
 
 def _drift(registry: Registry, lock: str) -> list[str]:
@@ -336,6 +328,33 @@ def _drift(registry: Registry, lock: str) -> list[str]:
         except EscaladeError as error:
             found.append(f"{lock}: {error}")
     return found
+
+
+def _called(
+    registry: Registry,
+    name: str,
+    given: dict[str, Any],
+    pairs: dict[str, str],
+    scope: Entered,
+    json: bool,  # noqa: FBT001 - passed on as it came
+) -> int:
+    tool, _, wanted = name.partition("@")
+    failed: Exception | None = None
+    try:
+        with scope as run:
+            found = registry.tool_for(tool, wanted or None)
+            try:
+                result = found(**given, **_typed(pairs, found.spec.input_schema))
+            except Exception as error:  # noqa: BLE001 - whatever a tool raises, told in one line
+                failed = error
+    except BudgetExceeded:  # once more, as by every scope that could not pay
+        if failed is None:
+            raise
+    if failed is not None:
+        sys.stderr.write(f"error: {' '.join(str(failed).split())}\n")
+        return FOUND
+    _view.show_result(result, found.spec.label, run.spent, json=json)
+    return OK
 
 
 def _pairs(written: list[str]) -> dict[str, str]:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import escalade
-from escalade import _cli_tools
+from escalade import Approvals, Budget, Principal, Roles, SqliteRequests, _cli_tools, open_ledger
 from escalade.errors import BadInput, EscaladeError
+from escalade.registry.audit import reading
+from escalade.registry.audit.verify import verify
 from escalade.registry.manifest import manifest_schema
 
 MODULE = '''
@@ -151,8 +153,6 @@ def test_check(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 versions of 2 tools, 0 problems" in out
 
 
-def test_check_finds(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Imports that fail, bad fields, versions that break what was promised: each in a line, with 100 in the end."""
 def test_check_hints_at_what_would_write_twice(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tools that write and say neither `once` nor `idempotent` are named. That is no problem."""
     name = next(shop.glob("shop_*.py")).stem
@@ -169,6 +169,8 @@ def test_check_hints_at_what_would_write_twice(shop: Path, capsys: pytest.Captur
     assert f"hint     {hint}" in capsys.readouterr().out
 
 
+def test_check_finds(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Imports that fail, bad fields, versions that break what was promised: each in a line, with 100 in the end."""
     name = next(shop.glob("shop_*.py")).stem
     (shop / "bad.yaml").write_text(
         MANIFEST.replace("MODULE", name)
@@ -216,6 +218,44 @@ def test_call(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
         == 0
     )
     assert json.loads(capsys.readouterr().out) == {"tool": "crm.search@1.0.0", "result": ["x"], "cost": "$0.001"}
+
+
+def test_a_call_is_recorded_approved_and_booked(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the options say: a person approves this call, once; the log has each try, the ledger what was spent."""
+    manifest = shop / "tools.yaml"
+    manifest.write_text(manifest.read_text().replace(':charge"}', ':charge", approval: always}'))
+    open_ledger("books.db", [Budget("user:default/ana", "0.30")]).close()
+    boss = ("--policy", "policy.yaml", "--user", "ana", "--role", "boss")
+    books = ("--audit", "log.db", "--anchor", "anchor", "--approvals", "asked.db", "--ledger", "books.db")
+    call = ("call", "pay.charge", "--manifest", "tools.yaml", "--arg", "amount=3", *boss)
+
+    assert run(*call) == 100
+    assert "nobody can be asked here" in capsys.readouterr().err
+    assert run(*call, *books) == 100
+    desk = Approvals(SqliteRequests("asked.db"), access=Roles.load("policy.yaml"))
+    [asked] = desk.requests("pending")
+    assert asked.id in capsys.readouterr().err
+    desk.approve(asked.id, Principal("eve", "default", frozenset({"boss"})), "fine")
+    assert run(*call, *books) == 0
+    assert capsys.readouterr().out == "charged 3\n"
+    assert run(*call, *books) == 100, "it was approved once"
+    again = desk.requests("pending")[0].id
+    desk.approve(again, Principal("eve", "default", frozenset({"boss"})), "fine")
+    assert run(*call, *books) == 100
+    assert "budget 'user:default/ana' of $0.3 has $0.05 left" in capsys.readouterr().err
+
+    rows = [row for row in reading.tail("log.db", 100) if row.event not in {"genesis", "opened", "closed"}]
+    assert [row.event for row in rows] == ["denied", "intent", "outcome", "denied", "denied"]
+    assert verify("log.db", ["anchor"]).ok
+
+
+def test_the_record_is_left_where_it_was_said(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anchors without a record are refused; without any of it no file is made."""
+    before = {path.name for path in shop.iterdir()}
+    assert run("call", "crm.search", "--manifest", "tools.yaml", "--arg", "query=x", "--anchor", "a") == 2
+    assert "say --audit FILE" in capsys.readouterr().err
+    assert run("call", "crm.search", "--manifest", "tools.yaml", "--arg", "query=x") == 0
+    assert {path.name for path in shop.iterdir()} - {"__pycache__"} == before
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 import escalade
+from escalade._cli_kept import Kept
 from escalade._cli_serve import serve
 from escalade.errors import BadInput
 from escalade.registry.audit import reading
 from escalade.registry.audit.verify import verify
+from escalade.registry.serving.server import ToolServer
 from tests.servers.mcp_server import free_port
 
 ROOT = str(Path(escalade.__file__).parents[1])
@@ -142,7 +144,7 @@ async def test_over_stdio(shop: Path) -> None:
         ({"http": "127.0.0.1:x", "user": "a"}, "expected ADDRESS:PORT"),
         ({"http": "0.0.0.0:8000", "user": "a", "role": ["reader"]}, "can be reached from other machines"),
         ({"stdio": True, "user": "a", "budget": ["x"]}, "expected ACCOUNT=DOLLARS"),
-        ({"stdio": True, "user": "a", "anchor": ["x"]}, "say --audit FILE"),
+        ({"stdio": True, "user": "a", "kept": Kept(anchor=["x"])}, "say --audit FILE"),
         ({"stdio": True, "user": "a", "role": ["ghost"]}, "unknown role 'ghost'"),
         ({"stdio": True, "user": "a", "manifest": "none.yaml"}, "none.yaml"),
     ],
@@ -155,6 +157,21 @@ def test_what_is_wrong_is_said(
     files = {"manifest": str(shop / "tools.yaml"), "policy": str(shop / "policy.yaml")}
     with pytest.raises(BadInput, match=reason):
         serve(**{**files, **options})
+
+
+@pytest.mark.parametrize("audit", [None, "audit.db"])
+def test_a_server_without_a_record_says_so(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], audit: str | None
+) -> None:
+    """On standard error, since over stdio the other one is the protocol's."""
+    monkeypatch.syspath_prepend(str(shop))
+    monkeypatch.setattr(ToolServer, "run_stdio", lambda _: None)
+    files = {"manifest": str(shop / "tools.yaml"), "policy": str(shop / "policy.yaml")}
+    kept = Kept(audit=audit and str(shop / audit))
+    assert serve(**files, stdio=True, user="ana", role=["reader"], kept=kept) == 0
+    captured = capsys.readouterr()
+    assert ("warning: calls are recorded nowhere; --audit FILE keeps a record" in captured.err) is (audit is None)
+    assert captured.out == ""
 
 
 def test_a_port_that_is_taken(shop: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
