@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from escalade.errors import BadInput, UnknownName
+from escalade.errors import BadInput
 from escalade.registry.access.conditions import finder
 from escalade.registry.canonical import canonical, digest
 from escalade.scopes import Decided, Principal
@@ -50,6 +50,7 @@ class CedarAccess:
             if not checked.validation_passed:
                 raise BadInput(f"the Cedar policies don't fit their schema: {_line(checked.errors)}")
         self._cedar, self._entities = cedar, [dict(entity) for entity in entities]
+        self._parents = {_named(one["uid"]): [*map(_named, one.get("parents", ()))] for one in self._entities}
         self._annotations = {n: one.get("annotations", {}) for n, one in self._parsed["staticPolicies"].items()}
         self.digest = digest({"cedar": self._parsed, "entities": self._entities, "schema": schema})
         self._roles = _roles_in([self._parsed, self._entities])
@@ -70,10 +71,15 @@ class CedarAccess:
         return all(one["effect"] != "permit" for one in self._parsed["staticPolicies"].values())
 
     def check_roles(self, roles: frozenset[str]) -> None:
-        """Raises UnknownName for a role that neither a policy nor an entity mentions."""
-        for role in sorted(roles):
-            if role not in self._roles:
-                raise UnknownName("role", role, self.roles)
+        """Raises nothing: to Cedar, a role that nothing mentions is an entity like any other, with no permissions."""
+
+    def roles_of(self, principal: Principal) -> frozenset[str]:
+        """The principal's roles and all that he is in by them, by his tenant or by himself, as the entities say."""
+        found, left = set(), _groups(principal) | {("User", f"{principal.tenant}/{principal.user}")}
+        while left:
+            found |= left
+            left = {parent for one in left for parent in self._parents.get(one, ())} - found
+        return frozenset(name for kind, name in found if kind == "Role")
 
     decide: Callable[..., Decided]
 
@@ -173,7 +179,7 @@ def _request(
     done = _uid("Action", effect if effect in _EFFECTS and action == "call" else action)
     groups = name.split(".")[:-1]
     spaces = [_uid("Namespace", ".".join(groups[: n + 1])) for n in range(len(groups))]
-    above = [_uid("Role", role) for role in sorted(principal.roles)] + [_uid("Tenant", principal.tenant)]
+    above = [_uid(*group) for group in sorted(_groups(principal))]
     who = {"user": principal.user, "tenant": principal.tenant, "roles": sorted(principal.roles)}
     entities: list[dict[str, Any]] = [
         {"uid": user, "attrs": who, "parents": above},
@@ -195,6 +201,16 @@ def _merged(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[di
 
 def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": kind, "id": name}
+
+
+def _named(uid: Mapping[str, Any]) -> tuple[str, str]:
+    """The type and the name, which Cedar's JSON may have under "__entity"."""
+    plain = uid.get("__entity", uid)
+    return str(plain.get("type", "")), str(plain.get("id", ""))
+
+
+def _groups(principal: Principal) -> set[tuple[str, str]]:
+    return {("Tenant", principal.tenant), *(("Role", role) for role in principal.roles)}
 
 
 def _cedar_value(value: Any) -> Any:
