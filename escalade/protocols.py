@@ -112,7 +112,8 @@ class Access(Protocol):
     """Who may do what. Deny by default. `effect`: what a tool does to the world ("read", "write", "irreversible"), ""
     for anything else.
 
-    A policy may also have a `digest`, which is recorded with each use.
+    A policy may also have a `digest`, which is recorded with each use, and where roles inherit, `roles_of(principal)`:
+    his roles with all inherited ones.
     """
 
     def decide(self, principal: Principal, permission: str, effect: str = "") -> Decided:

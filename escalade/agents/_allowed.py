@@ -1,8 +1,8 @@
 """Who may use which model, beyond what the access policy says: roles of the model, regions of the caller.
 
 Both narrow. A role must grant `model.NAME:call` first; then, if the model names roles, everybody on whose behalf a call
-is made must have one of them; and whoever is bound to regions gets no model of another region, nor one that doesn't say
-where it is.
+is made must have one of them, or one that inherits it; and whoever is bound to regions gets no model of another region,
+nor one that doesn't say where it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from escalade.errors import BadInput, PermissionDenied
+from escalade.registry.access.holders import holds
 from escalade.registry.opening import OWNER
 from escalade.scopes import Principal, Scope
 
@@ -39,21 +40,22 @@ def regions_of(said: Mapping[str, str | Iterable[str]] | None) -> Regions:
 def check_allowed(model: Model, scope: Scope, regions: Regions) -> None:
     """Raises PermissionDenied."""
     for principal in scope.principals:
-        if model.roles and principal is not OWNER and not principal.roles & frozenset(model.roles):
+        where = f"the roles of model {model.name!r}"
+        if model.roles and principal is not OWNER and not holds(scope.access, principal, model.roles, where):
             raise PermissionDenied(
                 f"model {model.name!r} is for the roles {', '.join(model.roles)}; {principal.user!r} has none of them"
             )
         for who, allowed in regions.items():
-            if model.region not in allowed and _is(principal, who):
+            if model.region not in allowed and _is(principal, who, scope):
                 raise PermissionDenied(
                     f"model {model.name!r} is in {_where(model)}, and {who!r} may use {', '.join(allowed)} only"
                 )
 
 
-def _is(principal: Principal, who: str) -> bool:
+def _is(principal: Principal, who: str, scope: Scope) -> bool:
     kind, _, name = who.partition(":")
     if kind == "role":
-        return name in principal.roles
+        return holds(scope.access, principal, [name], "the regions of a gateway")
     return kind == "*" or name == (principal.tenant if kind == "tenant" else principal.user)
 
 

@@ -57,10 +57,10 @@ class Shelf:
             one = self.pinned(name, lock.find(name, wanted).version)
             lock.check(one.spec)
             return one
-        principal = None if scope is None else scope.principal
+        who = (None, None) if scope is None else (scope.principal, scope.access)
         rollout = self.rollouts.get(name)
         for one in self._candidates(name, wanted):
-            if rollout is None or is_pin(wanted) or rollout.gives(one.spec.version, principal):
+            if rollout is None or is_pin(wanted) or rollout.gives(one.spec.version, *who):
                 return one
         raise self._nothing(name, wanted)
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from escalade import events, telemetry
 from escalade.errors import InvalidArguments, UnknownPrice, one_of
+from escalade.registry.access.holders import holds
 from escalade.registry.admission import Admission, fingerprint
 from escalade.registry.approvals.gate import Need, denied, look_closer
 from escalade.registry.breaker import Breaker
@@ -93,9 +94,12 @@ class Resource:
             (self._counted(limit.per or self.limits_per, who), limit)
             for limit in self.limits
             for who in callers
-            if not limit.per.startswith("role:") or limit.per[5:] in who.roles
+            if not limit.per.startswith("role:") or self._is_for(limit, who, scope)
         )
         return tuple(counted if len(callers) == 1 else dict.fromkeys(counted))
+
+    def _is_for(self, limit: RateLimit, who: Principal, scope: Scope) -> bool:
+        return holds(scope.access, who, [limit.per[5:]], f"the limits of {self.kind} {self.label!r}")
 
     def _counted(self, per: str, who: Principal) -> str:
         if per in {"resource", "tool"}:

@@ -30,7 +30,8 @@ class RateLimit:
     """At most `calls` uses in any `seconds` seconds.
 
     `per`: whose uses count together: "tool" (everybody's), "tenant", "user" (of a tenant), "role:NAME" (of all who have
-    that role in a tenant; others aren't limited by it); "" leaves it to the tool's `limits_per`.
+    that role in a tenant, or one that inherits it; others aren't limited by it); "" leaves it to the tool's
+    `limits_per`.
     """
 
     calls: int

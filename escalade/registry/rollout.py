@@ -35,13 +35,14 @@ from typing import TYPE_CHECKING, Literal
 
 from escalade import events
 from escalade.errors import BadInput
+from escalade.registry.access.holders import holds
 from escalade.registry.calling import Registered
 from escalade.registry.comparison import fisher, mann_whitney
 from escalade.registry.lock import LOCK
 from escalade.registry.shadow import Shadow, ShadowRun
 from escalade.registry.subschema import misfits
 from escalade.registry.versions import newest, selector
-from escalade.scopes import Principal, Scope, current
+from escalade.scopes import Access, Principal, Scope, current
 
 if TYPE_CHECKING:
     from escalade.registry.tools import ToolSpec
@@ -102,6 +103,7 @@ class Rollout:
         self.sticky_by, self.guardrails = sticky_by, guardrails
         self.share = 0.0
         self.cohorts: dict[str, frozenset[str]] = {}
+        self._named_roles: list[str] = []
         self.status: State = "running"
         self.reason = ""
         self.new, self.old = Arm(), Arm()
@@ -150,29 +152,40 @@ class Rollout:
             self.share = share
         if cohorts is not None:
             self.cohorts = {name: frozenset(members) for name, members in cohorts.items()}
+            everybody = sorted(frozenset().union(*self.cohorts.values()))
+            self._named_roles = [one.removeprefix("role:") for one in everybody if one.startswith("role:")]
         if shadow is not None:
             self.shadow = ShadowRun(shadow, self._candidate, self._baseline)
             self._baseline.beside = self.shadow.beside
 
-    def gives(self, version: str, principal: Principal | None) -> bool:
-        """Does who asks get this version?"""
+    def gives(self, version: str, principal: Principal | None, access: Access | None = None) -> bool:
+        """Does who asks get this version? `access`: the policy in force, which says what roles inherit."""
         if version != self.version or self.status == "promoted":
             return True
         if self.status == "rolled_back" or principal is None or self._is_down():
             return False
-        return self.cohort(principal) is not None or self._place(principal) < self.share
+        return self.cohort(principal, access) is not None or self._place(principal) < self.share
 
     def _is_down(self) -> bool:
         """Its breaker is open; half-open, somebody has to try it."""
         breaker = self._candidate.resource.breaker
         return breaker is not None and breaker.state == "open"
 
-    def cohort(self, principal: Principal) -> str | None:
-        """The cohort that somebody is in: by user, "tenant:NAME" or "role:NAME"; None for none."""
-        keys = {f"tenant:{principal.tenant}", *(f"role:{role}" for role in principal.roles)}
+    def cohort(self, principal: Principal, access: Access | None = None) -> str | None:
+        """The cohort that somebody is in: by user, "tenant:NAME" or "role:NAME"; None for none. `access`: as above."""
+        keys = {f"tenant:{principal.tenant}", *(f"role:{role}" for role in self._roles_of(principal, access))}
         if not principal.user.startswith(("tenant:", "role:")):  # nobody is a tenant by the name that he chose
             keys.add(principal.user)
         return next((name for name, members in self.cohorts.items() if members & keys), None)
+
+    def _roles_of(self, principal: Principal, access: Access | None) -> Iterable[str]:
+        """Those of his roles that cohorts name."""
+        where = f"the cohorts of the rollout of {self.name}@{self.version}"
+        return [
+            role
+            for role in self._named_roles
+            if (role in principal.roles if access is None else holds(access, principal, [role], where))
+        ]
 
     def promote(self) -> None:
         """Everybody gets it, and nothing is measured any more."""
@@ -213,7 +226,8 @@ class Rollout:
 
     def _turns(self, wanted: str, scope: Scope | None) -> bool:
         there = self._candidate.status.yanked is None and selector(wanted or None)(self.version)
-        return there and self.gives(self.version, None if scope is None else scope.principal)
+        who = (None, None) if scope is None else (scope.principal, scope.access)
+        return there and self.gives(self.version, *who)
 
     def _place(self, principal: Principal) -> float:
         """Where a caller stands between 0 and 1; always the same."""

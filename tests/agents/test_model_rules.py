@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import dspy
 import pytest
@@ -82,6 +83,18 @@ def test_a_model_of_another_region_is_refused():
             else:
                 with pytest.raises(PermissionDenied, match="may use eu"):
                     answered_by(gateway, who)
+
+
+def test_roles_of_models_and_regions_are_inherited():
+    """Who inherits a role is bound to its regions, and gets the models that are for it."""
+    policy = Roles({"gov": ["model.*:call"], "clerk": {"inherits": ["gov"]}, "free": ["model.*:call"]})
+    bound = Gateway([model(region="us")], regions={"role:gov": "eu"})
+    theirs = Gateway([model(roles=["gov"])])
+    for role, answers in (("gov", (False, True)), ("clerk", (False, True)), ("free", (True, False))):
+        for gateway, answer in zip((bound, theirs), answers, strict=True):
+            refused = nullcontext() if answer else pytest.raises(PermissionDenied)
+            with scope(principal=Principal("bob", roles={role}), access=policy), refused:
+                ask(gateway)
 
 
 def test_regions_hold_in_nested_scopes_and_are_recorded():

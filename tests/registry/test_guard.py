@@ -217,6 +217,44 @@ def test_limits_of_everybody_on_whose_behalf_it_is(limits: Any) -> None:
     assert ran == 1
 
 
+def test_limits_of_roles_that_others_inherit() -> None:
+    """A limit of a role holds for whoever has it by inheritance, at any depth, too; and for nobody else."""
+    resource = Resource("t", "1", "tool", "t:call", limits=parse_limits({"role:seller": "2/min"}))
+    access = escalade.Roles(
+        {"seller": ["*"], "lead": {"inherits": ["seller"]}, "boss": {"inherits": ["lead"]}, "other": ["*"]}
+    )
+    ran = dict.fromkeys(("boss", "lead", "seller", "other"), 0)
+    for role in ran:
+        with escalade.scope(principal=Principal(role, f"of {role}", frozenset({role})), access=access):
+            for _ in range(4):
+                with contextlib.suppress(RateLimited):
+                    ran[role] += use(resource, lambda: 1, ceiling=0)
+    assert ran == {"boss": 2, "lead": 2, "seller": 2, "other": 4}
+
+
+def test_limits_of_everybody_by_the_role_that_everybody_has() -> None:
+    """The role "*" is everybody's, with what it inherits."""
+    access = escalade.Roles({"seller": ["*"], "*": {"inherits": ["seller"]}, "a": []})
+    assert access.roles_of(Principal(roles=frozenset({"a"}))) == {"a", "*", "seller"}
+
+
+def test_limits_of_a_role_that_there_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    """A limit that names a role which the policy doesn't know would never hold: that is told, once, with what it could
+    mean. A script without a policy has no roles, and hears nothing.
+    """
+    resource = Resource("t.x", "1", "tool", "t:call", limits=parse_limits({"role:sellre": "2/min"}))
+    with escalade.scope():
+        use(resource, int, ceiling=0)
+    assert caplog.messages == []
+    access = escalade.Roles({"seller": ["*"]})
+    with escalade.scope(principal=Principal(roles=frozenset({"seller"})), access=access):
+        for _ in range(3):
+            use(resource, int, ceiling=0)
+    (told,) = caplog.messages
+    assert told.startswith("the limits of tool 't.x@1': nobody has the role that is named there: ")
+    assert "'sellre'; did you mean 'seller'?" in told
+
+
 def test_a_deadline_that_passed() -> None:
     """When the scope's time is up, nothing begins any more."""
     setup = Setup(deadline=0.001)

@@ -155,6 +155,22 @@ def test_a_name_is_no_cohort() -> None:
         assert rollout.cohort(Principal(name)) is None
 
 
+def test_cohorts_of_roles_that_others_inherit(caplog: pytest.LogCaptureFixture) -> None:
+    """Who inherits a role is in its cohort, found by a range or held since before; one that there isn't is told."""
+    registry = shop("1.0.0")
+    held = registry.get_tool("a@^1")
+    registry.register(tool(name="a", version="1.1.0", side_effects="read")(said("1.1.0")), share=0.0)
+    registry.rollout("a", "1.1.0", cohorts={"beta": ["role:seller", "role:sellre"]})
+    access = Roles({"seller": ["*:call"], "lead": {"inherits": ["seller"]}, "other": ["*:call"]})
+    found = {}
+    for role in ("seller", "lead", "other"):
+        with escalade.scope(principal=Principal(f"a {role}", roles=frozenset({role})), access=access):
+            found[role] = registry.spec("a", "^1").version, held()
+    assert found == {"seller": ("1.1.0", "1.1.0"), "lead": ("1.1.0", "1.1.0"), "other": ("1.0.0", "1.0.0")}
+    (told,) = caplog.messages
+    assert told.startswith("the cohorts of the rollout of a@1.1.0: nobody has the role that is named there")
+
+
 def test_cohorts() -> None:
     """Named groups of users, tenants and roles get it whatever the share is."""
     registry = shop("1.0.0", "1.1.0")

@@ -98,6 +98,7 @@ class Roles:
             raise BadInput(f'expected roles and what they may do, like {{"analyst": ["crm.*:call"]}}, got {roles!r}')
         self._roles: dict[str, Role] = {name: parse_role(name, written) for name, written in roles.items()}
         self._held = held_rules(self._roles)
+        self._inherited = _inherited(self._roles)
         self._indexed: dict[frozenset[str], tuple[tuple[Held, ...], Index]] = {}
         self._plans: dict[tuple[frozenset[str], str | None, str, str], Plan] = {}
         self._reached: dict[Any, tuple[bool, Mapping[str, Any] | None]] = {}
@@ -137,6 +138,11 @@ class Roles:
         for role in sorted(roles):
             if role not in self._roles:
                 raise UnknownName("role", role, self.roles)
+
+    def roles_of(self, principal: Principal) -> frozenset[str]:
+        """The principal's roles and all that they inherit, with everybody's if there is one."""
+        own = principal.roles | ({EVERYBODY} & self._roles.keys())
+        return own.union(*(self._inherited.get(role, frozenset()) for role in own))
 
     def decide(self, principal: Principal, permission: str, effect: str = "") -> Decided:
         """May the principal do this, with some arguments or other, and by which rule? See `scopes.Access`."""
@@ -246,6 +252,20 @@ def _before_arguments(
     closer = bool(denials) or not plain or any(grant.rule.when and grant.rule.approval for grant in grants)
     first = plain[0] if plain else grants[0]
     return Decided(True, str(first), closer=closer, approval=any(grant.rule.approval for grant in plain))
+
+
+def _inherited(roles: Mapping[str, Role]) -> dict[str, frozenset[str]]:
+    """Each role with all that it inherits. There are no cycles."""
+    found: dict[str, frozenset[str]] = {}
+
+    def visit(name: str) -> frozenset[str]:
+        if name not in found:
+            found[name] = frozenset({name}).union(*map(visit, roles[name].inherits))
+        return found[name]
+
+    for name in roles:
+        visit(name)
+    return found
 
 
 def _met(when: Condition | None, find: Any) -> bool | None:
