@@ -371,10 +371,10 @@ def _typed(pairs: dict[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(text: str, kind: object) -> Any:
-    from json import loads
+    from escalade.registry.nesting import parsed
 
     try:
-        found = loads(text)
+        found = parsed(text)
     except ValueError:
         return text
     return text if kind == "string" and not isinstance(found, str) else found

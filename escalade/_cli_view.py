@@ -39,10 +39,12 @@ def print_json(what: Any) -> None:
 
 def json_object(text: str, option: str, example: str) -> dict[str, Any]:
     """The JSON object that an option was given as. Raises BadInput."""
-    from json import loads
+    from escalade.registry.nesting import TooDeep, parsed
 
     try:
-        found = loads(text)
+        found = parsed(text)
+    except TooDeep as error:
+        raise BadInput(f"{option}: {error}") from None
     except ValueError as error:
         raise BadInput(f"{option}: is not JSON: {error}") from None
     if not isinstance(found, dict):

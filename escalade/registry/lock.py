@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.errors import BadInput, LockDrift
 from escalade.registry.canonical import digest
+from escalade.registry.nesting import parsed
 from escalade.registry.versions import parse_version, selector
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Lock:
     def load(cls, path: str | os.PathLike[str]) -> Lock:
         """Read a file that `write` wrote. Raises BadInput."""
         try:
-            written = json.loads(Path(path).read_text("utf-8"))
+            written = parsed(Path(path).read_text("utf-8"))
             if written["lockfile"] != 1:
                 raise BadInput(f"{path}: lock files of version {written['lockfile']!r} can't be read here (known: 1)")
             tools = tuple(Locked(**{**one, "ranges": tuple(one["ranges"])}) for one in written["tools"])

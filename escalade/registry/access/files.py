@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.errors import BadInput
+from escalade.registry.nesting import TooDeep, parsed
 
 if TYPE_CHECKING:
     from escalade.registry.access.policy import Roles
@@ -62,10 +63,12 @@ def read_file(file: Path) -> tuple[str, Any]:
     except UnicodeDecodeError:
         raise BadInput(f"{file}: is not UTF-8 text") from None
     try:
-        return text, parse(text)
+        return text, parsed(text, parse)
     except _Malformed as error:
         where = f"{file}:{error.line}" if error.line else f"{file}"
         raise BadInput(f"{where}: {error}") from None
+    except TooDeep as error:
+        raise BadInput(f"{file}: {error}") from None
 
 
 class _Malformed(Exception):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from escalade.errors import BadInput, InvalidArguments, ToolError, ToolFailed
+from escalade.registry.nesting import TooDeep, parsed, shallow
 from escalade.registry.secrets import Secret
 from escalade.registry.sources._background import shared
 from escalade.registry.sources._net import Net, origin
@@ -150,13 +151,18 @@ def import_openapi(
 
 def _document(description: Any) -> dict[str, Any]:
     if isinstance(description, Mapping):
-        return dict(description)
+        try:
+            return dict(shallow(description))
+        except TooDeep as error:
+            raise BadInput(f"the description: {error}") from None
     try:
         text = Path(description).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{description}: can't be read ({type(error).__name__})") from None
     try:
-        made = json.loads(text) if text.lstrip().startswith("{") else _yaml(text)
+        made = parsed(text, json.loads if text.lstrip().startswith("{") else _yaml)
+    except TooDeep as error:
+        raise BadInput(f"{description}: {error}") from None
     except ValueError as error:
         raise BadInput(f"{description}: neither JSON nor YAML ({error})") from None
     return made if isinstance(made, dict) else {}
@@ -259,7 +265,7 @@ def _result(response: Any, body: bytes) -> Any:
         raise failed
     if kind.endswith("json") and body:
         try:
-            return json.loads(body)
+            return parsed(body)
         except ValueError:
             raise ToolFailed("the server's answer says that it is JSON, and isn't") from None
     if kind and not kind.startswith("text/") and not kind.endswith(("json", "xml")) and body:

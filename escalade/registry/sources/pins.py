@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from escalade.errors import BadInput
+from escalade.registry.nesting import parsed
 from escalade.registry.sources.definitions import Definition
 
 _VERSION = 1
@@ -97,7 +98,7 @@ class Pins:
         if self.path is None or not self.path.exists():
             return {}
         try:
-            data = json.loads(self.path.read_text("utf-8"))
+            data = parsed(self.path.read_text("utf-8"))
             if data["version"] != _VERSION:
                 raise BadInput(f"pins {self.path}: written by another version of escalade ({data['version']!r})")
             return {
