@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import Policy
-from escalade.agents.policies import Constant, RandomMix
 from escalade.errors import BadInput, UnknownName
 from escalade.evals import _notes, statistics
 from escalade.evals._rows import BASELINE, HINDSIGHT, PER_1K, POWER, Row, evidence_of, rows_of
 from escalade.evals.inference.censored import Refused, censored, inside
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.loaders import load_outcomes
-from escalade.evals.replay import Fitted, MatchedRandom
+from escalade.evals.replay import Fitted
 from escalade.evals.yardsticks import with_yardsticks
 from escalade.money import NANO, money_or_none
 
@@ -248,14 +247,10 @@ def _entries(lineup: Lineup, policies: Sequence[str | Policy | Fitted] | None, f
     for given in policies:
         if not isinstance(given, str) and not hasattr(given, "name"):
             raise BadInput(f"policies: expected names and policies, like Threshold(0.8), got {given!r}")
-        entry = lineup.entry(given) if isinstance(given, str) else Entry(given.name, given, routes=_routes(given))
+        entry = lineup.entry(given) if isinstance(given, str) else lineup.own(given)
         if found.setdefault(entry.name, entry).play != entry.play:
             raise BadInput(f"two policies are named {entry.name!r}; rows need different names, as in name='mine'")
     return list(found.values())
-
-
-def _routes(policy: Policy | Fitted) -> bool:
-    return not isinstance(policy, Constant | RandomMix | MatchedRandom)
 
 
 def _baseline(lineup: Lineup, entries: list[Entry], name: str | None) -> Entry:

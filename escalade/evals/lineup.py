@@ -37,8 +37,9 @@ from escalade.agents.climb import Policy
 from escalade.agents.learned.cascade import MOST
 from escalade.agents.learned.gain import Gain
 from escalade.agents.learned.nearest import Nearest
-from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold
+from escalade.agents.policies import Agreement, Budgeted, Constant, PromptLength, RandomMix, Threshold, rung_index
 from escalade.errors import BadInput, UnknownName, UnknownPrice
+from escalade.evals._names import shortened
 from escalade.evals.baselines import FittedBestSingle, FittedCategoryMean
 from escalade.evals.inference.units import questions_of
 from escalade.evals.learned import FittedAnswers, FittedBandit, FittedCascade, FittedGuaranteed, FittedRouter
@@ -56,6 +57,12 @@ ORACLE, BUDGET, FITTED, MODELS = "oracle", "+budget", "threshold-fitted", "agree
 BEST_SINGLE, CATEGORY_MEAN, NEAREST = "best-single", "category-mean", "nearest"
 LEARNED = ("gain", "nearest", "answer-in-view", "cascade-routing", "bandit", "guaranteed")
 """Families that are fitted to the other folds, and take their time for it."""
+
+MATCHED = ("random", "prompt-length", ORACLE, CATEGORY_MEAN)
+"""What can be had at the cost of a policy, as in random@POLICY."""
+
+YARDSTICKS = (BEST_SINGLE, ORACLE, "prompt-length", CATEGORY_MEAN, NEAREST)
+"""What every comparison brings along beside the rungs, so that nothing else may be called so."""
 
 WORTH = 20
 """A right answer is worth so many calls of the strongest rung, where nobody says what it is worth."""
@@ -122,6 +129,9 @@ class Lineup:
         self.voters = [r for r in range(self.strong) if (outcomes.answer[:, r] != NO_ANSWER).any()]
         self.cheap = self.sure[-1] if self.sure else 0
         self.rungs = {rung.name: i for i, rung in enumerate(outcomes.rungs)}
+        for name in self.rungs:
+            if _has_meaning(name):
+                raise BadInput(f"a rung is named {name!r}, which is a yardstick's name; give the rung another one")
         self.budgets = self._budgets(per_request, per_run)
 
     def on(self, outcomes: Outcomes) -> Lineup:
@@ -160,12 +170,25 @@ class Lineup:
         if name.endswith(BUDGET):
             return self._with_budget(self.entry(name.removesuffix(BUDGET)))
         kind, at, reference = name.partition("@")
-        if at and kind in {"random", "prompt-length", ORACLE, CATEGORY_MEAN}:
+        if at and kind in MATCHED:
             return self._matched(kind, name, self.entry(reference))
         for start, build in self._families().items():
             if name == start or (name.startswith(start) and name[len(start)] in "=-"):
                 return build(name[len(start) + 1 :])
         raise UnknownName("policy", name, self._known())
+
+    def own(self, policy: Policy | Fitted) -> Entry:
+        """A policy of the user's. Raises BadInput for the name of a rung or of a yardstick that it isn't: it would
+        stand where everybody looks for that one.
+        """
+        name, rungs = policy.name, self.outcomes.rungs
+        if isinstance(policy, Constant) and rung_index(rungs, policy.rung) == self.rungs.get(name):
+            return self.entry(name)
+        if _has_meaning(name) or name in {*self.rungs, *map(shortened, self.rungs)}:
+            raise BadInput(
+                f"a policy can't be named {name!r}: that is a rung or a yardstick; name it, as in name='mine'"
+            )
+        return Entry(name, policy, routes=not isinstance(policy, Constant | RandomMix | MatchedRandom))
 
     def _families(self) -> dict[str, Callable[[str], Entry]]:
         return {
@@ -399,6 +422,12 @@ class Lineup:
             return float(text)
         except ValueError:
             raise UnknownName("policy", f"{family}-{text}", self._known()) from None
+
+
+def _has_meaning(name: str) -> bool:
+    """Does it name a yardstick, on whatever data?"""
+    kind, at, _ = name.partition("@")
+    return name in YARDSTICKS or bool(at and kind in MATCHED)
 
 
 def _round(nanos: int, rounding: str) -> Money:

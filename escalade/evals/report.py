@@ -369,7 +369,8 @@ def _short(name: str, comparison: Comparison) -> str:
     """A rung's name without its provider ("mistralai/"), where that stays unique."""
     short = name.rsplit("/", 1)[-1] if name.count("/") == 1 and not name.rsplit("/", 1)[-1].isdigit() else name
     short = name if "+budget" in short or "@" in short else short
-    return short if [row.name.endswith("/" + short) for row in comparison.rows].count(True) <= 1 else name
+    alike = [row.name for row in comparison.rows if row.name == short or row.name.endswith("/" + short)]
+    return short if len(alike) <= 1 else name
 
 
 def _relative(ratio: float) -> str:

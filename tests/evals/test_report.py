@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from escalade.agents.climb import Rung
+from escalade.agents.policies import Constant
 from escalade.evals.compare import Comparison, compare
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.report import closing, show
@@ -53,6 +56,18 @@ def test_short_names_fit_as_well(width) -> None:
         (line,) = [line for line in lines if re.match(rf"[* ]?[†]? +{name} +\d+\.\d%", line)]
         assert line.endswith(verdict)
         assert len(line) <= width
+
+
+def test_no_two_rows_are_shown_under_one_name() -> None:
+    """A name loses its provider only where no other row is shown by what is left."""
+    some = replace(table(quality=[[0, 1]] * 40), rungs=(Rung("Predict/small"), Rung("Predict/large")))
+    text = printed(compare(some, [Constant(0, "a/mine"), Constant(0, "mine")]))
+    rows = [
+        line for line in text.splitlines() if re.search(r"\d% .*(?:baseline|as good|worse|better|hindsight)$", line)
+    ]
+    shown = [line.lstrip("*† ").split()[0] for line in rows]
+    assert {"a/mine", "mine", "small", "large"} <= {*shown}
+    assert len(set(shown)) == len(shown)
 
 
 def test_second_print_is_the_same(ladder) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from escalade.agents.climb import Rung
 from escalade.agents.learned.nearest import Nearest
 from escalade.agents.policies import Budgeted, Constant, Threshold
 from escalade.errors import BadInput, DataError, UnknownName
@@ -36,6 +37,46 @@ def found() -> Outcomes:
 def compared(found) -> Comparison:
     """One policy of the user's own, and what comes along."""
     return compare(found, [MINE])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt-4-1106",
+        "oracle",
+        "best-single",
+        "nearest",
+        "prompt-length",
+        "category-mean",
+        "random@agreement-3",
+        "oracle@x",
+    ],
+)
+def test_nobody_stands_in_for_a_yardstick(found, name) -> None:
+    """A policy that is named like a rung or a yardstick is refused, by itself and as the baseline, and without them."""
+    for asked in ({}, {"baseline": name}, {"baselines": False}):
+        with pytest.raises(BadInput, match=f"can't be named '{name}': that is a rung or a yardstick"):
+            compare(found, [Constant(0, name), "agreement-3"], **asked)
+
+
+def test_a_rung_as_itself_may_have_its_name(found) -> None:
+    """Always the rung of that name: the very row that would be there anyway."""
+    rows = compare(found, [Constant("mixtral-8x7b", "mixtral-8x7b"), "agreement-3"], baselines=False).rows
+    assert {row.name for row in rows} == {"mixtral-8x7b", "agreement-3", "gpt-4-1106"}
+
+
+def test_a_rung_named_like_a_yardstick_is_refused() -> None:
+    """Its row and that of the yardstick would be one."""
+    some = table(quality=[[0, 1]] * 40)
+    with pytest.raises(BadInput, match="a rung is named 'oracle', which is a yardstick's name"):
+        compare(replace(some, rungs=(Rung("r0"), Rung("oracle"))))
+
+
+def test_the_short_name_of_a_rung_is_its_own() -> None:
+    """What is short for Predict/large stands for it wherever names are read and shown: no policy can be called so."""
+    some = table(quality=[[0, 1]] * 40)
+    with pytest.raises(BadInput, match="can't be named 'large'"):
+        compare(replace(some, rungs=(Rung("Predict/small"), Rung("Predict/large"))), [Constant(0, "large")])
 
 
 def test_they_come_along(compared, found) -> None:
