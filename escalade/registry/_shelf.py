@@ -36,7 +36,12 @@ class Shelf:
         self._warned: set[str] = set()
 
     def find(self, name: str, wanted: str | None = None) -> Registered:
-        """What a range means here: as decided in this run, by its lock, or now."""
+        """What a range means here: as decided in this run, by its lock, or now. Raises BadInput for what is no text."""
+        if not isinstance(name, str) or not isinstance(wanted, str | None):
+            raise BadInput(
+                f"expected the name of a tool and a range of versions, such as 'crm.search' and '^1.2', "
+                f"got {name!r}{'' if wanted is None else f' and {wanted!r}'}"
+            )
         if wanted is None and "@" in name:
             name, _, wanted = name.partition("@")
         scope = current()
@@ -105,8 +110,17 @@ class Shelf:
     def versions(self, name: str) -> dict[str, Registered]:
         versions = self.tools.get(name)
         if versions is None:
-            raise UnknownName("tool", name, list(self.tools))
+            raise UnknownName("tool", name, self._told())
         return versions
+
+    def _told(self) -> list[str]:
+        """The names that an error may tell: those that may be seen here. Who has only configured a process, for others
+        to ask in, sees all.
+        """
+        scope = current()
+        if scope is None or (scope.once is None and not scope.principals):
+            return list(self.tools)
+        return [one.spec.name for one in self.visible(scope)]
 
     def pinned(self, name: str, version: str) -> Registered:
         found = self.versions(name).get(version)
@@ -172,6 +186,11 @@ class Shelf:
         retired = self.sunset == "refuse" and decided.status.past_sunset
         return None if retired else decided
 
+    def visible(self, scope: Scope, principal: Principal | None = None) -> list[Registered]:
+        """What the names of tools mean in this scope, as far as they may be called in it (`principal`: by him, too)."""
+        listed = (self.listed(name, scope, principal) for name in sorted(self.tools))
+        return [one for one in listed if one is not None and sees(scope, one, principal)]
+
     def run(self) -> dict[tuple[str, str | None], Registered]:
         scope = current()
         once = {} if scope is None or scope.once is None else dict(scope.once)
@@ -180,3 +199,9 @@ class Shelf:
             for key, found in once.items()
             if isinstance(key, tuple) and key[0] is self and isinstance(found, Registered)
         }
+
+
+def sees(scope: Scope, registered: Registered, principal: Principal | None = None) -> bool:
+    """Is there a call of it that is allowed in this scope?"""
+    spec = registered.spec
+    return scope.sees(spec.permission, registered.resource.effect, spec.input_schema, principal=principal)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from escalade.errors import BadInput, DuplicateVersion, ToolRetired, UnknownName, one_of
 from escalade.money import Money, money_or_none
 from escalade.registry import gate as gates
-from escalade.registry._shelf import Shelf
+from escalade.registry._shelf import Shelf, sees
 from escalade.registry.breaker import Breaker
 from escalade.registry.cache import Cache, MemoryCache
 from escalade.registry.calling import Registered
@@ -251,11 +251,12 @@ class Registry:
         """
         from escalade.registry.governed import GovernedTool
 
-        if wanted is None and "@" in name:
-            name, _, wanted = name.partition("@")
+        found = self._shelf.find(name, wanted)
+        if wanted is None:
+            wanted = name.partition("@")[2] or None
         scope = current()
         fixed = is_pin(wanted) or (scope is not None and scope.once is not None)
-        return GovernedTool(self._shelf.find(name, wanted), None if fixed else wanted or "")
+        return GovernedTool(found, None if fixed else wanted or "")
 
     get_tool = resolve
 
@@ -320,7 +321,7 @@ class Registry:
             if hidden is None:
                 raise
             registered = hidden
-        if registered is not None and _sees(scope, registered, None):
+        if registered is not None and sees(scope, registered):
             return GovernedTool(registered)
         self._record_miss(scope, name, registered)
         raise UnknownName("tool", scrubbed(name), [spec.name for spec in self.specs_for()])
@@ -384,8 +385,7 @@ class Registry:
         scope = require("listing the tools that one may call")
         if principal is not None:
             scope.access.check_roles(principal.roles)
-        listed = (self._shelf.listed(name, scope, principal) for name in sorted(self._shelf.tools))
-        return [one for one in listed if one is not None and _sees(scope, one, principal)]
+        return self._shelf.visible(scope, principal)
 
     def _named(self, name: str, wanted: str | None) -> Registered | None:
         name = name if name in self._shelf.tools else self._model_names.get(name, name)
@@ -399,7 +399,7 @@ class Registry:
     def _hidden(self, scope: Scope, name: str) -> Registered | None:
         """The newest version of a tool of which no version may be seen here; None if one may."""
         versions = [one for one in self._shelf.all() if one.spec.name == name]
-        return None if not versions or any(_sees(scope, one, None) for one in versions) else versions[-1]
+        return None if not versions or any(sees(scope, one) for one in versions) else versions[-1]
 
     def _record_miss(self, scope: Scope, name: str, registered: Registered | None) -> None:
         """In the record, who asked for what he may not use differs from who asked for what there isn't."""
@@ -441,11 +441,6 @@ def _names(wanted: Iterable[str]) -> list[str]:
     if isinstance(wanted, str):
         raise BadInput(f"expected a list of names: [{wanted!r}]")
     return list(wanted)
-
-
-def _sees(scope: Scope, registered: Registered, principal: Principal | None) -> bool:
-    spec = registered.spec
-    return scope.sees(spec.permission, registered.resource.effect, spec.input_schema, principal=principal)
 
 
 def find_registry(name: str) -> Registry:

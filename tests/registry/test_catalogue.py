@@ -281,3 +281,27 @@ def test_a_tool_is_no_list_of_tools(given: Any) -> None:
     """Who forgets the brackets is told so."""
     with pytest.raises(BadInput, match=r"^a registry takes a list of tools, Registry\(\[...\]\), got "):
         Registry(given)
+
+
+def test_errors_in_a_scope_know_of_what_may_be_seen() -> None:
+    """Whatever looks for a name: in a scope, the error neither lists nor suggests a tool that may not be called there.
+    Outside, and in a process that is configured for others to ask in, it knows all.
+    """
+    registry = Registry([tool(name=name)(say) for name in ("p.ok", "p.p")], name="told")
+    access, who = Roles({"a": ["p.ok:call"]}), Principal(roles=frozenset({"a"}))
+    looks = (
+        registry.get_tool,
+        registry.spec,
+        registry.tool_for,
+        lambda name: registry.tools([name]),
+        registry.deprecate,
+    )
+    for look in looks:
+        with escalade.scope(principal=who, access=access), pytest.raises(UnknownName) as seen:
+            look("p.px")
+        assert str(seen.value).endswith("(known: p.ok)")
+    with pytest.raises(UnknownName, match="known: p.ok, p.p"):
+        registry.get_tool("p.px")
+    escalade.configure(access=access)
+    with pytest.raises(UnknownName, match="known: p.ok, p.p"):
+        registry.get_tool("p.px")
