@@ -29,6 +29,7 @@ def run(
     dir: str | None = None,  # noqa: A002 - the option's name
     budget: str | None = None,
     retry_failed: Flag = False,
+    retry_kind: str | None = None,
     runs: str | None = None,
     json: Flag = False,
     schema: Flag = False,
@@ -46,7 +47,9 @@ def run(
     budget
         Dollars that the whole study may cost, instead of what the file says.
     retry_failed
-        Make attempts again that failed for a reason that passes: limits, timeouts, a server in trouble.
+        Make attempts again that nobody answered: limits, timeouts, a provider's error.
+    retry_kind
+        Only those that failed so, like LMTimeoutError.
     runs
         Have workers make the attempts, as durable runs at sqlite:///PATH or postgresql://..., or as a file like
         escalade.yaml says; this process takes part. The result is the same.
@@ -65,7 +68,7 @@ def run(
     asked = Study.load(study)
     if budget is not None:
         asked = asked.with_(budget=budget)
-    return _ran(asked, dir, retry_failed=retry_failed, json=json, runs=runs)
+    return _ran(asked, dir, retry_failed=retry_kind or retry_failed, json=json, runs=runs)
 
 
 def record(
@@ -83,6 +86,7 @@ def record(
     concurrency: int | None = None,
     texts: Flag = False,
     retry_failed: Flag = False,
+    retry_kind: str | None = None,
     json: Flag = False,
 ) -> int:
     """Try every rung of a program on every example, once for all comparisons: `escalade compare --data DIR` is free.
@@ -116,7 +120,9 @@ def record(
     texts
         Keep texts of questions and answers, so that a new metric can grade them.
     retry_failed
-        Make attempts again that failed for a reason that passes.
+        Make attempts again that nobody answered: limits, timeouts, a provider's error.
+    retry_kind
+        Only those that failed so, like LMTimeoutError.
     json
         One JSON object instead of lines.
     """
@@ -128,7 +134,7 @@ def record(
         said["inputs"] = tuple(one.strip() for one in inputs.split(",") if one.strip())
     if concurrency is not None:
         said["concurrency"] = concurrency
-    return _ran(Study.of(said, "record"), dir, retry_failed=retry_failed, json=json, table=False)
+    return _ran(Study.of(said, "record"), dir, retry_failed=retry_kind or retry_failed, json=json, table=False)
 
 
 def ls(
@@ -167,7 +173,13 @@ def ls(
 
 
 def _ran(
-    study: Study, where: str | None, *, retry_failed: bool, json: bool, table: bool = True, runs: str | None = None
+    study: Study,
+    where: str | None,
+    *,
+    retry_failed: bool | str,
+    json: bool,
+    table: bool = True,
+    runs: str | None = None,
 ) -> int:
     found = study.run(where, retry_failed=retry_failed, progress=True, runs=runs)
     sys.stderr.write("".join(f"{line}\n" for line in _said(found)))
@@ -184,7 +196,7 @@ def _ran(
 
 
 def _said(found: StudyRun) -> list[str]:
-    """What is owed, and what to do about it."""
+    """What is owed, what failed, and what to do about it."""
     from escalade.agents.climb import usd
 
     said = []
@@ -197,8 +209,11 @@ def _said(found: StudyRun) -> list[str]:
         said.append(f"{found.owed:,} attempts are owed ({rest}); run it again with a higher budget: {found.why}")
         if found.comparison is None:
             said.append("too few questions are complete for a comparison")
+    for rung, kinds in found.failures.items():
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        said.append(f"{rung}: {sum(kinds.values()):,} attempts failed and count as wrong: {listed}")
     if found.failed:
-        said.append(f"{found.failed:,} attempts failed for a reason that passes; --retry-failed makes them again")
+        said.append(f"{found.failed:,} of them nobody answered; --retry-failed makes them again")
     return said
 
 
@@ -208,6 +223,7 @@ def _json(found: StudyRun, *, table: bool) -> dict[str, Any]:
         "done": found.done,
         "owed": found.owed,
         "failed": found.failed,
+        "failures": found.failures,
         "spent_usd": _plain(found.spent),
         "rest_usd": _plain(found.rest),
         "why": found.why,

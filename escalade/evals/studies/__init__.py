@@ -3,7 +3,7 @@
 study       Study (one model, in Python or YAML) and StudyRun, what came of it
 rundir      RunDir: the directory; Line: one attempt; appending, torn lines, locks
 reading     a run directory as Outcomes, fast; `attempts`: its lines, their figures looked at
-recording   many attempts at once under a budget: the engine of studies and of `record`
+recording   many attempts at once under a budget: the engine of studies and of `record`; `unanswered`: who is to blame
 plan        which attempts there are, and in which order they are made
 identity    what an attempt hangs on: digests of rungs, metrics and labels
 telling     progress: a bar in a terminal, lines elsewhere

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from escalade.errors import DataError
 from escalade.evals.studies.asking import Answered, Tried
-from escalade.evals.studies.recording import passing
 from escalade.evals.studies.rundir import Lines, RunDir
+from escalade.evals.studies.unanswered import unanswered
 
 __all__ = ["LIVE", "Kept"]
 
@@ -25,8 +25,8 @@ class Kept:
     """Answers of this policy that were paid for already, by key, and the file that further ones are added to.
 
     `of`: what an answer hangs on; lines of others stay as they are and aren't used. `labels`: digest by key of what it
-    is graded by; one that was graded by others isn't known, nor what failed for a reason that passes: they are asked
-    again. Without a directory nothing is kept. `spent`: nano-dollars of all lines, known or not.
+    is graded by; one that was graded by others isn't known, nor what nobody answered: they are asked again. Without a
+    directory nothing is kept. `spent`: nano-dollars of all lines, known or not.
     Raises BadInput while another process writes there, DataError for a file that is none of ours.
     """
 
@@ -78,7 +78,7 @@ class Kept:
                 answer = _answer(row)
                 self.spent += answer.cost
                 regraded = row["labels"] != self._labels.get(answer.key, row["labels"])
-                if not regraded and not passing(answer.error):
+                if not regraded and not unanswered(answer.error):
                     found[answer.key] = answer
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{lines.path}, line {number}: no live answer ({error})") from None

@@ -20,8 +20,9 @@ from escalade.agents._attempts import ANSWERS_BADLY
 from escalade.agents._courses import together
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
-from escalade.errors import BudgetExceeded, DeadlineExceeded, PermissionDenied, UnknownPrice
+from escalade.errors import BudgetExceeded, DeadlineExceeded, UnknownPrice
 from escalade.evals.studies.grading import Grader
+from escalade.evals.studies.unanswered import check_usable
 from escalade.registry.opening import scope
 from escalade.scopes import Scope, require
 
@@ -97,8 +98,8 @@ class Asking:
     ) -> list[Answered | None]:
         """In the order of the questions; None for those that were not asked. `known`: by key, not asked again.
 
-        Runs in the current scope, which pays. Raises what the metric raises, PermissionDenied, UnknownPrice for a
-        budget on what has no price bound, and NoScope.
+        Runs in the current scope, which pays. Raises what the metric raises, PermissionDenied, BadInput for
+        a model that answers nobody (its key, its bill), UnknownPrice for a budget on what has no price bound, NoScope.
         """
         run = _Run(self, questions, known or {}, require("asking questions live"))
         with uncached():
@@ -200,7 +201,8 @@ class _Run:
                 error = type(failure).__name__
             seconds = time.perf_counter() - began
         attempts = self._watch.attempts.pop(question.key, ())
-        _check_allowed(attempts)
+        for attempt in attempts:  # else the comparison would be about permissions and keys
+            check_usable(self._program, attempt)
         return Answered(
             key=question.key,
             path=tuple(Tried(a.rung, a.status, a.cost, a.confidence) for a in attempts),
@@ -246,13 +248,6 @@ class _Watch:
         except Exception as error:
             self.raised[view.key] = error
             raise
-
-
-def _check_allowed(attempts: Sequence[Attempt]) -> None:
-    """A rung that may not be used is no bad answer: the comparison would be about permissions."""
-    for attempt in attempts:
-        if isinstance(attempt.error, PermissionDenied):
-            raise attempt.error
 
 
 def _tighter(one: int | None, other: int | None) -> int | None:

@@ -24,12 +24,13 @@ from escalade import events
 from escalade.agents._lm import HEARD
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt
-from escalade.errors import BadInput, BudgetExceeded, PermissionDenied, UnknownPrice
+from escalade.errors import BadInput, BudgetExceeded, UnknownPrice
 from escalade.evals._codes import UNKNOWN
 from escalade.evals.studies.grading import Grader, Metric
 from escalade.evals.studies.identity import answer_code
 from escalade.evals.studies.plan import Asked, Unit
 from escalade.evals.studies.rundir import Line
+from escalade.evals.studies.unanswered import check_usable, error_kind, unanswered
 from escalade.registry.elsewhere import elsewhere
 from escalade.scopes import Entered, Scope, require
 
@@ -37,37 +38,13 @@ if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
     from escalade.evals.studies.rundir import Lines
 
-__all__ = ["CONCURRENCY", "Recorded", "Recording", "passing"]
+__all__ = ["CONCURRENCY", "Recorded", "Recording"]
 
 CONCURRENCY = 16
 """Attempts at once where nobody says: enough to hide the latency of one, few enough for the smallest accounts."""
 
 SYNC = 1.0
 """Seconds between two looks whether there are lines that aren't on the disk."""
-
-_FATAL = (PermissionDenied, UnknownPrice)
-"""No answer, and no wrong answer either: the study can't be made like this."""
-
-_PASSING = frozenset(
-    {
-        "RateLimited",
-        "CircuitOpen",
-        "DeadlineExceeded",
-        "StoreUnavailable",
-        "Overloaded",
-        "NodeTimeout",
-        "LMRateLimitError",
-        "LMTimeoutError",
-        "LMServerError",
-        "LMTransportError",
-        "LMLockTimeoutError",
-    }
-)
-
-
-def passing(error: str | None) -> bool:
-    """Did an attempt fail for a reason that passes: limits, timeouts, connections, a server in trouble?"""
-    return error in _PASSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +96,8 @@ class Recording:
         """Make these attempts, in this order, in the current scope, which pays.
 
         Returns None when all are made, else the refusal for want of money. Raises what the metric raises,
-        PermissionDenied and UnknownPrice for what may not be used or has no price bound under a budget.
+        PermissionDenied and UnknownPrice for what may not be used or has no price bound under a budget, BadInput for a
+        model that answers nobody: its key, its bill.
         """
         scope = require("recording")
         async with Entered(lambda: scope.narrow(name="recording"), check=False) as own:
@@ -197,7 +175,7 @@ class Recording:
             try:
                 with heard.listening(), contextlib.nullcontext() if self.cached else uncached():
                     attempt = await self.program.attempt(unit.rung, one.inputs, rollout=unit.epoch)
-                _check_usable(attempt)
+                self._check(attempt)
                 unpriced = scope.unpriced > 0 or heard.saved is None
                 quality = await self._graded(one.example, attempt)
             except Exception as error:
@@ -207,6 +185,14 @@ class Recording:
         list_cost = UNKNOWN if unpriced else attempt.cost + (heard.saved or 0)
         line = self._line(unit, one, attempt, heard, quality, list_cost, grading)
         return Recorded(unit, attempt, quality, list_cost, line)
+
+    def _check(self, attempt: Attempt) -> None:
+        """Raises what is no answer, and no wrong answer either; so is what nobody answered while the run was ending."""
+        if isinstance(attempt.error, BudgetExceeded) and attempt.status == REFUSED:
+            raise attempt.error
+        check_usable(self.program, attempt)
+        if self._failed is not None and attempt.error is not None and unanswered(error_kind(attempt.error)):
+            raise attempt.error
 
     def _came_to_nothing(self, unit: Unit, one: Asked, error: Exception, spent: int) -> None:
         if self.lost is not None and spent > 0:
@@ -251,19 +237,6 @@ class Recording:
             at=round(time.time(), 3),
             outputs=dict(attempt.result.items()) if self.texts and attempt.ok else None,
         )
-
-
-def _check_usable(attempt: Attempt) -> None:
-    """Raises what is no answer, and no wrong answer either."""
-    if isinstance(attempt.error, BudgetExceeded) and attempt.status == REFUSED:
-        raise attempt.error
-    if isinstance(attempt.error, _FATAL):
-        raise attempt.error
-
-
-def error_kind(error: BaseException) -> str:
-    """The class of an error, as `errors.py` has it where it is one of ours in DSPy's form."""
-    return next((c.__name__ for c in type(error).__mro__ if c.__module__ == "escalade.errors"), type(error).__name__)
 
 
 def _known(figure: float) -> float | None:

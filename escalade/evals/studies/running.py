@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from escalade.evals.studies.identity import metric_name
 from escalade.evals.studies.opening import Opened, opened, policies_of, recorded_of
 from escalade.evals.studies.plan import Asked, Unit, asked_of, seeded
 from escalade.evals.studies.reading import Filled, outcomes_of, untimed, whole_rows
-from escalade.evals.studies.recording import Recorded, Recording, passing
+from escalade.evals.studies.recording import Recorded, Recording
 from escalade.evals.studies.regrading import grades_of, keep_grades, regrade
 from escalade.evals.studies.rundir import PRICES, QUESTIONS, STUDY, VERSIONS, Line, Lines, RunDir, paid
 from escalade.evals.studies.telling import Telling
+from escalade.evals.studies.unanswered import check_retried, unanswered
 from escalade.money import Money
 from escalade.registry.opening import scope
 
@@ -37,7 +39,9 @@ class StudyRun:
     """What came of a study so far.
 
     `outcomes`: of the rows that are complete, None without any; `comparison`: on them, None where they are too few.
-    `done`, `owed`: attempts; `new`: of them made by this run. `failed`: those that failed for a reason that passes.
+    `done`, `owed`: attempts; `new`: of them made by this run. `failed`: those that nobody answered (limits, timeouts, a
+    provider's error), which may be made again. `failures`: name of a rung -> kind of error -> attempts that ended
+    so, whoever is to blame; they count as wrong.
     `spent`: by all runs together. `rest`: what the attempts that are owed may be expected to cost, None for unknown.
     `why`: why attempts are owed, "" for none.
     """
@@ -50,6 +54,7 @@ class StudyRun:
     owed: int = 0
     new: int = 0
     failed: int = 0
+    failures: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     spent: Money = field(default_factory=lambda: Money(0))
     rest: Money | None = None
     why: str = ""
@@ -97,15 +102,17 @@ async def run(
     study: Study,
     path: Path,
     *,
-    retry_failed: bool = False,
+    retry_failed: bool | str = False,
     shown: bool = False,
     cached: bool = True,
     compares: bool = True,
     runs: Any = None,
 ) -> StudyRun:
-    """Make what is owed, and compare. `cached`: may a cache answer? `runs`: where workers execute it, see
-    `workers.runs_at`; None is here.
+    """Make what is owed, and compare. `retry_failed`: as in `Study.run`. `cached`: may a cache answer? `runs`: where
+    workers execute it, see `workers.runs_at`; None is here.
     """
+    if isinstance(retry_failed, str):
+        check_retried(retry_failed)
     directory = RunDir(path)
     if study.program is None and study.rungs is None:
         return _replayed(study, directory)
@@ -139,7 +146,7 @@ class _Run:
         made: Opened,
         lines: Lines,
         *,
-        retry_failed: bool,
+        retry_failed: bool | str,
         shown: bool,
         cached: bool,
     ) -> None:
@@ -203,11 +210,14 @@ class _Run:
             for i, one in enumerate(asked)
             for rung, digest in enumerate(digests)
             for epoch in range(self.study.epochs)
-            if (identity := (one.key, digest, epoch)) in done.status
-            and not (self.retry_failed and passing(done.status[identity]))
+            if (identity := (one.key, digest, epoch)) in done.status and not self._again(done.status[identity])
         }
         keys = [one.key for one in asked]
         return seeded(keys, len(digests), self.study.epochs, self.study.seed, without=known)
+
+    def _again(self, error: str | None) -> bool:
+        only = self.retry_failed if isinstance(self.retry_failed, str) else None
+        return bool(self.retry_failed) and unanswered(error, only)
 
     async def _fill(
         self, asked: Sequence[Asked], units: list[Unit], told: Mapping[str, Any], done: Done, telling: Telling
@@ -282,6 +292,7 @@ class _Run:
         self, filled: Filled, done: Done, units: Sequence[Unit], told: Mapping[str, Any], refusal: BudgetExceeded | None
     ) -> StudyRun:
         total, left = filled.outcomes.n * filled.outcomes.k, units[self.new :]
+        failures = _failures(done, told, set(filled.outcomes.keys))
         return StudyRun(
             directory=self.directory.path,
             study=self.study,
@@ -290,7 +301,8 @@ class _Run:
             done=total - filled.owed,
             owed=filled.owed,
             new=self.new,
-            failed=sum(passing(error) for error in done.status.values()),
+            failed=sum(count for kinds in failures.values() for kind, count in kinds.items() if unanswered(kind)),
+            failures=failures,
             spent=Money(done.spent),
             rest=_rest(left, told, done),
             why="" if refusal is None else str(refusal),
@@ -302,6 +314,21 @@ class _Run:
         if found.outcomes is None or not enough:
             return found
         return replace(found, comparison=compared(self.study, found.outcomes))
+
+
+def _failures(done: Done, told: Mapping[str, Any], keys: Collection[str]) -> dict[str, dict[str, int]]:
+    """Name of a rung -> kind of error -> attempts of this study that ended so, the most frequent first."""
+    counts = Counter(
+        (of, error)
+        for (key, of, epoch), error in done.status.items()
+        if error is not None and key in keys and epoch < told["epochs"]
+    )
+    found: dict[str, dict[str, int]] = {}
+    for rung in told["rungs"]:
+        kinds = {error: count for (of, error), count in counts.most_common() if of == rung["digest"]}
+        if kinds:
+            found[rung["name"]] = kinds
+    return found
 
 
 def _rest(units: Sequence[Unit], told: Mapping[str, Any], done: Done) -> Money | None:

@@ -149,16 +149,17 @@ class Study(BaseModel):
         self,
         directory: str | PathLike[str] | None = None,
         *,
-        retry_failed: bool = False,
+        retry_failed: bool | str = False,
         progress: bool = False,
         runs: Runs | str | PathLike[str] | None = None,
     ) -> StudyRun:
         """Make the attempts that are owed and compare. `directory`: `runs/NAME` by default.
 
-        `retry_failed`: attempts that failed for a reason that passes (limits, timeouts, a server in trouble) are made
-        again. `progress`: show it on standard error. `runs`: where workers make them, many at once (`workers.py`):
-        sqlite:///PATH, postgresql://..., or a file like escalade.yaml; the result is the same. A budget that ends ends
-        the run, not the study: `StudyRun.owed` says what is missing. Raises BadInput, and what the metric raises.
+        `retry_failed`: attempts that nobody answered (limits, timeouts, a provider's error) are made again; a kind of
+        error, as "LMTimeoutError": only those. `progress`: show it on standard error. `runs`: where workers make them,
+        many at once (`workers.py`): sqlite:///PATH, postgresql://..., or a file like escalade.yaml; the result is the
+        same. A budget that ends ends the run, not the study: `StudyRun.owed` says what is missing. Raises BadInput,
+        also for a model that answers nobody (its key, its bill), and what the metric raises.
         """
         return run_sync(lambda: self.arun(directory, retry_failed=retry_failed, progress=progress, runs=runs))
 
@@ -166,7 +167,7 @@ class Study(BaseModel):
         self,
         directory: str | PathLike[str] | None = None,
         *,
-        retry_failed: bool = False,
+        retry_failed: bool | str = False,
         progress: bool = False,
         runs: Runs | str | PathLike[str] | None = None,
     ) -> StudyRun:

@@ -113,6 +113,26 @@ def test_record(here, capsys):
     assert main(["compare", "--data", "run:mine", "--policies", "oracle"]) == 0
 
 
+def test_what_failed_is_told_by_rung_and_kind(here, capsys):
+    """Whoever is to blame: what nobody answered stands apart from what the model got wrong, and can be made again."""
+    (here / "failing_of_cli.py").write_text(
+        PROGRAM.replace("World(seed=1)", "World({'small': SimModel(fail_every=3), 'large': SimModel()}, seed=1)")
+        .replace("import Escalate", "import Escalate, Retry, SimModel")
+        .replace('name="cli"', 'name="cli", retry=Retry(retries=0)')
+    )
+    command = ["record", "failing_of_cli:qa", "simulated:6", "--metric", "simulated", "--dir", "mine"]
+    assert main([*command, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "Predict/small: 2 attempts failed and count as wrong: 2 LMServerError" in said.err
+    assert "2 of them nobody answered; --retry-failed makes them again" in said.err
+    assert json.loads(said.out)["run"]["failures"] == {"Predict/small": {"LMServerError": 2}}
+    assert main([*command, "--retry-kind", "LMTimeoutError"]) == 0
+    assert "2 LMServerError" in capsys.readouterr().err
+    assert main([*command, "--retry-failed", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["failures"] == {}
+    assert main([*command, "--retry-kind", "AdapterParseError"]) == 2
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dspy.lm15 import AuthError
 
 import escalade
 from escalade.agents.climb import Stop, Try
@@ -253,6 +254,15 @@ def test_what_failed_for_a_reason_that_passes_is_asked_again(outcomes, examples,
     world = World(MODELS, seed=3)
     again = confirm("Predict/small", program_on(world), examples[:20], world.metric, outcomes, dir=tmp_path)
     assert (again.errors, world.calls.total(), again.quality.diff) == ((0, 0), 20, 0)
+
+
+def test_a_wrong_key_is_no_answer_of_the_model(outcomes, examples, tmp_path):
+    """It ends the run, and says what to do; nothing is kept as an answer, though a dearer rung would have given one."""
+    locked = AuthError("Incorrect API key provided", provider="simulated")
+    world = changed(small=SimModel(faults=lambda call: locked))
+    with pytest.raises(BadInput, match="'Predict/small': model 'small' .*put its key right"):
+        confirm(Threshold(0.8), program_on(world), examples, world.metric, outcomes, dir=tmp_path)
+    assert (tmp_path / "live.jsonl").read_bytes() == b""
 
 
 def test_time_that_is_over_is_no_error(examples):

@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 import numpy as np
 import pytest
+from dspy.lm15 import AuthError, BillingError, NotConfiguredError, ProviderError, UnsupportedModelError
 
 import escalade
 from escalade import Escalate, Gateway, ResponseCache, SimModel, Study, Threshold, World, load_outcomes
@@ -297,7 +298,9 @@ def test_warm_cache(tmp_path):
 
 
 def test_failed_for_a_reason_that_passes(tmp_path):
-    """Attempts that a server in trouble failed are in the table as failed; they are made again when that is wanted."""
+    """Attempts that a server in trouble failed are in the table as failed, and told by rung and kind; they are made
+    again when that is wanted, all or those of a kind.
+    """
     from dspy import lm15
 
     trouble = lm15.ServerError("overloaded", provider="simulated", status=503)
@@ -307,12 +310,61 @@ def test_failed_for_a_reason_that_passes(tmp_path):
     done = bench.study(program=bench.program(rungs)).run(tmp_path)
     assert done.complete
     assert done.failed == 6
+    assert done.failures == {"Predict/small": {"LMServerError": 5, "CircuitOpen": 1}}
     assert (done.outcomes.quality[:, 0] == 0).all()
     well = Bench(6, {"small": SimModel(), "large": SimModel(skill=0.9)})
     assert well.study(program=well.program(rungs)).run(tmp_path).new == 0
+    assert well.study(program=well.program(rungs)).run(tmp_path, retry_failed="LMTimeoutError").new == 0
+    part = well.study(program=well.program(rungs)).run(tmp_path, retry_failed="CircuitOpen")
+    assert (part.new, part.failures) == (1, {"Predict/small": {"LMServerError": 5}})
     again = well.study(program=well.program(rungs)).run(tmp_path, retry_failed=True)
-    assert (again.new, again.failed) == (6, 0)
+    assert (again.new, again.failed, again.failures) == (5, 0, {})
     assert (again.outcomes.status == 0).all()
+    with pytest.raises(BadInput, match="AdapterParseError.*asking a model until it is right"):
+        well.study().run(tmp_path, retry_failed="AdapterParseError")
+
+
+LOCKED_OUT = {
+    "a wrong key": (AuthError("Incorrect API key provided: sk-proj-abcdefghij0123456789abcd"), "put its key right"),
+    "a bill": (BillingError("You exceeded your current quota"), "see to its quota or its bill"),
+    "no key": (NotConfiguredError("no key"), "give it its key"),
+    "no such model": (UnsupportedModelError("The model does not exist"), "name a model that the provider has"),
+}
+
+
+@pytest.mark.parametrize(("error", "told"), LOCKED_OUT.values(), ids=LOCKED_OUT)
+@pytest.mark.parametrize("first", [0, 20])
+def test_who_answers_nobody_ends_the_run(tmp_path, error, told, first):
+    """A wrong key, or a quota that ends in the middle, is no answer of the model: the run ends and says what to do, no
+    attempt counts as wrong for it, and when it is put right, what is owed is made.
+    """
+    models = {"small": SimModel(faults=lambda call: error if call > first else None), "large": SimModel()}
+    bench = Bench(30, models, retry=escalade.Retry(retries=0))
+    rungs = [("Predict", "small"), ("Predict", "large")]
+    study = bench.study(program=bench.program(rungs))
+    with pytest.raises(
+        BadInput, match=rf"'Predict/small': model 'small' \(sim/small\) can't answer: .*; {told}"
+    ) as found:
+        study.run(tmp_path)
+    assert "sk-proj-abcdef" not in str(found.value)
+    there = attempts(tmp_path)
+    assert all(line["status"] == "ok" for line in there)
+    assert sum(line["rung"] == "Predict/small" for line in there) == first
+    assert bench.calls <= len(there) + 16
+    well = Bench(30, {"small": SimModel(), "large": SimModel()})
+    done = well.study(program=well.program(rungs)).run(tmp_path)
+    assert (done.new, done.owed, done.failures) == (60 - len(there), 0, {})
+
+
+def test_a_body_that_is_none_is_nobodys_answer(tmp_path):
+    """What a provider sends in place of an answer can be asked for again; a form that the model got wrong can't."""
+    trouble = ProviderError("not JSON", provider="simulated")
+    bad = {"small": SimModel(faults=lambda call: trouble if call < 4 else None), "large": SimModel()}
+    bench = Bench(6, bad, retry=escalade.Retry(retries=0))
+    rungs = [("Predict", "small"), ("Predict", "large")]
+    done = bench.study(program=bench.program(rungs)).run(tmp_path)
+    assert done.failures["Predict/small"]["LMProviderError"] == done.failed == 3
+    assert bench.study(program=bench.program(rungs)).run(tmp_path, retry_failed=True).failures == {}
 
 
 # -- written down
