@@ -240,9 +240,10 @@ class Ledger:
         for budget in each_once(budgets):
             self.set_budget(budget)
 
-    def set_budget(self, budget: Budget) -> None:
+    def set_budget(self, budget: Budget, *, by: str = "") -> None:
         """Add or change the limit of a named account; what is spent of it stays. Scopes opened from now on are under
-        it. A pattern holds for accounts that have no budget of their own when they are first used.
+        it. A pattern holds for accounts that have no budget of their own when they are first used. `by`: who does it,
+        for ledgers that note changes.
         """
         limit = money_or_none(budget.limit)
         with self._lock:

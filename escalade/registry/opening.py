@@ -181,11 +181,17 @@ def also_paid_by(made: Scope, name: str) -> Scope:
     share a budget. Its budget is set by whoever begins them. Raises BadInput for an account that isn't there.
     """
     purse = cast("LedgerPurse", made.purse)
+    path = (purse.account, *account_of(made, name).path, *purse.path[1:])
+    return replace(made, purse=LedgerPurse(purse.ledger, path, purse.account.name))
+
+
+def account_of(made: Scope, name: str) -> LedgerPurse:
+    """An account of the scope's ledger, by itself. Raises BadInput for one that isn't there."""
+    purse = cast("LedgerPurse", made.purse)
     found = purse.ledger._budgeted(name)
     if not found:
         raise BadInput(f"the ledger has no budget {name!r}: runs that share it need the ledger in which it was set")
-    path = (purse.account, *found, *purse.path[1:])
-    return replace(made, purse=LedgerPurse(purse.ledger, path, purse.account.name))
+    return LedgerPurse(purse.ledger, found, purse.run)
 
 
 def _caught_up(ledger: Ledger, account: Account, spent: int, limit: int) -> None:

@@ -78,6 +78,41 @@ def test_one_budget_is_for_all_shards_and_all_runs(alone, tmp_path):
     assert done.spent == alone.spent
 
 
+def begun(directory):
+    """Rungs by key of the question, of all attempts that are there."""
+    found = {}
+    for part in directory.glob("attempts*.jsonl"):
+        for line in map(json.loads, part.read_text().splitlines()):
+            found.setdefault(line["key"], set()).add(line["rung"])
+    return found
+
+
+def test_a_budget_ends_between_questions(alone, tmp_path):
+    """Each is whole, with as many of them as one process has, but for what the last ones may have cost; and the first
+    ones of the study's order, so that they are a fair sample.
+    """
+    budget = str(Money(int(alone.spent) * 2 // 3).dollars)
+    study(budget=budget).run(tmp_path / "one")
+    study(budget=budget).run(tmp_path / "spread", runs=inline())
+    one, spread = begun(tmp_path / "one"), begun(tmp_path / "spread")
+    assert all(len(rungs) == 2 for rungs in spread.values())
+    assert 0 < len(spread) < 24
+    assert set(spread) <= set(one)
+    assert len(spread) >= len(one) - 3
+
+
+def test_what_dead_workers_had_set_aside_is_free_when_the_study_goes_on(alone, tmp_path):
+    """What their questions might have cost is booked in full when they die, and wasn't paid: the next run has it."""
+    runs = inline()
+    some = study(budget="0.02").run(tmp_path, runs=runs)
+    (account,) = [name for name in runs.host.ledger._named if name.endswith(":begun")]
+    promised = runs.host.ledger.account(account)
+    runs.host.ledger._reserve((promised,), promised.left, "a question").settle(promised.left)
+    done = study(budget="0.035").run(tmp_path, runs=runs)
+    assert some.new > 0
+    assert done.owed == 0, "this budget has what the study costs and what one question may"
+
+
 def test_what_a_dead_process_did_not_write_is_not_paid_again(alone, tmp_path):
     """The process that dealt it out is gone before it wrote anything: the next one takes what workers made."""
     runs = inline()
@@ -100,6 +135,40 @@ def test_what_fails_in_a_worker_is_told(tmp_path):
         study(metric=lambda example, got: 1.0).run(tmp_path / "other", runs=inline())
     with pytest.raises(BadInput, match="sqlite:///PATH"):
         runs_at("somewhere")
+
+
+WORKERS = """
+    engine: dbos
+    url: sqlite:///runs.sqlite
+    workers: 0
+    pipelines: {study: 'escalade.evals.studies.workers:shard'}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_two_workers_under_a_budget_that_ends(tmp_path, monkeypatch):
+    """They ask whole questions, about as many as one process, and go on with a larger budget."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "escalade.yaml").write_text(textwrap.dedent(WORKERS))
+    small, large = (study(data="simulated:60", budget=budget) for budget in ("0.03", "1"))
+    small.run(tmp_path / "one")
+    with (
+        WorkerProcess("", tmp_path, target="escalade.yaml") as one,
+        WorkerProcess("", tmp_path, target="escalade.yaml") as other,
+    ):
+        one.ready()
+        other.ready()
+        some = small.run(tmp_path / "spread", runs="escalade.yaml")
+        asked, would = begun(tmp_path / "spread"), begun(tmp_path / "one")
+        done = large.run(tmp_path / "spread", runs="escalade.yaml")
+        for worker in (one, other):
+            worker.signal()
+            assert worker.ended() == 0
+    assert all(len(rungs) == 2 for rungs in asked.values())
+    assert int(some.spent) <= int(Money.of("0.03"))
+    assert len(would) - 6 <= len(asked) < 60
+    assert (done.owed, done.new) == (0, some.owed)
 
 
 APP = """
@@ -128,8 +197,8 @@ APP = """
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_one_of_two_workers_is_killed(tmp_path, monkeypatch):
-    """The other one takes over: the table and the JSON are those of one process, and no call is made again but those
-    that were in flight.
+    """The other one takes over: the table and the JSON are those of one process, and no question is asked again but
+    those that were under way.
     """
     monkeypatch.chdir(tmp_path)
     at_once, kinds = 4, 2
@@ -137,10 +206,7 @@ def test_one_of_two_workers_is_killed(tmp_path, monkeypatch):
     said = {name: value for name, value in SAID.items() if name != "rungs"}
     said |= {"program": "counted:qa", "data": "simulated:60", "concurrency": at_once, "budget": "1"}
     (tmp_path / "study.yaml").write_text(json.dumps(said))
-    (tmp_path / "escalade.yaml").write_text(
-        "engine: dbos\nurl: sqlite:///runs.sqlite\nworkers: 0\n"
-        "pipelines: {study: 'escalade.evals.studies.workers:shard'}\n"
-    )
+    (tmp_path / "escalade.yaml").write_text(textwrap.dedent(WORKERS))
     calls = tmp_path / "calls"
     found = []
     asked = Study.load(tmp_path / "study.yaml")
