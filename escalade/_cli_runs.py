@@ -132,7 +132,7 @@ def cancel(run: str, *, at: str = "escalade.yaml") -> int:
     at
         Where it is: a file like escalade.yaml, a SQLite file, or sqlite:///PATH or postgresql://...
     """
-    with _opened(at) as runs:
+    with _opened(at, books=True) as runs:
         status = runs.cancel(run)
     print_(safe(f"{run}: {'is being cancelled' if status == 'running' else status}"))
     return OK
@@ -197,7 +197,7 @@ def prune(*, older_than: str, at: str = "escalade.yaml", status: Tags = None) ->
     for one in wanted:
         if one not in ENDED:
             raise BadInput(f"--status: only runs that have ended are forgotten ({', '.join(ENDED)}), not {one}")
-    with _opened(at) as runs:
+    with _opened(at, books=True) as runs:
         count = runs.prune(older_than=_seconds(older_than), status=wanted)
     print_(f"{count:,} runs forgotten")
     return OK
@@ -266,8 +266,8 @@ class _Bystander:
     def close(self, timeout: float | None = None) -> None: ...
 
 
-def _opened(at: str, *, pipelines: bool = False) -> Runs:
-    """The runs there. Raises BadInput."""
+def _opened(at: str, *, pipelines: bool = False, books: bool = False) -> Runs:
+    """The runs there. `books`: with the ledger that has their accounts. Raises BadInput."""
     from escalade.pipelines.durable.config import load_config
     from escalade.pipelines.durable.runs import Runs
     from escalade.registry.ledger import Ledger
@@ -281,7 +281,7 @@ def _opened(at: str, *, pipelines: bool = False) -> Runs:
         raise BadInput("--force: which pipelines there are now stands in a file: --at escalade.yaml")
     url = at if "://" in at else f"sqlite:///{at}"
     _check_there(url)
-    return Runs(url, engine=_Bystander(), ledger=Ledger())
+    return Runs(url, engine=_Bystander(), ledger=None if books else Ledger())
 
 
 def _check_there(url: str) -> None:

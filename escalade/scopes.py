@@ -344,6 +344,11 @@ def runs() -> Any:
     return _runs
 
 
+def configured() -> Scope | None:
+    """The default scope, if there is one."""
+    return _default
+
+
 def current() -> Scope | None:
     """The scope of this task or thread, the default one where none was opened, else None."""
     import dspy

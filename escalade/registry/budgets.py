@@ -26,6 +26,11 @@ Period = Literal["none", "day", "month"]
 REQUEST = "request"
 """The account of each run."""
 
+UNLIMITED = Money(2**53)
+"""The limit of a run without one: its account only counts, in stores that know no account without a limit. Nine million
+dollars: the most that all of them count exactly.
+"""
+
 _DAY = 86_400
 
 _ACCOUNT = re.compile(r"everything|request|run:[^*]+|tenant:(\*|[^*/]+)|user:(\*/\*|[^*/]+/\*|[^*/]+/[^*]+)")
@@ -87,6 +92,11 @@ def run_account(run_id: str) -> str:
 def is_run(account: str) -> bool:
     """Is it that of a durable run?"""
     return account.startswith("run:")
+
+
+def limit_of(account: str, limit: int) -> int | None:
+    """What holds of the limit that a store has; see `UNLIMITED`."""
+    return None if is_run(account) and limit >= UNLIMITED else limit
 
 
 def patterns_of(account: str) -> Iterator[str]:

@@ -25,15 +25,25 @@ import logging
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from escalade import events
 from escalade.clock import now as wall_clock
 from escalade.errors import BadInput, BudgetExceeded
-from escalade.money import Money, money_or_none
-from escalade.registry.budgets import REQUEST, Budget, Period, each_once, is_run, patterns_of, period_end, user_account
+from escalade.money import Money
+from escalade.registry.budgets import (
+    REQUEST,
+    Budget,
+    Period,
+    each_once,
+    is_run,
+    limit_of,
+    patterns_of,
+    period_end,
+    user_account,
+)
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Principal, current
 
@@ -245,7 +255,7 @@ class Ledger:
         it. A pattern holds for accounts that have no budget of their own when they are first used. `by`: who does it,
         for ledgers that note changes.
         """
-        limit = money_or_none(budget.limit)
+        limit = limit_of(budget.account, int(Money.of(budget.limit)))
         with self._lock:
             if budget.is_pattern:
                 self.patterns[budget.account] = budget
@@ -300,6 +310,10 @@ class Ledger:
         """Forget a named account, unless something is held on it."""
         if name in self._named and not self._named[name].held:
             del self._named[name]
+
+    def sweep(self) -> Sequence[object]:
+        """End what dead processes held, and say what that was: in memory, nothing."""
+        return ()
 
     # -- the three transactions; everything else is reading
 

@@ -13,7 +13,7 @@ from escalade.errors import BadInput, NoPolicy
 from escalade.events import new_run_id, unscoped
 from escalade.money import Money, money_or_none
 from escalade.registry.access import everything_allowed
-from escalade.registry.budgets import run_account
+from escalade.registry.budgets import UNLIMITED, run_account
 from escalade.registry.elsewhere import elsewhere, is_remote
 from escalade.registry.journal import Journal
 from escalade.registry.ledger import Account, Budget, Ledger, LedgerPurse
@@ -144,9 +144,9 @@ def run_scope(
 ) -> Scope:
     """The scope of an attempt at a durable run: within the configured one, if there is one, for all that isn't given.
 
-    `budget`: nano-dollars of the run, over all attempts together: an account of the ledger, which outlives processes
-    where the ledger does. `spent`: of earlier attempts, as far as is known; where the ledger knows of
-    more, that counts. `book`: the ledger where none is given and no scope is configured. Blocks.
+    It has an account of the ledger, which outlives processes where the ledger does. `budget`: nano-dollars of the run,
+    over all attempts together; None: the account only counts. `spent`: of earlier attempts, as far as is known; where
+    the ledger knows of more, that counts. `book`: the ledger where none is given and no scope is configured. Blocks.
     """
     _wall()
     outer = current()
@@ -163,16 +163,15 @@ def run_scope(
     limit = (
         budget if cap is None else min(int(Money.of(cap.limit)), int(Money.of(cap.limit)) if budget is None else budget)
     )
+    name = run_account(run_id)
+    most = UNLIMITED if limit is None else Money(limit)
+    kept.set_budget(Budget(name, most, warn=1.0, brake=1.0))  # the scope's own account warns and brakes
+    (account,) = kept._budgeted(name)
+    purse = LedgerPurse(kept, (purse.account, account, *purse.path[1:]), run_id)
+    _caught_up(kept, account, spent)
     if limit is not None:
-        name = run_account(run_id)
-        kept.set_budget(Budget(name, Money(limit), warn=1.0, brake=1.0))  # the scope's own account warns and brakes
-        purse = LedgerPurse(kept, (purse.account, *kept._budgeted(name), *purse.path[1:]), run_id)
-        account = kept.account(name)
-        if account is not None:
-            _caught_up(kept, account, spent, limit)
-            spent = max(spent, account.settled + account.overrun)
         purse.account.set_marks(limit, cap.warn if cap else 0.8, cap.brake if cap else 0.95)
-    purse.account.settled = spent
+    purse.account.settled = max(spent, account.settled + account.overrun)
     return replace(made, purse=purse, once={})
 
 
@@ -194,14 +193,14 @@ def account_of(made: Scope, name: str) -> LedgerPurse:
     return LedgerPurse(purse.ledger, found, purse.run)
 
 
-def _caught_up(ledger: Ledger, account: Account, spent: int, limit: int) -> None:
+def _caught_up(ledger: Ledger, account: Account, spent: int) -> None:
     """A run that had ended has a new account, which must know what was spent before: the next attempt asks it alone.
     What a dead process still holds will be booked there.
     """
-    used = account.used + account.overrun
-    missing = min(spent, limit) - used
+    missing = spent - account.used - account.overrun
     if missing > 0:
-        ledger._reserve((account,), missing, "earlier attempts").settle(missing)
+        fits = missing if account.left is None else min(missing, account.left)
+        ledger._reserve((account,), fits, "earlier attempts").settle(missing)
 
 
 def _replaced(

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from escalade import scopes
 from escalade.errors import (
@@ -27,14 +26,14 @@ from escalade.errors import (
     StoreUnavailable,
     UnknownName,
 )
+from escalade.pipelines.durable.accounts import Accounts
 from escalade.pipelines.durable.journal import Journal, Keeper
 from escalade.pipelines.durable.shapes import changes, digest_of
 from escalade.pipelines.durable.store import RunRow, Status, Store, Superseded, TicketRow
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.values import Codec
-from escalade.registry.budgets import run_account
-from escalade.registry.elsewhere import elsewhere
-from escalade.registry.ledger import Ledger, LedgerPurse
+from escalade.registry.elsewhere import elsewhere, is_remote
+from escalade.registry.ledger import Ledger
 from escalade.registry.opening import run_scope
 from escalade.scopes import Access, Desk, Principal, Recorder, Scope
 
@@ -42,7 +41,6 @@ _FAILURES = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt, G
 """What a node raises is its failure. Other BaseExceptions are the process's: the run goes on with the next one."""
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 class Interrupted(EscaladeError):
@@ -83,6 +81,21 @@ class Host:
     owner: str = ""
     changed: Callable[[str], object] = str
     live: dict[str, Live] = field(default_factory=dict)
+    accounts: Accounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.accounts = Accounts(self.store, self.books)
+
+    def books(self) -> Ledger | None:
+        """The ledger in which runs have their accounts; None in memory, where each scope has its own."""
+        configured = scopes.configured()
+        if self.ledger is not None or configured is None:
+            return self.ledger or self.book
+        return getattr(configured.purse, "ledger", None)
+
+    async def ask_books(self, do: Callable[[], T]) -> T:
+        """Ask for what takes the ledger, and the store, without blocking the event loop."""
+        return await elsewhere(do) if self.store.remote or is_remote(self.books()) else do()
 
     async def ask(self, do: Callable[[], T]) -> T:
         """Ask the store, without blocking the event loop."""
@@ -240,8 +253,7 @@ async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[S
     """Keep how the attempt ended. `asked`: was it told to end? Raises Interrupted, CancelledError."""
     run, journal = live.run, live.journal
     error = _error(task, asked=asked or live.stopping or live.superseded)
-    spent = int(opened[0].spent) if opened else run.spent
-    ended = replace(run, spent=spent, ended=time.time())
+    ended = replace(run, spent=int(opened[0].spent) if opened else run.spent, ended=time.time())
     if live.superseded or _caused(error, Superseded):
         return await _status(host, run.run_id)
     if _caused(error, StoreUnavailable):
@@ -249,7 +261,7 @@ async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[S
     await host.keeper.awrite((run.run_id, run.attempts))  # all that the attempt has finished is in the store then
     if task.cancelled() and error is None:
         if journal.stuck.is_set() and not live.stopping:
-            return await _parked(host, run, journal, spent)
+            return await _parked(host, ended, journal)
         if not live.stopping:  # the process is asked to stop, or the engine changed its mind
             await host.ask(partial(host.store.queue, run.run_id, ("running",), attempt=run.attempts))
             raise asyncio.CancelledError
@@ -260,10 +272,8 @@ async def _ended(host: Host, live: Live, task: asyncio.Task[Any], opened: list[S
         ended = replace(ended, status="failed", error=as_json(error))
     else:
         ended = _done(host, ended, task.result())
-    if not await host.ask(partial(host.store.finish, ended)):
+    if not await host.ask_books(partial(host.accounts.end, ended)):
         return await _status(host, run.run_id)
-    if run.budget is not None and opened:
-        await _closed(cast("LedgerPurse", opened[0].purse).ledger, run.run_id)
     return ended.status
 
 
@@ -274,14 +284,6 @@ def _error(task: asyncio.Task[Any], *, asked: bool) -> BaseException | None:
     return None if asked else asyncio.CancelledError("a node raised CancelledError, and nobody had cancelled the run")
 
 
-async def _closed(ledger: Ledger, run_id: str) -> None:
-    """The run has no account any more: what it spent is kept with the run."""
-    try:
-        await elsewhere(partial(ledger.forget, run_account(run_id)))
-    except StoreUnavailable as error:
-        logger.warning("the account of run %s is left in the ledger: %s", run_id, error)
-
-
 def _done(host: Host, ended: RunRow, result: Any) -> RunRow:
     try:
         return replace(ended, status="done", result=host.codec.dumps(result))
@@ -289,8 +291,9 @@ def _done(host: Host, ended: RunRow, result: Any) -> RunRow:
         return replace(ended, status="failed", error=as_json(error, "the result of the run: "))
 
 
-async def _parked(host: Host, run: RunRow, journal: Journal, spent: int) -> Status:
+async def _parked(host: Host, run: RunRow, journal: Journal) -> Status:
     waiting = [ticket for ticket, future in journal.tickets.items() if not future.done()]
+    spent = await host.ask_books(partial(host.accounts.spent, run))
     if await host.ask(partial(host.store.park, run.run_id, run.attempts, waiting, spent, time.time())):
         return "waiting"
     error = Interrupted(f"run {run.run_id}: the answer came while it was put aside")

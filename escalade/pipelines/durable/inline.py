@@ -191,6 +191,8 @@ class Inline:
             await host.ask(partial(host.store.queue, run_id, ("waiting",)))
         for run in await host.ask(partial(host.store.ready, 2 * self.concurrency)):
             self._add(run)
+        if host.accounts.left:
+            await host.ask_books(host.accounts.tidy)
 
     async def _drain(self, seconds: float) -> None:
         tasks = [*self._tasks.values()]

@@ -91,6 +91,7 @@ class Keeper:
                 engine.submit(run)
         self.take_over()
         self._put_back_lost()
+        engine.host.accounts.tidy()
         if beats % _HOUSEKEEPING == 0:
             self.queue_missing()
             self._queue_stranded()
@@ -132,13 +133,13 @@ class Keeper:
 
     def _end_if_deadly(self, taken: _dbos.Taken) -> None:
         """A run that ends every process that executes it would end them all, one after the other, for ever."""
-        store = self._engine.host.store
+        store, accounts = self._engine.host.store, self._engine.host.accounts
         run = store.get(taken.work_id.partition(".")[2])
         if run is None or run.status != "running" or max(run.attempts - run.turn, run.attempts // 10) < DEATHS:
             return
         told = {"kind": "WorkerDied", "message": f"its process died {run.attempts - run.turn + 1} times", "path": ""}
         logger.error("run %s has failed: %s", run.run_id, told["message"])
-        store.finish(replace(run, status="failed", error=json.dumps(told), ended=time.time()))
+        accounts.end(replace(run, status="failed", error=json.dumps(told), ended=time.time()))
 
     def _put_back_lost(self) -> None:
         """Queue again what is ours by the queue's word, and nowhere here: its end could not be written."""

@@ -10,6 +10,7 @@ Without a URL, all of it is in memory: the same code, and nothing is left when t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -21,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from escalade.errors import BadInput, RunConflict, UnknownName
+from escalade.errors import BadInput, RunConflict, StoreUnavailable, UnknownName
 from escalade.events import new_run_id
 from escalade.money import Money, money_or_none
 from escalade.pipelines.ask import Question
@@ -37,7 +38,6 @@ from escalade.pipelines.durable.writer import Direct, Writer
 from escalade.pipelines.pipeline import Pipeline
 from escalade.pipelines.shape import shape_of
 from escalade.pipelines.values import Codec, NotPlain, declared
-from escalade.registry.budgets import run_account
 from escalade.registry.elsewhere import elsewhere
 from escalade.registry.ledger import Ledger
 from escalade.registry.stores.sqlite_ledger import SqliteLedger
@@ -51,8 +51,8 @@ class Runs:
 
     `url`: `sqlite:///path` (or a path) for the processes of one host, None for memory; or a `store`. `pipelines`: by
     the names that runs know them by. `engine`: who executes: "inline", "dbos", or an engine, like
-    `Inline(concurrency=8)`. `ledger`: of budgets, in which each run with a budget has an account of its own that
-    outlives attempts; beside the store by default. `access`, `recorder`, `approvals`: as for `escalade.scope`; what is
+    `Inline(concurrency=8)`. `ledger`: of budgets, in which each run has an account of its own that outlives
+    attempts; beside the store by default. `access`, `recorder`, `approvals`: as for `escalade.scope`; what is
     not given is that of `escalade.configure`, where it was called. `types`: classes that inputs and results are made
     of, besides those that the pipelines' nodes declare. `patience`: seconds for which a store that is away is waited
     for.
@@ -249,6 +249,9 @@ class Runs:
         if found is None:
             raise UnknownName("run", run_id)
         self.engine.cancel(run_id)
+        if found.status == "cancelled":
+            with contextlib.suppress(StoreUnavailable):  # the run is cancelled all the same; its account is pruned
+                self.host.accounts.close(found)
         self.changes.tell(run_id)
         return found.status
 
@@ -325,18 +328,16 @@ class Runs:
             self.engine.submit(queued)
 
     def prune(self, *, older_than: float, status: Sequence[Status] = ENDED) -> int:
-        """Forget runs that ended more than `older_than` seconds ago: their number. Raises BadInput."""
+        """Forget runs that ended more than `older_than` seconds ago, and their accounts: their number. One that still
+        holds money stays until that is settled. Raises BadInput, StoreUnavailable.
+        """
         if not isinstance(older_than, int | float):
             raise BadInput(f"older_than: expected seconds, got {older_than!r}")
         old = self.host.store.select(status=status, before=time.time() - older_than)
-        for at in range(0, len(old), 100):
-            self.host.store.delete([row.run_id for row in old[at : at + 100]])
-        ledger = self.host.ledger or self.host.book
-        if ledger is not None:  # that of a run which was cancelled while it waited is there still
-            for row in old:
-                if row.budget is not None and row.status == "cancelled":
-                    ledger.forget(run_account(row.run_id))
-        return len(old)
+        closed = [row.run_id for row in old if self.host.accounts.close(row)]
+        for at in range(0, len(closed), 100):
+            self.host.store.delete(closed[at : at + 100])
+        return len(closed)
 
     # -- the process
 
@@ -358,6 +359,8 @@ class Runs:
         """End: runs that don't finish within `timeout` seconds (None: 0) are put back, for whoever takes them up."""
         self._closed = True
         self.engine.close(timeout)
+        with contextlib.suppress(StoreUnavailable):
+            self.host.accounts.tidy()
         if self._writer is not None:
             self._writer.close()
         self.host.store.close()

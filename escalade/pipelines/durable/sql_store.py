@@ -12,6 +12,7 @@ from dataclasses import astuple, fields, replace
 from typing import Any, Protocol
 
 from escalade.pipelines.durable.store import (
+    ENDED,
     CallRow,
     Entry,
     EventRow,
@@ -167,6 +168,10 @@ class SqlStore:
         )
         said = (run.status, run.result, run.error, run.spent, run.ended, False, run.run_id, run.attempts)
         return self._change(sql, said) is not None
+
+    def correct(self, run_id: str, spent: int) -> None:
+        sql = f"UPDATE runs SET spent=? WHERE run_id=? AND status IN ({_marks(ENDED)})"  # noqa: S608
+        self._change(sql, (spent, run_id, *ENDED))
 
     def park(self, run_id: str, attempt: int, tickets: Sequence[str], spent: int, now: float) -> bool:
         sql = (

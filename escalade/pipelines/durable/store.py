@@ -179,6 +179,10 @@ class Store(Protocol):
         """The attempt has ended: its status, result, error, spent, ended. False when another attempt has begun."""
         ...
 
+    def correct(self, run_id: str, spent: int) -> None:
+        """A run that has ended cost this: what was held when it ended has been booked."""
+        ...
+
     def park(self, run_id: str, attempt: int, tickets: Sequence[str], spent: int, now: float) -> bool:
         """It waits from now on, unless one of these questions was answered, or expired, or somebody cancelled."""
         ...

@@ -31,7 +31,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from escalade.errors import BudgetExceeded, StoreUnavailable, one_of
 from escalade.money import Money
-from escalade.registry.budgets import REQUEST, Budget, Period, is_pattern, is_run, patterns_of
+from escalade.registry.budgets import REQUEST, Budget, Period, is_pattern, is_run, limit_of, patterns_of
 from escalade.registry.ledger import Account, Crossing, Ledger, Level, Reservation, _withdraw
 from escalade.registry.privacy.names import alias
 from escalade.registry.stores.crossings import Claims, Teller
@@ -269,7 +269,8 @@ class SharedLedger(Ledger):
                     pattern = next(rows[p] for p in patterns[name] if p in rows)
                     self.store.set_budget(replace(budget_of(pattern), account=name), self._now(), replace=False)
                 rows |= {row.name: row for row in self.store.read(new, self._now())} if new else {}
-            self._check_kept(wanted, rows)
+            # That of a run may be gone: the run has ended in another process.
+            self._check_kept([name for name in wanted if not is_run(name)], rows)
             return tuple(self._mirrored([rows[name] for name in names if name in rows]))
 
     def _hold(
@@ -374,8 +375,9 @@ class SharedLedger(Ledger):
             account = self._named.get(row.name)
             if account is None:
                 account = self._named[row.name] = Account(row.name, None, sticky=False)
-            if (account.limit, account.warn, account.brake) != (row.limit, row.warn, row.brake):
-                account.set_marks(row.limit, row.warn, row.brake)
+            limit = limit_of(row.name, row.limit)
+            if (account.limit, account.warn, account.brake) != (limit, row.warn, row.brake):
+                account.set_marks(limit, row.warn, row.brake)
             if account.ends != row.ends or account.period != row.period:
                 account.period, account.ends = row.period, row.ends
                 account.marks.clear()

@@ -40,6 +40,7 @@ def check(found, kills, concurrency=8, runs=RUNS):
     asked = sum(len(moments) for moments in found.asked.values())
     in_flight = kills * concurrency * 2
     assert found.held == 0
+    assert found.spent == found.settled
     assert calls - in_flight <= bills <= found.answered
     assert asked <= bills + reservations <= asked + in_flight
     assert found.cut_off <= in_flight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ from typing import Any
 import pytest
 
 import escalade
-from escalade import Budget, Chain, Ledger, Money, Runs
+from escalade import Ask, Budget, Chain, FanOut, Ledger, Money, Runs
 from escalade.errors import BudgetExceeded, RunError, ToolFailed
 from escalade.registry.budgets import run_account
+from escalade.registry.stores.owners import Owner
 from tests.pipelines.durable.test_runs import until
 from tests.pipelines.durable.world import Crash, World
 from tests.registry.stores.crowd import open_ledger
@@ -108,3 +111,128 @@ def test_what_ended_attempts_spent_counts_after_a_crash(ledger: Any, tmp_path: P
         assert told.value.kind == BudgetExceeded.__name__
         assert runs.get("one").spent == Money.of("0.80")
     assert len(paid) == 2
+
+
+def test_a_run_without_a_budget_only_counts(ledger: Any, tmp_path: Path) -> None:
+    """It has an account while it runs, without a limit: what has no price may be used, and the bill is there."""
+    seen: list[Any] = []
+
+    @escalade.tool(side_effects="read")
+    async def unpriced(what: str) -> str:
+        """Nobody knows what it costs."""
+        account = ledger.account(run_account("one"))
+        seen.append((account.limit, account.held))
+        return what
+
+    @escalade.tool(side_effects="read", cost="0.25")
+    async def priced(what: str) -> str:
+        """A quarter."""
+        account = ledger.account(run_account("one"))
+        seen.append((account.limit, account.held))
+        return what
+
+    registry = escalade.Registry([unpriced, priced])
+
+    async def work(x: str) -> str:
+        await registry.resolve("unpriced").acall(what=x)
+        return str(await registry.resolve("priced").acall(what=x))
+
+    with Runs(tmp_path / "r.sqlite", pipelines={"p": Chain(a=work)}, ledger=ledger) as runs:
+        run = runs.start("p", run_id="one", x="in")
+        run.result(20)
+        assert run.spent == Money.of("0.25")
+    assert seen == [(None, 0), (None, Money.of("0.25"))]
+    assert ledger.account(run_account("one")) is None
+    assert ledger.accounts() == []
+
+
+def dies_with(ledger: Any, name: str, amount: int) -> None:
+    """As a process leaves it that is killed while a call is on its way: one that had our id, and began earlier."""
+    with ledger._lock:
+        mine, ledger.store._owner = ledger.store._owner, Owner(started="1")
+        ledger.store.beat()
+        ledger.store.reserve("a key", [name], int(amount), ledger.store.now(), "", "cut off")
+        ledger.store._owner = mine
+
+
+@pytest.mark.parametrize("budget", [None, "0.70"])
+def test_what_dead_processes_held_is_spent(ledger: Any, tmp_path: Path, budget: str | None) -> None:
+    """A run's row says what the ledger says, though nobody had found out yet that the process was dead."""
+    if type(ledger) is Ledger:
+        pytest.skip("what is in memory ends with its process")
+    begun: list[str] = []
+
+    @escalade.tool(side_effects="read", cost="0.40")
+    async def pay(what: str) -> str:
+        """Pay."""
+        return what
+
+    tool = escalade.Registry([pay]).resolve("pay")
+
+    async def work(x: str) -> str:
+        begun.append(x)
+        if len(begun) == 1:
+            dies_with(ledger, run_account("one"), Money.of("0.30"))
+            raise Crash
+        return str(await tool.acall(what=x))
+
+    def opened() -> Runs:
+        return Runs(tmp_path / "r.sqlite", pipelines={"p": Chain(a=work)}, ledger=ledger)
+
+    with opened() as runs:
+        runs.start("p", run_id="one", budget=budget, x="in")
+        until(lambda: begun and not runs.host.live)
+    with opened() as runs:
+        runs.recover()
+        runs.get("one").result(20)
+        assert runs.get("one").spent == Money.of("0.70")
+        until(lambda: ledger.account(run_account("one")) is None)
+
+
+def test_a_call_that_outlives_its_run_is_booked_and_its_account_goes(ledger: Any, tmp_path: Path) -> None:
+    """Until it is settled it counts in full, and the run can't be pruned; then a new run of that id has its own
+    budget.
+    """
+    ends, begun = threading.Event(), threading.Event()
+
+    @escalade.tool(side_effects="read", cost="0.40")
+    def slow(what: str) -> str:
+        """Waits in a thread that nobody waits for."""
+        begun.set()
+        ends.wait(20)
+        return what
+
+    tool = escalade.Registry([slow]).resolve("slow")
+
+    async def quick(x: str) -> str:
+        await asyncio.to_thread(begun.wait, 20)
+        return x
+
+    name = run_account("one")
+    pipelines = {"p": FanOut(a=lambda x: tool(what=x), b=quick, first=1), "q": Chain(a=lambda x: tool(what=x))}
+    with Runs(tmp_path / "r.sqlite", pipelines=pipelines, ledger=ledger) as runs:
+        run = runs.start("p", run_id="one", budget="1", x="in")
+        run.result(20)
+        assert run.spent == Money.of("0.40")
+        assert ledger.account(name).held == Money.of("0.40")
+        assert runs.prune(older_than=0) == 0
+        ends.set()
+        until(lambda: ledger.account(name) is None)
+        assert run.spent == Money.of("0.40")
+        assert runs.prune(older_than=0) == 1
+        run = runs.start("q", run_id="one", budget="0.30", x="in")
+        with pytest.raises(RunError, match=r"of \$0\.3 has \$0\.3 left"):
+            run.result(20)
+
+
+def test_pruning_forgets_the_accounts_of_runs(ledger: Any, tmp_path: Path) -> None:
+    """Also of those that were cancelled while they waited, and of those whose account somebody died with."""
+    with Runs(tmp_path / "r.sqlite", pipelines={"p": Chain(a=Ask("Well?"))}, ledger=ledger) as runs:
+        left = runs.start("p", run_id="left", budget="1")
+        until(lambda: left.status() == "waiting")
+        if type(ledger) is not Ledger:
+            dies_with(ledger, run_account("left"), Money.of("0.25"))
+        left.cancel()
+        ledger.set_budget(Budget(run_account("left"), "1"))  # as a process leaves it that dies before it forgets
+        assert runs.prune(older_than=0) == 1
+        assert ledger.account(run_account("left")) is None

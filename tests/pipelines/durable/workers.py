@@ -94,8 +94,8 @@ class WorkerProcess:
 @dataclass
 class Storm:
     """What was left of runs whose workers were killed. `asked`: when the provider was asked each question; `billed`:
-    for how many of them; `kept`: when each answer was kept; `settled`, `held`: nano-dollars of all runs; `cost`,
-    `reserved`: of one call.
+    for how many of them; `kept`: when each answer was kept; `settled`, `held`: nano-dollars of all runs, by the
+    ledger; `spent`: by their rows; `cost`, `reserved`: of one call.
     """
 
     statuses: dict[str, int] = field(default_factory=dict)
@@ -107,6 +107,7 @@ class Storm:
     kept_cost: int = 0
     settled: int = 0
     held: int = 0
+    spent: int = 0
     cost: int = 0
     reserved: int = 0
     seconds: float = 0.0
@@ -168,7 +169,8 @@ def storm(url, folder, *, runs, kills, workers, seed=0, seconds=0.2, concurrency
         started = app.opened(url, workers=0)
         keys = [f"{number:04d}" for number in range(runs)]
         for key in keys:
-            started.start("report", run_id=f"run-{key}", key=key, principal=app.CLERK, budget="0.50")
+            budget = "0.50" if int(key) % 2 else None
+            started.start("report", run_id=f"run-{key}", key=key, principal=app.CLERK, budget=budget)
         alive = [WorkerProcess(url, folder, **options) for _ in range(workers)]
         try:
             calls = len(keys) * len(app.STEPS)
@@ -211,6 +213,7 @@ def _left(started, server, keys, folder):
         row = started.get(f"run-{key}").row()
         found.statuses[row.status] = found.statuses.get(row.status, 0) + 1
         found.attempts += row.attempts
+        found.spent += row.spent
         found.results[key] = dict(started.get(f"run-{key}").result(timeout=1)) if row.status == "done" else {}
         for step in started.get(f"run-{key}").steps():
             name = step.path.split("/")[-1]
