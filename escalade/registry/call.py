@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_jsonable_python
 
@@ -33,6 +33,7 @@ from escalade.registry.exact import exact
 from escalade.registry.idempotency import Flight, Flights, InFlight, Lead, call_key, copied, flights_of
 from escalade.registry.joining import boarded, making
 from escalade.registry.journaling import journal_key
+from escalade.registry.messages import NEVER_RAN
 from escalade.registry.metering import Tab, ceiling_of, metered
 from escalade.registry.modes import Cassette, Player, again, failure
 from escalade.registry.results import Results
@@ -41,6 +42,8 @@ from escalade.registry.tools import NOTHING_DRY, ToolDefinition
 from escalade.scopes import Entry, RunJournal, Scope
 
 logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=BaseException)
 
 _HARMLESS = frozenset({"none", "read"})
 _NO_RUN = frozenset({"replay", "dry-run"})
@@ -112,8 +115,14 @@ class Call:
         self.source = self._by_mode(scope) or self._finished(scope) or self._known(scope, entry)
         return self.source
 
+    def refused(self, error: E) -> E:
+        """What came before it, which says that nothing ran."""
+        self.abandon()
+        error.__dict__[NEVER_RAN] = True
+        return error
+
     def abandon(self) -> None:
-        """It was refused after all: nothing ran."""
+        """Nothing runs after all."""
         lead, self._lead = self._lead, None
         if lead is not None:
             if self._claimed:

@@ -177,10 +177,9 @@ class Registered:
         try:
             return admit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
         except EscaladeError as refusal:
-            call.abandon()
-            raise for_model(refusal) from None
-        except BaseException:
-            call.abandon()
+            raise for_model(call.refused(refusal)) from refusal.__cause__
+        except BaseException as error:
+            call.refused(error)
             raise
 
     async def _aadmitted(
@@ -191,10 +190,9 @@ class Registered:
         try:
             return await aadmit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
         except EscaladeError as refusal:
-            call.abandon()
-            raise for_model(refusal) from None
-        except BaseException:
-            call.abandon()
+            raise for_model(call.refused(refusal)) from refusal.__cause__
+        except BaseException as error:
+            call.refused(error)
             raise
 
     def _accepted(

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 LONGEST = 300
 """Characters of a text or a hint."""
 
+NEVER_RAN = "never_ran"
+"""The attribute of an error that was raised before the tool ran."""
+
 _SCANNED = 4_000
 _URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]{1,15}://[^\s'\"]+")
 _PATH = re.compile(
@@ -102,7 +105,7 @@ def told(error: BaseException, spec: ToolSpec) -> Told:
     if before is not None:  # out of a tool that the tool uses
         if before.code != "unknown_tool":
             return before
-        return _failed(spec, "it may not use a tool that it needs", again=False)
+        return _failed(error, spec, "it may not use a tool that it needs", again=False)
     if isinstance(error, errors.PermissionDenied) and not isinstance(error, errors.ArgumentsDenied):
         return unknown(spec.model_name)
     for kind, code, retryable, hint in _KINDS:
@@ -114,10 +117,9 @@ def told(error: BaseException, spec: ToolSpec) -> Told:
     if isinstance(error, EscaladeError):
         after = getattr(error, "retry_after", None)
         again = after is not None or (isinstance(error, ToolFailed) and _harmless(spec))
-        return _failed(spec, scrubbed(str(error)), again=again, after=after)
-    return _failed(
-        spec, f"{scrubbed(type(error).__name__)}: {scrubbed(str(error))}".rstrip(": "), again=_harmless(spec)
-    )
+        return _failed(error, spec, scrubbed(str(error)), again=again, after=after)
+    text = f"{scrubbed(type(error).__name__)}: {scrubbed(str(error))}".rstrip(": ")
+    return _failed(error, spec, text, again=_harmless(spec))
 
 
 def shown(error: Exception, spec: ToolSpec) -> EscaladeError:
@@ -143,8 +145,10 @@ def scrubbed(text: str) -> str:
     return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}..."
 
 
-def _failed(spec: ToolSpec, text: str, *, again: bool, after: float | None = None) -> Told:
-    return Told("tool_failed", text, "" if again else _careful("tool_failed", spec), again, after, _left())
+def _failed(error: BaseException, spec: ToolSpec, text: str, *, again: bool, after: float | None = None) -> Told:
+    hint = "" if again else _careful("tool_failed", spec)
+    hint = "it did not run" if getattr(error, NEVER_RAN, False) is True else hint
+    return Told("tool_failed", text, hint, again, after, _left())
 
 
 def _harmless(spec: ToolSpec) -> bool:

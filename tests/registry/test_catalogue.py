@@ -30,6 +30,15 @@ def versions(*labels: str) -> Registry:
 CRM = ("crm.search@1.0.0", "crm.search@1.2.0", "crm.search@1.10.0", "crm.search@2.0.0", "crm.search@3.0.0-rc.1")
 
 
+@pytest.mark.parametrize("asked", [("crm.search", 1), ("crm.search", ["^1"]), (1,), (None,)])
+@pytest.mark.parametrize("way", ["get_tool", "spec"])
+def test_what_is_no_name_and_no_range(way: str, asked: Any) -> None:
+    """It is said what was expected, and what came."""
+    said = r"^expected the name of a tool and a range of versions, such as 'crm.search' and '\^1.2', got "
+    with pytest.raises(BadInput, match=said):
+        getattr(versions("crm.search@1.0.0"), way)(*asked)
+
+
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [

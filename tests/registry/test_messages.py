@@ -15,8 +15,9 @@ import pytest
 
 import escalade
 from escalade import GovernedTool, Principal, Registry, Roles, errors, tool
-from escalade.errors import BadInput, BudgetExceeded, EscaladeError, PermissionDenied, ToolFailed
+from escalade.errors import BadInput, BudgetExceeded, EscaladeError, PermissionDenied, ToolError, ToolFailed
 from escalade.registry import messages, secrets
+from escalade.registry.journal import Journal
 from tests.registry.helpers import react_script, scripted_lm
 from tests.registry.test_matrix import WAYS, rlm
 
@@ -210,6 +211,42 @@ def test_a_denied_tool_is_an_unknown_tool() -> None:
     assert "'ana' may not use tool 'trip.book'" in str(caught.value.__cause__)
     (denial,) = scope.recorder.denials()  # type: ignore[attr-defined]
     assert (denial.outcome, denial.resource) == ("PermissionDenied", "trip.book")
+
+
+class Broken(Journal):
+    """A record that fails before anything is done."""
+
+    def intent(self, entry: Any) -> None:
+        raise RuntimeError("the disk is gone")
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("said", "recorder", "line", "cause"),
+    [
+        ({"cost": lambda args: args["town"]}, None, "its cost can't be told from the arguments: KeyError", KeyError),
+        (
+            {"cost": lambda args: "2", "max_cost": "1"},
+            None,
+            r"a cost of \$2 is not between 0 and its max_cost",
+            ToolError,
+        ),
+        ({}, Broken(), "RuntimeError: the disk is gone", RuntimeError),
+    ],
+)
+async def test_what_fails_before_the_tool(said: Any, recorder: Any, line: str, cause: Any, way: str) -> None:
+    """It did not run, and a model isn't sent to look whether it took effect. Developers have the cause."""
+    ran = []
+
+    def reserve(city: str) -> None:
+        ran.append(city)
+
+    booking = made(reserve, **said)
+    with escalade.scope(recorder=recorder), pytest.raises(ToolError, match=rf"{line}.*; it did not run \[") as caught:
+        await booking.acall(city="Rome") if way == "async" else booking(city="Rome")
+    before = caught.value.__cause__
+    assert isinstance(before, cause) or isinstance(before.__cause__, cause)
+    assert ran == []
 
 
 @pytest.mark.parametrize(("side_effects", "again"), [("none", "yes"), ("read", "yes"), ("write", "no")])

@@ -141,9 +141,9 @@ class Approvals:
 
     def get(self, request_id: str) -> Request:
         """A request as it stands. Raises UnknownName."""
-        found = self.store.get(request_id)
+        found = self.store.get(request_id) if isinstance(request_id, str) else None
         if found is None:
-            raise UnknownName("approval request", request_id)
+            raise UnknownName("approval request", str(request_id))
         return found.at(self._clock())
 
     def requests(self, state: State | None = None) -> list[Request]:
@@ -182,6 +182,8 @@ class Approvals:
         """May this person decide this request? Raises PermissionDenied, NoPolicy."""
         if self._access is None:
             raise NoPolicy("deciding needs a policy that says who may: Approvals(store, access=policy)")
+        if not isinstance(by, Principal):
+            raise BadInput(f"by: expected the Principal who decides, got {by!r}")
         self._access.check_roles(by.roles)
         name = alias(by.user)
         if by.tenant != request.tenant:

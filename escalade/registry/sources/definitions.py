@@ -130,8 +130,12 @@ def our_names(prefix: str, foreign: Iterable[str], renamed: Mapping[str, str]) -
     return names
 
 
-def chosen(tools: Iterable[str] | Mapping[str, Said] | str, offered: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What is imported: names, or names with fields of their own; "*" for all. Raises UnknownName."""
+def chosen(
+    tools: Iterable[str] | Mapping[str, Said] | str, offered: Iterable[str], skipped: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """What is imported: names, or names with fields of their own; "*" for all. `skipped`: what can't be a tool, and
+    why. Raises UnknownName, BadInput.
+    """
     known = list(offered)
     if isinstance(tools, str):
         if tools != "*":
@@ -141,6 +145,8 @@ def chosen(tools: Iterable[str] | Mapping[str, Said] | str, offered: Iterable[st
         {name: dict(said) for name, said in tools.items()} if isinstance(tools, Mapping) else {n: {} for n in tools}
     )
     for name in wanted:
+        if name in skipped and name not in known:
+            raise BadInput(f"{name!r} can't be a tool: {skipped[name]}")
         if name not in known:
             raise UnknownName("tool of the server", name, known)
     return wanted

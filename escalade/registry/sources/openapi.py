@@ -49,7 +49,6 @@ class OpenApiSource(Source):
         where = wire.url or ("" if isinstance(description, Mapping) else str(description))
         super().__init__(registry, name, pins, where=where, recheck=math.inf)
         self._description, self._wire, self._redirects = description, wire, redirects
-        self.skipped: dict[str, str] = {}
         self._clients: dict[str, Any] = {}
 
     async def _listing(self) -> dict[str, Definition]:

@@ -82,12 +82,13 @@ class Reviewed:
 
 class Source(ABC):
     """Somebody's tools. `where`: an address, a command or a file, for people. `recheck`: seconds for which they are
-    taken to be unchanged.
+    taken to be unchanged. `skipped`: what is offered and can't be a tool, and why.
     """
 
     def __init__(self, registry: Registry, name: str, pins: Pins, *, where: str, recheck: float) -> None:
         self.name, self.where = name, where
         self._registry, self._pins, self._recheck = registry, pins, recheck
+        self.skipped: dict[str, str] = {}
         self._specs: dict[str, ToolSpec] = {}
         self._terms, self._own, self._everything = Terms("", {}), dict[str, dict[str, Any]](), False
         self._now: dict[str, Definition] | None = None
@@ -147,9 +148,9 @@ class Source(ABC):
             raise UnknownName("imported tool", tool, list(self._own))
         now = self.listing().get(tool)
         if now is None:
-            raise BadInput(
-                f"{self.name}: {tool!r} isn't offered{' any more' * (tool in self._specs)}, there is nothing to accept"
-            )
+            more = " any more" * (tool in self._specs)
+            why = f"can't be a tool{more}: {self.skipped[tool]}" if tool in self.skipped else f"isn't offered{more}"
+            raise BadInput(f"{self.name}: {tool!r} {why}; there is nothing to accept")
         if tool not in self._specs:
             self._own.setdefault(tool, {})
             self._add({tool: Pin(_FIRST, now)})
@@ -172,7 +173,7 @@ class Source(ABC):
         known = {tool: pin.definition for tool, pin in self._pins.of(self.name).items()}
         if ask and (isinstance(tools, str) or any(tool not in known for tool in tools)):
             known = {**self.listing(), **known}
-        self._own = chosen(tools, known if ask or isinstance(tools, str) else tools)
+        self._own = chosen(tools, known if ask or isinstance(tools, str) else tools, self.skipped)
         self._terms, self._everything = terms, isinstance(tools, str)
         fresh = {
             tool: Pin(_FIRST, known[tool]) for tool in self._own if ask and self._pins.get(self.name, tool) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,18 @@ def test_who_may_not_decide(by: Principal, message: str) -> None:
     for decide in (at.approve, at.deny):
         with pytest.raises(PermissionDenied, match=message):
             decide(request.id, by)
+    assert only(at) == request
+
+
+@pytest.mark.parametrize("by", ["bea", None])
+def test_a_name_is_nobody_who_decides(by: Any) -> None:
+    """Whoever decides has roles and a tenant: a Principal is expected."""
+    at = desk()
+    request = asked(at)
+    with pytest.raises(BadInput, match="by: expected the Principal who decides, got "):
+        at.approve(request.id, by=by)
+    with pytest.raises(UnknownName, match="unknown approval request '7'"):
+        at.deny(7, by=BOSS)  # type: ignore[arg-type]
     assert only(at) == request
 
 

@@ -158,7 +158,7 @@ def test_from_a_file(server: OpenApiServer, tmp_path: Path) -> None:
     ],
 )
 def test_operations_that_can_not_be_tools(server: OpenApiServer, made: dict[str, Any], reason: str) -> None:
-    """They are skipped with the reason; asked for by name, they are refused."""
+    """They are skipped with the reason; asked for by name, they are refused, with the reason again."""
     document = {"openapi": "3.1.0", "paths": {"/x": {"get": made}}}
     if reason == "can't be used":
         with pytest.raises(BadInput, match=reason):
@@ -166,8 +166,10 @@ def test_operations_that_can_not_be_tools(server: OpenApiServer, made: dict[str,
         return
     source = import_openapi(Registry(), "shop", document, operations="*", base_url=server.url)
     assert reason in source.skipped["x"]
-    with pytest.raises(BadInput, match="unknown tool of the server 'x'"):
+    with pytest.raises(BadInput, match=rf"'x' can't be a tool: .*{reason}"):
         import_openapi(Registry(), "shop", document, operations=["x"], base_url=server.url)
+    with pytest.raises(BadInput, match=rf"shop: 'x' can't be a tool: .*{reason}.*; there is nothing to accept"):
+        source.accept("x")
 
 
 @pytest.mark.parametrize(

@@ -184,13 +184,15 @@ def test_names_of_ours() -> None:
 
 def test_what_is_chosen() -> None:
     """Names, names with fields, or all; never something that isn't offered."""
-    assert chosen(["a"], ["a", "b"]) == {"a": {}}
-    assert chosen("*", ["a", "b"]) == {"a": {}, "b": {}}
-    assert chosen({"a": {"cost": "1"}}, ["a"]) == {"a": {"cost": "1"}}
+    assert chosen(["a"], ["a", "b"], {}) == {"a": {}}
+    assert chosen("*", ["a", "b"], {"c": "why"}) == {"a": {}, "b": {}}
+    assert chosen({"a": {"cost": "1"}}, ["a"], {}) == {"a": {"cost": "1"}}
     with pytest.raises(BadInput, match='expected names, or "\\*" for all'):
-        chosen("a", ["a"])
+        chosen("a", ["a"], {})
     with pytest.raises(UnknownName, match="unknown tool of the server 'c'"):
-        chosen(["c"], ["a"])
+        chosen(["c"], ["a"], {})
+    with pytest.raises(BadInput, match="'c' can't be a tool: why"):
+        chosen(["c"], ["a"], {"c": "why"})
 
 
 @given(st.dictionaries(st.sampled_from(["name", "description"]), st.text(max_size=5)))
