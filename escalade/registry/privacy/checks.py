@@ -6,7 +6,9 @@ All functions take the bare value (no separators) and give a bool; none raises. 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import math
+import re
 from collections import Counter
 
 IBAN_LENGTHS: dict[str, int] = {
@@ -157,6 +159,20 @@ def ipv6(text: str) -> bool:
 def mixed(text: str) -> bool:
     """Has letters and digits, as generated keys do and words don't."""
     return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
+
+
+def generated(text: str) -> bool:
+    """A generated key: letters and digits; or letters alone, of one case and longer than any word, or changing case
+    more often than names in code do. Of 16 random letters 6 % have no digit, and 1 of 17 of these is not seen.
+    """
+    if mixed(text):
+        return True
+    run = max(_NO_LETTER.split(text), key=len)
+    changes = sum(one.isupper() != other.isupper() for one, other in itertools.pairwise(run))
+    return len(run) >= (16 if changes > 0.3 * len(run) else 24 if run.islower() or run.isupper() else math.inf)
+
+
+_NO_LETTER = re.compile("[^A-Za-z]+")
 
 
 def random_looking(text: str) -> bool:

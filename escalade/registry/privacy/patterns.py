@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from escalade.errors import BadInput
-from escalade.registry.privacy.checks import IBAN_LENGTHS, cnpj, iban, ipv6, mixed, random_looking
+from escalade.registry.privacy.checks import IBAN_LENGTHS, cnpj, generated, iban, ipv6, mixed, random_looking
 from escalade.registry.secrets import names_secret
 
 
@@ -71,20 +71,25 @@ class Pattern:
 # ----------------------------------------------------------------------------------------------------------- e-mail
 
 _EMAIL = re.compile(
-    r"(?<![\w.+%'-])[\w.+%'-]++@(?P<domain>(?:[\w-]{1,63}+\.){1,8}(?:xn--[a-z0-9-]{2,20}|[^\W\d_]{2,24}))"
+    r"(?<![\w.+%'-])(?P<local>[\w.+%'-]++)@(?P<domain>(?:[\w-]{1,63}+\.){1,8}(?:xn--[a-z0-9-]{2,20}|[^\W\d_]{2,24}))"
+)
+_EMAIL_IN_URL = re.compile(
+    r"(?<![\w.+%'-])(?P<local>(?:[\w.+'-]|%(?!(?:25){0,2}40)[0-9A-Fa-f]{2})++)%(?:25){0,2}40"
+    r"(?P<domain>(?:[\w-]{1,63}+\.){1,8}(?:xn--[a-z0-9-]{2,20}|[^\W\d_]{2,24}))"
 )
 _NO_DOMAIN = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "js", "ts", "css", "py", "json", "html"})
 """Ends of file names like `icon@2x.png`."""
 
 
 def emails(text: str) -> Iterator[Span]:
-    """Addresses of RFC 5321, without quoted local parts and address literals, as nobody writes them."""
-    if "@" not in text:
-        return
-    for match in _EMAIL.finditer(text):
-        start = match.start() + len(match[0]) - len(match[0].lstrip(".+%'-"))
-        if text[start] != "@" and match["domain"].rpartition(".")[2].lower() not in _NO_DOMAIN:
-            yield Span(start, match.end(), "email")
+    """Addresses of RFC 5321, also as they stand in URLs (RFC 3986, 2.1), encoded up to three times; without quoted
+    local parts and address literals, as nobody writes them.
+    """
+    for written, at, before in ((_EMAIL, "@", ".+%'-"), (_EMAIL_IN_URL, "%", ".+'-")):
+        for match in written.finditer(text) if at in text else ():
+            local = match["local"].lstrip(before)
+            if local and match["domain"].rpartition(".")[2].lower() not in _NO_DOMAIN:
+                yield Span(match.end("local") - len(local), match.end(), "email")
 
 
 # ------------------------------------------------------------------------------------------------------------- IBAN
@@ -151,6 +156,7 @@ _KEYS: dict[str, str] = {
     "gh": "[pousr]_[A-Za-z0-9]{20,}+",  # GitHub
     "github_pat_": r"\w{20,}+",
     "gl": "(?:pat|dt|rt|cbt|ptt|ft|imt|agent|oas|soat)-" + _W + "{16,}+",  # GitLab
+    "hv": r"[sbr]\." + _W + "{20,}+",  # HashiCorp Vault
     "gsk_": "[A-Za-z0-9]{20,}+",  # Groq
     "AKIA": "[A-Z0-9]{16}(?![A-Za-z0-9])",  # AWS access key ids
     "ASIA": "[A-Z0-9]{16}(?![A-Za-z0-9])",
@@ -185,14 +191,16 @@ _SCHEME = re.compile(
     r"(?:[Bb]earer|BEARER|[Bb]asic|[Aa]pi[Kk]ey|[Tt]oken)(?:[ \t]{1,4}|%20)(?P<value>[A-Za-z0-9._~+/=-]{16,}+)"
 )
 
+_HEADER = re.compile(r"""[Aa](?i:uthorization)["']?[ \t]{0,4}[:=][ \t]{0,4}["']?\Z""")
+
 
 def api_keys(text: str) -> Iterator[Span]:
     """Keys with the prefixes that their issuers document, and what follows an HTTP authentication scheme."""
     for match in _KEY.finditer(text):
-        if mixed(match[0]):
+        if generated(match[0]):
             yield Span(match.start(), match.end(), "api_key")
     for match in _SCHEME.finditer(text):
-        if mixed(match["value"]):
+        if generated(match["value"]) or _HEADER.search(text[max(0, match.start() - 24) : match.start()]):
             yield Span(match.start("value"), match.end(), "api_key")
 
 

@@ -127,7 +127,9 @@ class Redactor:
             spans += self._numbers(plain)
         ends = {span.end for span in spans if span.type == "url_credentials"}
         if ends:  # what ends at the @ of a URL is a password, and what follows a host
-            spans = [span for span in spans if span.type != "email" or plain.find("@", span.start) not in ends]
+            spans = [
+                span for span in spans if span.type != "email" or plain.find("@", span.start, span.end) not in ends
+            ]
         return self._merged(spans) if len(spans) > 1 else spans
 
     def _numbers(self, text: str) -> Iterator[Span]:

@@ -11,6 +11,7 @@ import string
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 ALNUM = string.ascii_letters + string.digits
 
@@ -49,6 +50,8 @@ class Maker:
         )
         host = self.one("example", "mail", "uni-koeln", "x1", "sub.domain", "a.b.c")
         address = f"{local}@{host}.{self.one('com', 'org', 'co.uk', 'com.br', 'museum', 'io', 'de')}"
+        if self.random.random() < 0.1:
+            return quote(address)  # as it stands in URLs
         return address.upper() if self.random.random() < 0.1 else address
 
     def phone(self) -> str:
@@ -145,6 +148,8 @@ class Maker:
             f"gsk_{tail}",
             f"SG.{tail[:22]}.{tail[-43:]}",
             f"npm_{tail[-36:]}",
+            f"hvs.CAESI{tail}",
+            f"sk-{self.some(string.ascii_letters, 40)}",
         )
 
     def jwt(self) -> str:
@@ -241,6 +246,8 @@ def negatives(seed: int, count: int) -> list[Item]:
         lambda: maker.one(
             "the password must be changed", "password: required", "secret: none", "token = None", "api_key=env:NAME",
             "a bearer of good news", "sk-learn is no key", "task-force-of-the-year-in-town", "key: value", "pwd",
+            "Bearer AuthenticationHandlerOptions", "a basic authentication-required answer", "hvs.example",
+            "sk-learn-compatible-things", "GET /%40types%2Fnode", "left-pad%401.3.0", "Token internationalization",
             "password=${PASSWORD}", "token: end of sentence", "https://host.example:8080/a:b/c", "icon@2x.png",
         ),
         lambda: f"SSN 000-{maker.digits(2)}-{maker.digits(4)} is invalid",

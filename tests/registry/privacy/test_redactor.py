@@ -90,6 +90,46 @@ def test_counts_and_text() -> None:
     assert clean.counts == {"email": 2, "card": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("/find?mail=ada%40example.com&n=1", "/find?mail=<email>&n=1"),
+        ("ada%2Bnews%40example.com", "<email>"),
+        ("ada%2540example.com", "<email>"),
+        ("%22ada%40example.com%22", "<email>%22"),
+        ("https://u:pw1@host.example/?m=ada%40example.com", "https://<url_credentials>@host.example/?m=<email>"),
+        ("ada%40example.com of https://u:pw1@host.example", "<email> of https://<url_credentials>@host.example"),
+        ("https://ada%40example.com:pw@host.example/", "https://<url_credentials>@host.example/"),
+        ("left-pad%401.3.0 and %40types%2Fnode.js", "left-pad%401.3.0 and %40types%2Fnode.js"),
+        ("..%40example.com", "..%40example.com"),
+    ],
+)
+def test_addresses_in_urls(text: str, clean: str) -> None:
+    """Encoded once or more, beside credentials too. A scope of npm is no address."""
+    assert privacy.redact(text).text == clean
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("hvs.CAESIJabcdefghijklmnopqrstuvwxyz0123456789", "<api_key>"),
+        ("hvb.AAAAAQJxyzabcdefghijklm12", "<api_key>"),
+        ("sk-abcdefghijklmnopqrstuvwx", "<api_key>"),
+        ("sk-QwErTyUiOpAsDfGh", "<api_key>"),
+        ("Bearer xKqPzLmWvTbNcRdYsG", "Bearer <api_key>"),
+        ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer <api_key>"),
+        ("{'authorization': 'Basic abcdefghijklmnop'}", "{'authorization': 'Basic <api_key>'}"),
+        ("sk-learn-compatible-estimators", None),
+        ("sk-internationalization", None),
+        ("Bearer AuthenticationHandlerOptions", None),
+        ("Bearer authentication-required-here", None),
+    ],
+)
+def test_keys_without_digits(text: str, clean: str | None) -> None:
+    """Letters alone are a key where no word and no name in code looks like them, or after the header's name."""
+    assert privacy.redact(text).text == (text if clean is None else clean)
+
+
 class TestValues:
     def test_nested(self) -> None:
         """Texts, bytes, whole numbers and keys, at any depth; what is no text stays what it is."""
