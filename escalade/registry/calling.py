@@ -177,7 +177,7 @@ class Registered:
         try:
             return admit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
         except EscaladeError as refusal:
-            raise for_model(call.refused(refusal)) from refusal.__cause__
+            raise for_model(call.refused(refusal)) from None
         except BaseException as error:
             call.refused(error)
             raise
@@ -190,7 +190,7 @@ class Registered:
         try:
             return await aadmit(self.resource, ceiling=call.most, check=check, shortcut=call.shortcut), call
         except EscaladeError as refusal:
-            raise for_model(call.refused(refusal)) from refusal.__cause__
+            raise for_model(call.refused(refusal)) from None
         except BaseException as error:
             call.refused(error)
             raise
