@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -87,6 +87,8 @@ def booked(use: Admission, asked: Asked, place: Standing, *, stream: bool = Fals
         if slows(error):
             place.refused(pause(error))
         use.blame = blames(error)
+        if use.blame is None:
+            use.say_nothing()
         raise
 
 
@@ -110,11 +112,9 @@ def _sent(request: Request, model: Model) -> Request:
 
 
 def within(model: Model, scope: Scope, ask: Callable[[], T]) -> T:
-    """`in_time` for a thread. Where there is a deadline, another thread asks (60 us) and is left when time is up: its
-    connection ends with the transport's own timeout, and the use is settled now. Without one, that timeout is enough.
+    """`in_time` for a thread: another thread asks (60 us) and is left when time is up. Its connection ends with the
+    transport's own timeout, which is for each read of an answer, and so no bound; the use is settled now.
     """
-    if scope.deadline == math.inf:
-        return ask()
     job = _askers.submit(ask)
     try:
         return cast("T", job.result(max(0.0, min(model.timeout, scope.time_left()))))
@@ -128,11 +128,14 @@ def within(model: Model, scope: Scope, ask: Callable[[], T]) -> T:
 
 
 def events_answered(model: Model, scope: Scope, sent: Request) -> Iterator[Any]:
-    """The stream's events for a thread. Given up between two events when the deadline has passed."""
-    for event in model.transport.stream(sent):
-        if scope.time_left() <= 0:
-            raise timed_out(scope, model, TimeoutError())
-        yield event
+    """The stream's events for a thread, each within the model's timeout and all before the deadline."""
+    stream, context = model.transport.stream(sent), copy_context()  # one for all: what it sets it also takes back
+    try:
+        while (event := within(model, scope, partial(context.run, next, stream, None))) is not None:
+            yield event
+    finally:
+        with suppress(ValueError, RuntimeError):  # left behind: it closes when its thread is through with it
+            context.run(stream.close)
 
 
 async def in_time(model: Model, scope: Scope, sent: Request) -> Response:

@@ -2,7 +2,7 @@
 
 | failure (dspy.lm15)                        | then               | billed             | blames the route |
 | ------------------------------------------ | ------------------ | ------------------ | ---------------- |
-| RateLimitError                             | retry, fall back   | 0                  | yes              |
+| RateLimitError                             | wait, fall back    | 0                  | says nothing     |
 | ServerError (5xx)                          | retry, fall back   | 0                  | yes              |
 | TransportError, nothing was sent           | retry, fall back   | 0                  | yes              |
 | TransportError, connection lost on the way | retry, fall back   | the reservation    | yes              |
@@ -14,11 +14,16 @@
 | CircuitOpen, RateLimited, Overloaded (ours) | fall back         | nothing was held   |                  |
 | PermissionDenied on a fallback             | skip it            | nothing was held   |                  |
 | any other refusal                          | raise              | nothing was held   |                  |
+| DeadlineExceeded, on the way               | raise              | the reservation    | says nothing     |
 
 "The reservation" is the honest answer where nobody knows whether the provider has billed: money that may be gone is
 not given back to a hard budget. Retries wait for Retry-After when the provider sent one, else exponentially; a wait
 longer than `Retry.patience`, or than the time left, falls back at once. A model with a lane waits there: a 429 stops
 the lane for everybody. When all have failed, one error says why for each of them; see `_failures.py`.
+
+A 429 is no failure but a queue: the provider works, and says when. Where another model can answer it counts as a retry;
+where none is left it is waited out, again and again, for a minute in all. Neither a 429 nor a caller's own deadline
+speaks against the route: else a burst, or one tenant in a hurry, would shut it for everybody.
 """
 
 from __future__ import annotations
@@ -98,7 +103,9 @@ def blames(error: BaseException) -> bool | None:
     """Does the failure speak against the route? None: it says nothing about it."""
     if isinstance(error, lm15.InvalidRequestError | lm15.CapabilityError):
         return False
-    return True if isinstance(error, Exception) else None
+    if isinstance(error, lm15.RateLimitError | EscaladeError) or not isinstance(error, Exception):
+        return None
+    return True
 
 
 def _not_sent(error: BaseException | None) -> bool:
@@ -118,7 +125,7 @@ class Route:
 
     def __init__(self, models: tuple[Model, ...], retry: Retry, scope: Scope) -> None:
         self._models, self._retry, self._scope = models, retry, scope
-        self._at, self._tries = 0, 0
+        self._at, self._tries, self._waited = 0, 0, 0.0
         self._failures: list[Failure] = []
         self.attempts = 0
 
@@ -140,12 +147,17 @@ class Route:
     @property
     def patience(self) -> float:
         """Seconds that it is worth to wait for this model's lane."""
-        return self._retry.patience if self._at + 1 < len(self._models) else math.inf
+        return math.inf if self._last else self._retry.patience
 
     @property
     def longest(self) -> float:
         """Seconds that it is worth to wait before this model is asked again."""
-        return self._retry.patience if self._at + 1 < len(self._models) else max(self._retry.patience, 60.0)
+        return max(self._retry.patience, 60.0) if self._last else self._retry.patience
+
+    @property
+    def _last(self) -> bool:
+        """Is there nobody to fall back to?"""
+        return self._at + 1 == len(self._models)
 
     def failed(self, error: BaseException) -> float:
         """Seconds to wait before the next attempt. Raises the error where no other attempt can help."""
@@ -161,13 +173,19 @@ class Route:
             raise self.crossing(error)
         self._note(error)
         self.attempts += 1
-        if isinstance(error, RETRYABLE) and self._tries < self._retry.retries:
+        if isinstance(error, RETRYABLE):
             wait = self._retry.delay(self._tries, error)
-            if wait < self._scope.time_left() and wait <= self.longest:
-                self._tries += 1
+            if wait < self._scope.time_left() and self._is_worth(wait, error):
+                self._tries, self._waited = self._tries + 1, self._waited + wait
                 return 0.0 if self._in_lane(error) else wait
         self._next()
         return 0.0
+
+    def _is_worth(self, wait: float, error: BaseException) -> bool:
+        """To wait so long before the next attempt? Failures are counted, a provider that is only busy is waited out."""
+        if isinstance(error, lm15.RateLimitError) and self._last and self._retry.retries and wait > 0:
+            return self._waited + wait <= self.longest
+        return self._tries < self._retry.retries and wait <= self.longest
 
     def _in_lane(self, error: BaseException) -> bool:
         """Is the wait the lane's affair, which was stopped by this error for everybody?"""
@@ -182,7 +200,7 @@ class Route:
         self._failures.append(Failure(model, error, self._tries + 1))
 
     def _next(self) -> None:
-        self._at, self._tries = self._at + 1, 0
+        self._at, self._tries, self._waited = self._at + 1, 0, 0.0
 
     @staticmethod
     def crossing(error: BaseException) -> BaseException:

@@ -203,6 +203,12 @@ class Admission:
         if self.scope.listeners:
             _announce(self.scope, entry)
 
+    def say_nothing(self) -> None:
+        """How this use ends tells nothing about the resource, whatever its error is."""
+        if self.resource.breaker is not None and self._pass is not None:
+            self.resource.breaker.forget(self._pass)
+            self._pass = None
+
     def _tell_breaker(self, error: BaseException | None) -> None:
         breaker = self.resource.breaker
         if breaker is None or self._pass is None:

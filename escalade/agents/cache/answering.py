@@ -56,7 +56,7 @@ def answered(
     if found is not None:
         return _given(cache, asked, found)
     with _leading(lead) as land:
-        found, token = _claimed(cache, asked) if lead is not None else (None, "")
+        found, token = _claimed(cache, asked) if lead is not None and asked.kept else (None, "")
         if found is not None:
             land(found.record.dumped())
             return _given(cache, asked, found)
@@ -85,7 +85,7 @@ async def aanswered(
     if found is not None:
         return await _agiven(cache, asked, found)
     with _leading(lead) as land:
-        found, token = await _aclaimed(cache, asked) if lead is not None else (None, "")
+        found, token = await _aclaimed(cache, asked) if lead is not None and asked.kept else (None, "")
         if found is not None:
             land(found.record.dumped())
             return await _agiven(cache, asked, found)

@@ -53,6 +53,7 @@ class Asked(NamedTuple):
     gateway: Gateway
     model: Model
     joins: bool
+    kept: bool = True
     family: str | None = None
 
 
@@ -152,12 +153,13 @@ class ResponseCache:
         owners, place = whose(scope, self.per), place_of(gateway.name, model)
         told = call.key(_PLAIN_CHAT, asynchronous=False)
         key = key_of(owners, place, told)
-        if key is None or self.kinds.seconds[kind] <= 0:
+        kept, joins = self.kinds.seconds[kind] > 0, self._joins(call)
+        if key is None or not (kept or joins):
             self.counters.refused(scope.principal.tenant, model.name, "never" if key else "not exact")
             return None
         tag = tag_of(owners, model.name, kind)
-        family = None if self.similar is None else family_of(owners, place, call, told)
-        return Asked(key, tag, kind, question, scope, gateway, model, self._joins(call), family)
+        family = family_of(owners, place, call, told) if kept and self.similar is not None else None
+        return Asked(key, tag, kind, question, scope, gateway, model, joins, kept, family)
 
     def near(self, asked: Asked) -> Found | None:
         """An answer in memory."""
@@ -165,7 +167,7 @@ class ResponseCache:
 
     def far(self, asked: Asked) -> Found | None:
         """An answer in the store. Blocks."""
-        if self.shelf.store is None:
+        if self.shelf.store is None or not asked.kept:
             return None
         return self.read(asked, self.shelf.far(asked.key, self.kinds.seconds[asked.kind], asked.tag), "store")
 
@@ -182,7 +184,7 @@ class ResponseCache:
             return None
         if self._spoiled and self._spoiled.get(asked.key) == record.id:
             return None
-        return Found(record, level) if self._good(asked, record) else None
+        return Found(record, level) if self._good(asked, record, new=level == "joined") else None
 
     def hit(self, asked: Asked, found: Found) -> CallResult:
         """The answer, counted and told; it has passed the guard."""
@@ -214,6 +216,9 @@ class ResponseCache:
             self.counters.refused(tenant, model, why or "not exact")
             return result, text, 0.0
         seconds = self.seconds(asked.kind, record, asked.model)
+        if seconds <= 0:
+            self.counters.refused(tenant, model, "never")
+            return result, text, 0.0
         self.shelf.memory.set(asked.key, text, seconds, asked.tag)
         self.counters.kept(tenant, model)
         self._learn(asked)
@@ -228,8 +233,8 @@ class ResponseCache:
         if self.similar is not None and asked.family is not None:
             self.similar.learn(asked.family, asked.question, asked.key)
 
-    def _good(self, asked: Asked, record: Record) -> bool:
-        if not self.now() - record.at < self.seconds(asked.kind, record, asked.model):
+    def _good(self, asked: Asked, record: Record, *, new: bool) -> bool:
+        if not new and not self.now() - record.at < self.seconds(asked.kind, record, asked.model):
             return False
         others = set(record.by) - {asked.model.name}
         return all(name in asked.gateway.models and asked.gateway.allows(name, asked.scope) for name in others)

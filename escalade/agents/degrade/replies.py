@@ -9,14 +9,15 @@
         reply: {answer: "Refunds take five working days.", source: "handbook"}
 
 The first that matches answers. A reply that is text is the first output; a mapping says each. Patterns look at the
-first 2,000 characters of the inputs that are text: one that its author wrote badly must not be fed without end.
+first 2,000 characters of the inputs that are text, in linear time (`registry/expressions.py`): one that its author
+wrote badly must not stop everybody.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 from escalade.errors import BadInput
 from escalade.registry.access.files import read_file
+from escalade.registry.expressions import finder
 from escalade.registry.places import Place, Problem, key_of, lines_of
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class Reply:
     pattern: str = ""
     words: tuple[str, ...] = ()
     name: str = ""
-    compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    is_for: Callable[[str], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         words = (self.words,) if isinstance(self.words, str) else tuple(self.words)
@@ -50,13 +52,10 @@ class Reply:
             raise BadInput(f"reply {self.name!r}: expected either a pattern or words")
         if not self.reply or not isinstance(self.reply, str | Mapping):
             raise BadInput(f"reply {self.name!r}: expected text or a mapping of outputs, got {self.reply!r}")
-        either = "|".join(rf"(?<!\w){re.escape(word.strip())}(?!\w)" for word in words)
-        try:
-            compiled = re.compile(self.pattern or either, re.IGNORECASE)
-        except (re.error, TypeError) as error:
-            raise BadInput(f"reply {self.name!r}: not a regular expression: {error}") from None
+        where = f"reply {self.name!r}"
+        either = "|".join(rf"\b{{start-half}}{re.escape(word.strip())}\b{{end-half}}" for word in words)
+        object.__setattr__(self, "is_for", finder(self.pattern or either, where, any_case=True))
         object.__setattr__(self, "words", words)
-        object.__setattr__(self, "compiled", compiled)
 
     def outputs(self, names: Sequence[str]) -> dict[str, Any]:
         """The outputs, of those that a program has (none known: whatever the reply says)."""
@@ -95,7 +94,7 @@ class Replies:
         """The first reply that matches."""
         self._look_again()
         text = "\n".join(value for value in inputs.values() if isinstance(value, str))[:LOOKED_AT]
-        return next((reply for reply in self._replies if reply.compiled.search(text)), None)
+        return next((reply for reply in self._replies if reply.is_for(text)), None)
 
     def check(self, outputs: Sequence[str]) -> None:
         """Raises BadInput for a reply with an output that the program doesn't have."""

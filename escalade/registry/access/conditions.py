@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Any, Final
 
 from escalade.errors import BadInput
+from escalade.registry.expressions import matcher
 
 Truth = bool | None
 """True, False, None for unknown."""
@@ -245,7 +246,7 @@ def _test(path: Path, op: Any, value: Any, where: str) -> Test:
     wrong = _misfit(op, value)
     if wrong:
         raise BadInput(f"{where}: {op!r} takes {wrong}, got {value!r}")
-    return Test(path, op, value, _matcher(value, where) if op == "matches" else None)
+    return Test(path, op, value, matcher(value, where) if op == "matches" else None)
 
 
 def _misfit(op: str, value: Any) -> str:
@@ -277,17 +278,3 @@ def _json(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise BadInput(f"{where}: a {type(value).__name__} isn't JSON")
-
-
-def _matcher(pattern: str, where: str) -> Callable[[str], bool]:
-    """Does the *whole* text match? The engine takes linear time; it knows no look-around and no back-references."""
-    import jsonschema_rs
-
-    engine = jsonschema_rs.RegexOptions()
-    try:
-        jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=engine)  # alone: "a)|(b" is none
-        whole = jsonschema_rs.Draft202012Validator({"pattern": f"^(?:{pattern})$"}, pattern_options=engine)
-    except ValueError:
-        raise BadInput(f"{where}: {pattern!r} is not a regular expression of linear time") from None
-    is_valid: Callable[[str], bool] = whole.is_valid
-    return is_valid

@@ -64,7 +64,7 @@ def test_edited_while_programs_run(file: Path, caplog: pytest.LogCaptureFixture)
     file.write_text(FILE.replace("opening hours|", "(((("), "utf-8")
     with caplog.at_level(logging.ERROR):
         assert replies.find({"question": "opening hours"}) == found
-    assert "replies.yaml:2: replies[0]: reply 'hours': not a regular expression" in caplog.text
+    assert "replies.yaml:2: replies[0]: reply 'hours': '((((when (are|do) you open' is not a regular" in caplog.text
     file.unlink()
     assert replies.find({"question": "opening hours"}) == found
 
@@ -79,7 +79,7 @@ def test_edited_while_programs_run(file: Path, caplog: pytest.LogCaptureFixture)
         ("replies:\n- {reply: x, pattern: a, words: [b]}", "expected either a pattern or words"),
         ("replies:\n- {pattern: a}", "expected text or a mapping of outputs"),
         ("replies:\n- {words: [''], reply: x}", "expected either a pattern or words"),
-        ("replies:\n- {pattern: '(', reply: x}", "not a regular expression"),
+        ("replies:\n- {pattern: '(', reply: x}", "not a regular expression of linear time"),
     ],
 )
 def test_what_is_wrong_in_a_file(tmp_path: Path, text: str, what: str) -> None:
@@ -104,3 +104,16 @@ def test_copies_share_what_is_read(file: Path) -> None:
     replies: Any = Replies.load(file)
     assert copy.deepcopy(replies) is replies
     assert len(replies) == 2
+
+
+def test_a_badly_written_pattern_holds_nobody_up() -> None:
+    """What takes a backtracking engine minutes is answered at once."""
+    assert not Reply("x", pattern="(a+)+$").is_for("a" * 1_900 + "!")
+
+
+@pytest.mark.parametrize("word", ["money back", "c++", "a#b & c~d - e", "na\u00efve", "1,5 %"])
+def test_words_are_whole_words_of_any_case(word: str) -> None:
+    """Whatever they are made of."""
+    reply = Reply("x", words=(word,))
+    assert reply.is_for(f"see {word.upper()}, ok")
+    assert not reply.is_for(f"x{word}y")
