@@ -222,30 +222,23 @@ class Broken(Journal):
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize(
-    ("said", "recorder", "line", "cause"),
+    ("said", "recorder", "line"),
     [
-        ({"cost": lambda args: args["town"]}, None, "its cost can't be told from the arguments: KeyError", KeyError),
-        (
-            {"cost": lambda args: "2", "max_cost": "1"},
-            None,
-            r"a cost of \$2 is not between 0 and its max_cost",
-            ToolError,
-        ),
-        ({}, Broken(), "RuntimeError: the disk is gone", RuntimeError),
+        ({"cost": lambda args: args["town"]}, None, "its cost can't be told from the arguments: KeyError"),
+        ({"cost": lambda args: "2", "max_cost": "1"}, None, r"a cost of \$2 is not between 0 and its max_cost"),
+        ({}, Broken(), "RuntimeError: the disk is gone"),
     ],
 )
-async def test_what_fails_before_the_tool(said: Any, recorder: Any, line: str, cause: Any, way: str) -> None:
-    """It did not run, and a model isn't sent to look whether it took effect. Developers have the cause."""
+async def test_what_fails_before_the_tool(said: Any, recorder: Any, line: str, way: str) -> None:
+    """It did not run, and a model isn't sent to look whether it took effect."""
     ran = []
 
     def reserve(city: str) -> None:
         ran.append(city)
 
     booking = made(reserve, **said)
-    with escalade.scope(recorder=recorder), pytest.raises(ToolError, match=rf"{line}.*; it did not run \[") as caught:
+    with escalade.scope(recorder=recorder), pytest.raises(ToolError, match=rf"{line}.*; it did not run \["):
         await booking.acall(city="Rome") if way == "async" else booking(city="Rome")
-    before = caught.value.__cause__
-    assert isinstance(before, cause) or isinstance(before.__cause__, cause)
     assert ran == []
 
 
