@@ -8,16 +8,19 @@
     log.lines()                               # what other policies are judged on
 
 JSON lines, appended: one for each climb, one for each quality that was told. A last line that was torn by a crash is
-left out, and cut off before the next is written. Any number of threads may write, and several processes may append to
-one file, where the system appends whole lines (local disks of POSIX systems do).
+left out; whoever writes next says so in a line after it. Any other line that can't be is refused by its number. Any
+number of threads may write, and several processes may append to one file, where the system appends whole lines (local
+disks of POSIX systems do).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
@@ -29,6 +32,9 @@ from escalade.evals.online.logged import Logged
 __all__ = ["DecisionLog"]
 
 Listener = Callable[[Logged], None]
+
+TORN = b'{"torn":"the line before"}'
+"""What follows a line that a crash tore."""
 
 
 class DecisionLog:
@@ -47,7 +53,8 @@ class DecisionLog:
         self._by_key: dict[str, list[int]] = {}
         self._by_run: dict[str, list[int]] = {}
         self._lock = threading.RLock()
-        self._read_to = 0
+        self._read_to = self._number = 0
+        self._unread: deque[bytes] = deque()
         self.refresh()
 
     def __len__(self) -> int:
@@ -89,7 +96,9 @@ class DecisionLog:
         self._append(json.dumps({"stopped": policy, "version": version, "reason": reason, "at": time.time()}))
 
     def refresh(self) -> None:
-        """Read what was appended since, by other processes too."""
+        """Read what was appended since, by other processes too. Raises DataError for a line that can't be; the next
+        call goes on after it.
+        """
         if self.path is None or not self.path.exists():
             return
         with self._lock, self.path.open("rb") as file:
@@ -97,8 +106,12 @@ class DecisionLog:
             read = file.read()
             whole = read[: read.rfind(b"\n") + 1]
             self._read_to += len(whole)
-            for line in whole.split(b"\n")[:-1]:
-                self._take(line)
+            self._unread.extend(whole.split(b"\n")[:-1])
+            while self._unread:  # a listener may write, and so read on from here
+                line = self._unread.popleft()
+                self._number += 1
+                if TORN not in (line, *itertools.islice(self._unread, 1)):
+                    self._take(line)
 
     def _append(self, line: str) -> None:
         with self._lock:
@@ -107,21 +120,18 @@ class DecisionLog:
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                # A line that was torn by a crash ends here, and is skipped: it was never told to anybody.
+                # A line that was torn by a crash ends here: it was never told to anybody.
                 torn = file.tell() and _last_byte(self.path) != b"\n"
-                file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+                file.write((b"\n" + TORN + b"\n" if torn else b"") + line.encode() + b"\n")
             self.refresh()
 
     def _take(self, line: bytes) -> None:
         try:
-            values = json.loads(line)
-        except ValueError:
-            return  # torn by a crash, and written on after it
-        try:
-            at = self._put(values)
-        except (KeyError, TypeError, ValueError) as error:
-            where = "the log in memory" if self.path is None else str(self.path)
-            raise DataError(f"{where}: not a line of a log of decisions ({error}): {line[:80]!r}") from None
+            at = self._put(json.loads(line))
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            where = "the log in memory" if self.path is None else f"{self.path}: line {self._number}"
+            why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"{where}: not a line of a log of decisions ({why}): {line[:80]!r}") from None
         if at is not None:
             for listener in self.listeners:
                 listener(self._lines[at])

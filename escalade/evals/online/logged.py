@@ -70,6 +70,8 @@ class Logged:
             raise DataError(f"climb {self.id}: a propensity lies above 0 and up to 1, not at {chances!r}")
         if not all(0 <= tried.rung < len(self.ladder) for tried in self.path) or not -1 <= self.answered < self.calls:
             raise DataError(f"climb {self.id}: a rung or an answer that the climb doesn't have")
+        if self.quality is not None and not 0.0 <= self.quality <= 1.0:
+            raise DataError(f"climb {self.id}: a quality lies between 0 and 1, not at {self.quality!r}")
 
     @property
     def calls(self) -> int:
@@ -173,6 +175,8 @@ def _unpacked(
     answer: int | None,
     form: list[float] | None,
 ) -> Tried:
+    if not 0.0 <= (confidence or 0.0) <= 1.0 or not (latency or 0.0) >= 0.0 or not cost >= 0:
+        raise ValueError(f"a confidence of {confidence}, a cost of {cost} or a latency of {latency} can't be")
     known = [math.nan if figure is None else figure for figure in (confidence, latency)]
     return Tried(rung, propensity, known[0], status, cost, known[1], answer, None if form is None else Form(*form))
 

@@ -87,6 +87,35 @@ def test_a_torn_line_is_left_out_and_written_on_after(tmp_path: Path, cut: int) 
     assert [line.id for line in DecisionLog(path).lines()] == ["1", "3"]
 
 
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ("0 and 1, not at 7", '{"told": "2", "quality": 7}'),
+        ("0 and 1, not at -3", '{"told": "2", "quality": -3}'),
+        ("0 and 1, not at nan", '{"told": "2", "quality": NaN}'),
+        ("lacks 'quality'", '{"told": "2"}'),
+        ("a confidence of 1.5", climb("3").to_line().replace("0.9", "1.5")),
+        ("a cost of -7", climb("3").to_line().replace(",7,", ",-7,")),
+        ("Unterminated", '{"torn'),
+    ],
+)
+def test_a_line_that_cannot_be_is_refused_by_its_number(tmp_path: Path, told: str, line: str) -> None:
+    """A figure out of its range would make an estimate of nonsense; only the last line may be torn."""
+    path = tmp_path / "d.jsonl"
+    log = DecisionLog(path)
+    for name in "12":
+        log.write(climb(name))
+    whole = path.read_text()
+    path.write_text(whole + line + "\n" + climb("4").to_line() + "\n")
+    for read in (log.refresh, lambda: DecisionLog(path)):
+        with pytest.raises(DataError, match=f"line 3: not a line.*{told}"):
+            read()
+    log.refresh()
+    assert len(log) == 3  # what comes after it isn't lost to who goes on
+    path.write_text(whole + line[:-1])
+    assert len(DecisionLog(path)) == 2
+
+
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     """A whole line of something else is no log of decisions."""
     path = tmp_path / "d.jsonl"
