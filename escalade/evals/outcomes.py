@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import OK, Attempt, Rung, View
 from escalade.agents.forms import Form
-from escalade.errors import BadInput, UnknownName
+from escalade.errors import BadInput, DataError, UnknownName
 from escalade.evals._codes import NO_ANSWER, STATUSES, UNKNOWN
 from escalade.evals._names import listed, shortened
 
@@ -58,7 +58,8 @@ class _Origin:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Recorded outcomes of every rung on every question. Its columns are read-only.
+    """Recorded outcomes of every rung on every question. Its columns are read-only. Raises DataError for a quality or
+    an amount of money that can't be.
 
     `keys`: n question ids. `features`: name -> n values known before any attempt (`prompt_chars` always).
     `quality`: (n, k) float in 0..1, nan where it is missing. `answer`: (n, k) int codes, NO_ANSWER for none.
@@ -97,7 +98,14 @@ class Outcomes:
     spent: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        """What policies are judged on is written by nobody: not even by a policy that is fitted on it."""
+        """What policies are judged on is written by nobody: not even by a policy that is fitted on it. Raises DataError
+        for a figure that can't be.
+        """
+        for name, quality in (("quality", self.quality), *((f"quality by {n!r}", q) for n, q in self.gradings.items())):
+            self._check(name, quality, (quality < 0) | (quality > 1), "0 to 1, nan where it is missing")
+        for name in ("cost", "price", "ceiling", "spent"):
+            if (column := getattr(self, name)) is not None:
+                self._check(name, column, column < UNKNOWN, f"nano-dollars, 0 or more, {UNKNOWN} where it is unknown")
         for name in (*COLUMNS, "form", "spent"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
         for name in ("features", "gradings"):
@@ -186,6 +194,12 @@ class Outcomes:
         if labels not in self.gradings:
             raise UnknownName("labels", labels, list(self.gradings))
         return replace(self, labels=labels, quality=self.gradings[labels])
+
+    def _check(self, name: str, column: NDArray[Any], wrong: NDArray[np.bool_], expected: str) -> None:
+        if wrong.any():
+            row, rung = divmod(int(wrong.argmax()), self.k)
+            where = f"{self.name}: {name} of question {self.keys[row]!r} on {self.rungs[rung].name!r}"
+            raise DataError(f"{where} is {column[row, rung]}; expected {expected}")
 
     def training(self, rows: NDArray[np.int64]) -> Outcomes:
         """The same outcomes as a fit on these rows may see them: what attempts gave on the others is unknown, by every

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from escalade.agents.escalate import Escalate
@@ -11,11 +13,12 @@ from escalade.agents.gateway import Gateway
 from escalade.agents.policies import Threshold
 from escalade.agents.world import World
 from escalade.cli import main
-from escalade.errors import BadInput
+from escalade.errors import BadInput, DataError
 from escalade.evals.compare import compare
 from escalade.evals.record import record
 from escalade.money import Money
 from escalade.registry.opening import scope
+from tests.evals._tables import table
 
 HOLES = "question_id,model,correct\n1,a,1\n1,b,0\n2,a,1\n3,a,0\n3,b,1\n"
 FILES = {
@@ -185,3 +188,22 @@ def test_a_metric_with_a_mistake_costs_one_question():
         with pytest.raises(BadInput, match="expected dspy.Examples with their inputs marked, got 'why"):
             record(qa, ["why?"], world.metric)
         assert run.spent == Money(0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("quality", 7.0, "quality of question 'q1' on 'r1' is 7.0; expected 0 to 1"),
+        ("quality", -0.5, "quality of question 'q1' on 'r1' is -0.5"),
+        ("cost", -1000, "cost of question 'q1' on 'r1' is -1000; expected nano-dollars, 0 or more, -1 where"),
+        ("spent", -2, "spent of question 'q1' on 'r1' is -2"),
+        ("gradings", 2.0, "quality by 'other' of question 'q1' on 'r1' is 2.0"),
+    ],
+)
+def test_outcomes_that_can_not_be(column, value, told):
+    """Whoever makes outcomes himself is held to the ranges that files are held to: nothing is reckoned with others."""
+    whole = table(quality=[[1, 0], [0, 1]])
+    figures = np.array(whole.cost if column in {"cost", "spent"} else whole.quality)
+    figures[1, 1] = value
+    with pytest.raises(DataError, match=told):
+        replace(whole, **{column: {"other": figures} if column == "gradings" else figures})
