@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,6 +175,8 @@ def test_unknown_qualities_promise_nothing() -> None:
     """Where a quality is missing there is no guarantee, and a candidate of unknown loss passes no test."""
     assert last_safe(np.array([[0.0] * 400, [math.nan] * 400]), EPSILON, DELTA) == 0
     data = world(n=1_000)
-    data.quality[5, LOW] = math.nan
+    quality = data.quality.copy()
+    quality[5, LOW] = math.nan
+    data = replace(data, quality=quality)
     with pytest.raises(DataError, match="unknown"):
         Guaranteed.fit(data, [Constant(LOW)], HIGH)
