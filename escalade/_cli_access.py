@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +14,8 @@ from escalade._cli_view import json_object, new_table, print_, print_json, safe
 from escalade.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
+    from escalade.registry.access.explain import Asked
+    from escalade.registry.access.policy import Roles
     from escalade.registry.access.simulate import Changes, Redecided
     from escalade.registry.approvals.desk import Approvals
     from escalade.registry.approvals.requests import Request
@@ -78,6 +82,8 @@ def explain(
     if effect is not None:
         asked = Asked(asked.name, asked.permission, effect, asked.schema)
     found = rules.explain(who, asked, None if args is None else json_object(args, "--args", '{"amount": 100}'))
+    if tools is not None:
+        _note(rules, known.values())
     if json:
         print_json(found.to_json() | {"policy": rules.digest})
     else:
@@ -139,9 +145,9 @@ def _compared(old: str, new: str, principals: str, tools: str, *, json: bool) ->
     from escalade.registry.access import simulate as simulation
     from escalade.registry.access.policy import Roles
 
-    changes = simulation.simulate(
-        Roles.load(old), Roles.load(new), simulation.read_principals(principals), simulation.read_tools(tools)
-    )
+    proposed, known = Roles.load(new), simulation.read_tools(tools)
+    changes = simulation.simulate(Roles.load(old), proposed, simulation.read_principals(principals), known)
+    _note(proposed, known)
     if json:
         print_json(changes.to_json())
     else:
@@ -323,6 +329,14 @@ def _principal(user: str, tenant: str, roles: list[str]) -> Principal:
     from escalade.scopes import Principal
 
     return Principal(user, tenant, frozenset(one for listed in roles for one in listed.split(",") if one))
+
+
+def _note(policy: Roles, tools: Iterable[Asked]) -> None:
+    """Which rules speak of nothing that there is: beside what was asked for, since tools may be to come."""
+    from escalade.registry.access.unmatched import unmatched
+
+    for line in unmatched(policy, tools):
+        sys.stderr.write(f"note: {safe(line)}\n")
 
 
 def _show_changes(changes: Changes) -> None:

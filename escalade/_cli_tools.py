@@ -141,8 +141,16 @@ def search(query: str, asking: Asking, *, limit: int = 10, json: Flag = False) -
 
 
 @app.command(sort_key=4)
-def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = None, json: Flag = False) -> int:
+def check(
+    manifest: str,
+    *,
+    lock: str | None = None,
+    policy: str | None = None,
+    allow_stdio: Commands = None,
+    json: Flag = False,
+) -> int:
     """Is a manifest sound? Imports each function, checks each field and schema, what new versions break, and a lock.
+    With a policy: do its rules speak of tools that there are, and the limits of tools of roles that there are?
 
     Exits with 100 when something is wrong. Hints, such as which tools a repeated call would write with twice, are no
     problems.
@@ -153,6 +161,8 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
         A YAML, JSON or TOML file.
     lock
         An escalade.lock that the tools must still fit.
+    policy
+        Who may do what: a YAML, JSON or TOML file. What doesn't fit it is a warning, since there may be more tools.
     allow_stdio
         A command that the manifest may start as an MCP server, with its arguments. Can be repeated.
     json
@@ -162,7 +172,7 @@ def check(manifest: str, *, lock: str | None = None, allow_stdio: Commands = Non
     said = [str(problem) for problem in problems] + (_drift(registry, lock) if lock is not None else [])
     specs = registry.specs()
     warnings = [registry.status(spec.name, spec.version).warning(spec.label) for spec in specs]
-    warnings = [warning for warning in warnings if warning]
+    warnings = [warning for warning in warnings if warning] + ([] if policy is None else _misfits(policy, specs))
     if json:
         found = {"ok": not said, "tools": len(specs), "problems": said, "warnings": warnings}
         print_json({**found, "hints": _hints(specs)})
@@ -314,6 +324,22 @@ def _hints(specs: list[ToolSpec]) -> list[str]:
     again = ", ".join(spec.label for spec in specs if not (spec.once or spec.repeatable))
     why = "a call that DSPy or a model makes again runs again, since these write and say neither once nor idempotent"
     return [f"{why}: {again}"] if again else []
+
+
+def _misfits(policy: str, specs: list[ToolSpec]) -> list[str]:
+    """Where a policy and the tools name what the other doesn't have."""
+    from escalade.registry.access.policy import Roles
+    from escalade.registry.access.unmatched import unmatched
+
+    roles = Roles.load(policy)
+    found = unmatched(roles, specs)
+    named = {(one.label, limit.per[5:]) for one in specs for limit in one.limits if limit.per.startswith("role:")}
+    for label, role in sorted(named):
+        try:
+            roles.check_roles(frozenset({role}))
+        except BadInput as error:
+            found.append(f"a limit of {label} is for nobody: {error}")
+    return found
 
 
 def _drift(registry: Registry, lock: str) -> list[str]:

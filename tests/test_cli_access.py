@@ -74,6 +74,23 @@ def test_exit_codes_of_a_simulation(options: list[str], new: str, code: int, pri
     assert (found["gains"], found["losses"]) == ((3, 5) if new == NEXT else (0, 0))
 
 
+def test_rules_that_speak_of_no_tool_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the answer, where a file says which tools there are: what is misspelt denies nothing."""
+    (tmp_path / "p.json").write_text('{"roles": {"a": ["*:call", {"deny": "paymnets.*:call"}]}}')
+    policy = str(tmp_path / "p.json")
+    note = "note: role 'a' denies 'paymnets.*:call': none of the 20 tools has it; did you mean 'payments.list:call'?\n"
+    who = ["--role", "a", "--tools", TOOLS]
+    assert run("access", "explain", "payments.list", "--policy", policy, *who) == 0
+    told = capsys.readouterr()
+    assert told.err == note
+    assert (
+        "considered  role 'a' denies 'paymnets.*:call': does not match 'payments.list:call', though nearly" in told.out
+    )
+    assert run("access", "simulate", POLICY_FILE, policy, *SIMULATE[4:], "--json") == 0
+    told = capsys.readouterr()
+    assert (told.err, json.loads(told.out)["asked"]) == (note, 80)
+
+
 @pytest.fixture
 def audited(tmp_path: Path) -> str:
     """A log of four calls: two that were allowed, one refused for its arguments, one refused outright."""

@@ -153,6 +153,21 @@ def test_check(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "3 versions of 2 tools, 0 problems" in out
 
 
+def test_check_against_a_policy(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rules that speak of no tool, and limits of roles that there are not, are warnings."""
+    name = next(shop.glob("shop_*.py")).stem
+    (shop / "limited.yaml").write_text(
+        f"tools: [{{function: '{name}:charge', limits: {{'role:seler': 2/min, 'role:boss': 9/min}}}}]"
+    )
+    (shop / "typo.yaml").write_text("roles: {seller: [{deny: 'pya.*:call'}], boss: ['pay.*:call', 'model.*:call']}")
+    assert run("check", "limited.yaml", "--policy", "typo.yaml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == [
+        "role 'seller' denies 'pya.*:call': none of the 1 tools has it; did you mean 'pay.charge:call'?",
+        "a limit of pay.charge@1.0.0 is for nobody: unknown role 'seler'; did you mean 'seller'? (known: boss, seller)",
+    ]
+    assert run("check", "limited.yaml", "--policy", "nowhere.yaml") == 2
+
+
 def test_check_hints_at_what_would_write_twice(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tools that write and say neither `once` nor `idempotent` are named. That is no problem."""
     name = next(shop.glob("shop_*.py")).stem

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from escalade.registry.access.conditions import Condition, finder
-from escalade.registry.access.rules import Held
+from escalade.registry.access.near import is_near
+from escalade.registry.access.rules import Held, names_of
 from escalade.scopes import Decided, Principal
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """A rule that speaks of the permission. `verdict`: what became of it. `chain`: roles, from the principal's own."""
+    """A rule that speaks of the permission, or a denial that nearly does. `verdict`: what became of it. `chain`: roles,
+    from the principal's own.
+    """
 
     rule: str
     chain: tuple[str, ...]
@@ -122,7 +125,7 @@ def explain(policy: Roles, principal: Principal, tool: Any, args: Mapping[str, A
     known = None if args is None else with_defaults(asked.schema, args)
     decided = plan.decided if known is None else plan.decide(known)
     matching = policy.matching(principal, asked.permission, asked.effect)
-    verdicts = [_verdict(held, principal, known) for held in matching]
+    considered = [Considered(str(held), held.chain, _verdict(held, principal, known)) for held in matching]
     by = max((held for held in matching if str(held) in decided.rule), key=lambda held: len(str(held)), default=None)
     return Explanation(
         principal=principal,
@@ -133,11 +136,18 @@ def explain(policy: Roles, principal: Principal, tool: Any, args: Mapping[str, A
         approval=decided.approval,
         rule=decided.rule,
         chain=() if by is None else by.chain,
-        considered=tuple(
-            Considered(str(held), held.chain, verdict) for held, verdict in zip(matching, verdicts, strict=True)
-        ),
+        considered=(*considered, *_near_denials(policy, principal, asked)),
         needed=_needed(policy, principal, asked, plan, decided),
     )
+
+
+def _near_denials(policy: Roles, principal: Principal, asked: Asked) -> Iterator[Considered]:
+    """Denials that don't speak of it, and would but for a letter or two: perhaps they were meant to."""
+    _, names = names_of(asked.permission, asked.effect)
+    matching = policy.matching(principal, asked.permission, asked.effect)
+    for held in policy.held(principal):
+        if not held.rule.allows and held not in matching and any(is_near(held.rule.pattern, name) for name in names):
+            yield Considered(str(held), held.chain, f"does not match {asked.permission!r}, though nearly")
 
 
 def _verdict(held: Held, principal: Principal, args: Mapping[str, Any] | None) -> str:

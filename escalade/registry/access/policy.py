@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from escalade.errors import BadInput, UnknownName
 from escalade.registry.access.conditions import Condition, Test, finder
 from escalade.registry.access.index import Index
-from escalade.registry.access.rules import EVERYBODY, Held, Role, held_rules, parse_role
+from escalade.registry.access.near import tell_slips
+from escalade.registry.access.rules import EVERYBODY, Held, Role, Rule, held_rules, names_of, parse_role
 from escalade.registry.canonical import digest
 from escalade.scopes import Decided, Principal
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from escalade.registry.access.explain import Explanation
 
 _CACHED = 65_536
-CALL = "call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ class Roles:
         self._indexed: dict[frozenset[str], tuple[tuple[Held, ...], Index]] = {}
         self._plans: dict[tuple[frozenset[str], str | None, str, str], Plan] = {}
         self._reached: dict[Any, tuple[bool, Mapping[str, Any] | None]] = {}
+        tell_slips(self.rules())
         self._tenants = {t for held in self._held.values() for h in held if h.tenants is not None for t in h.tenants}
 
     @classmethod
@@ -181,6 +182,14 @@ class Roles:
 
         return explain(self, principal, tool, args)
 
+    def rules(self) -> list[Rule]:
+        """The rules of all roles, as written."""
+        return [rule for role in self._roles.values() for rule in role.rules]
+
+    def held(self, principal: Principal) -> tuple[Held, ...]:
+        """The rules of the principal's roles, inherited ones included, in any tenant."""
+        return self._of(principal.roles)[0]
+
     def plan(self, principal: Principal, permission: str, effect: str = "") -> Plan:
         """All that decides about a permission for a principal."""
         tenant = principal.tenant if principal.tenant in self._tenants else None
@@ -216,19 +225,6 @@ class Roles:
 def everything_allowed() -> Roles:
     """The policy of a notebook or a script of one's own: the role `owner` may do everything."""
     return Roles({"owner": ["*"]})
-
-
-def names_of(permission: str, effect: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of a call: those by which it can be granted, those by which it can be denied.
-
-    A tool with a permission of its own making ("payments:refund") is granted by that name alone, and denied by its
-    effect as well: `*:irreversible` means every tool.
-    """
-    if not effect:
-        return (permission,), (permission,)
-    resource, _, action = permission.rpartition(":")
-    by_effect = (permission, f"{resource or permission}:{effect}")
-    return by_effect if action == CALL else (permission,), by_effect
 
 
 def _plan(principal: Principal, permission: str, matching: list[Held]) -> Plan:

@@ -21,6 +21,7 @@ from escalade.registry.canonical import canonical
 EVERYBODY = "*"
 """The role that every principal has, if the policy defines it."""
 
+CALL = "call"
 _PATTERN = re.compile(r"[\w.*:/@-]+")
 _ROLE_KEYS = ("inherits", "grants", "tenants", "description")
 _RULE_KEYS = ("permit", "deny", "when", "tenants", "needs")
@@ -144,6 +145,19 @@ def _held(role: Role, inherited: list[Held]) -> tuple[Held, ...]:
     theirs = [Held(held.rule, both(held.tenants, role.tenants), (role.name, *held.chain)) for held in inherited]
     once = {(id(held.rule), held.tenants): held for held in reversed([*own, *theirs])}  # the first of equals stays
     return tuple(reversed(once.values()))
+
+
+def names_of(permission: str, effect: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of a call: those by which it can be granted, those by which it can be denied.
+
+    A tool with a permission of its own making ("payments:refund") is granted by that name alone, and denied by its
+    effect as well: `*:irreversible` means every tool.
+    """
+    if not effect:
+        return (permission,), (permission,)
+    resource, _, action = permission.rpartition(":")
+    by_effect = (permission, f"{resource or permission}:{effect}")
+    return by_effect if action == CALL else (permission,), by_effect
 
 
 def both(one: Tenants, two: Tenants) -> Tenants:
