@@ -1,7 +1,8 @@
 """The way to the guard for tools that wait: for room in a rate limit, and for one of the places that run at once.
 
 Who may not use a tool doesn't wait for it: he goes straight to the guard, which says so. Nobody waits longer than the
-deadline of his scope; then the guard refuses, and records that.
+deadline of his scope; then the guard refuses, and records that. A tool's own timeout bounds the wait for a place, which
+somebody has who should be done by then; not that for a limit, which nobody is late in.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ class Handling(BaseModel):
 
     `max_cost`: dollars that one call costs at most, reserved before it; for a tool that is `metered` (says by
     `escalade.charge` what it spends), whose cost depends on its arguments, or whose cost nobody knows (it is the bill
-    then). `wait`: a call that a rate limit refuses
-    waits for its turn, within the scope's deadline. `when_store_is_down`: whether calls are refused ("closed") or go on
-    without rate limits ("open") while the store of the limits can't be reached. `idempotent`: doing it twice is doing
-    it once; so are all tools without side effects. `retries`: further attempts after a failure, only for what is
-    idempotent. `max_concurrent`: calls that run at once; the others wait, within the deadline and no
-    longer than the tool's own timeout. `once`: the same call in
-    the same step of a run is executed once, and repetitions get its result. `cache`: seconds for which a result may be
-    used again for the same arguments, only without side effects; `cache_per`: whether each user has his own.
+    then). `wait`: a call that a rate limit refuses waits for its turn, within the scope's deadline, and without one as
+    long as it takes: `timeout` is for the tool, not for the line. `when_store_is_down`: whether calls are refused
+    ("closed") or go on without rate limits ("open") while the store of the limits can't be reached. `idempotent`: doing
+    it twice is doing it once; so are all tools without side effects. `retries`: further attempts after a failure, only
+    for what is idempotent. `max_concurrent`: calls that run at once; the others wait, within the deadline and no longer
+    than the tool's own timeout. `once`: the same call in the same step of a run is executed once, and repetitions get
+    its result. `cache`: seconds for which a result may be used again for the same arguments, only without side effects;
+    `cache_per`: whether each user has his own.
     """
 
     max_cost: Annotated[Money | None, BeforeValidator(money_or_none)] = None

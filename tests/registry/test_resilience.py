@@ -28,6 +28,7 @@ from escalade.errors import (
 )
 from escalade.registry.cache import MemoryCache
 from escalade.registry.journal import Journal
+from tests._virtual import virtually
 from tests.registry.helpers import Clock
 
 
@@ -523,3 +524,16 @@ def test_nobody_waits_beyond_his_deadline() -> None:
             tool()
         assert time.monotonic() - began < 4
         assert caught.value.retry_after is not None
+
+
+@virtually
+async def test_a_timeout_is_for_the_tool_and_not_for_the_line() -> None:
+    """Who has no deadline waits as long as the limit takes, however short the tool's own timeout is."""
+
+    async def note() -> float:
+        return time.monotonic()
+
+    tool = registered(note, limits="1/min", wait=True, timeout=1)
+    with escalade.scope():
+        first, second = await tool.acall(), await tool.acall()
+    assert 60 <= second - first < 61
