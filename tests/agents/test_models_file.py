@@ -64,6 +64,14 @@ def problems(folder: Path, text: str, name: str = "models.yaml") -> list[str]:
     return [str(one).replace(f"{folder}/", "") for one in found]
 
 
+def test_embedders_have_prices_of_the_map(tmp_path):
+    """What embeds texts costs by its input alone; where images are billed, too, no price is better than half of one."""
+    text = 'models:\n- {name: v, model: openai/text-embedding-3-small, kind: embedding, api_key: "env:K"}'
+    gateway = Gateway.from_file(written(tmp_path, text), name="vectors")
+    assert gateway.model("v").price == Price.of("0.02", "0")
+    assert frozen_prices().get("amazon.titan-embed-image-v1") is None
+
+
 def test_a_file_becomes_a_gateway(tmp_path):
     """All that it says is there: prices, limits, tiers, regions, fallbacks, and defaults where it says nothing."""
     gateway = Gateway.from_file(written(tmp_path, YAML), name="from-file")
