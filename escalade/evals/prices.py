@@ -76,10 +76,15 @@ def prices_of(
 ) -> list[Listed | None]:
     """The price of each rung, None where it is unknown.
 
-    `own`: each of its names has to fit a rung, otherwise UnknownName is raised. `table`: may know more than is needed.
-    `with_data`: prices that came with the data, by the name of a rung: they go before lists of ours.
+    `own`: each of its names has to fit a rung, otherwise UnknownName is raised; BadInput for what is no Price. `table`:
+    may know more than is needed. `with_data`: prices that came with the data, by the name of a rung: they go before
+    lists of ours.
     """
     own = own or {}
+    for name, price in own.items():
+        if not isinstance(price, Price):
+            told = "expected Price.of(input, output), in dollars per million tokens as text or Decimal"
+            raise BadInput(f"price of {name!r}: {told}, like Price.of('2.50', '10'); got {price!r}")
     used: set[str] = set()
     found = [_found(rung, own, table, used, with_data or {}) for rung in rungs]
     for name in own:

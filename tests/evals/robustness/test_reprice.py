@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from escalade.errors import DataError, UnknownName
+from escalade.errors import BadInput, DataError, UnknownName
 from escalade.evals.compare import compare
 from escalade.evals.loaders import load_outcomes
 from escalade.evals.outcomes import Outcomes
@@ -105,3 +105,13 @@ def test_verdicts_at_other_prices(tmp_path: Path) -> None:
     )
     assert all(policy.quality == policy.new_quality for policy in found.policies), "constants answer as before"
     assert repriced(comparison, OLD).changed == ()
+
+
+@pytest.mark.parametrize("price", [(1.0, 3.0), "1/3", 5, None])
+def test_what_is_no_price_is_refused_with_the_form(tmp_path: Path, price: object) -> None:
+    """Wherever prices are given, by the name that they are given to."""
+    told = r"price of 'large': expected Price.of\(input, output\)"
+    with pytest.raises(BadInput, match=told):
+        reprice(data(tmp_path, OLD), {"large": price})
+    with pytest.raises(BadInput, match=told):
+        data(tmp_path, {"large": price})
