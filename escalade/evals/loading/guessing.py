@@ -14,6 +14,9 @@ from escalade.evals.loading.rows import JSON_LINES, read_header, read_records
 
 PICKLES = {".pkl", ".pickle"}
 
+DECISION = {"ladder", "path", "answered", "stop"}
+"""What a line of `online.DecisionLog` has."""
+
 
 def guess(path: Path) -> str:
     """The name of a loader. Raises DataError where it can't be told, and for pickles."""
@@ -27,7 +30,13 @@ def guess(path: Path) -> str:
     if path.suffix == ".eval":
         return "inspect"
     if JSON_LINES & set(path.suffixes):
-        return _of_record(_first(path)) or "jsonl"
+        record = _first(path)
+        if isinstance(record, Mapping) and set(record) >= DECISION:
+            told = "a log of decisions; it has no answers but those of the rungs that were asked"
+            raise DataError(
+                f"{path}: {told}: estimate(DecisionLog({str(path)!r}).lines(), policy) judges policies on it"
+            )
+        return _of_record(record) or "jsonl"
     if ".json" in path.suffixes:
         return _of_json(path)
     return _of_columns(path)

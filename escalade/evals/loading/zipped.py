@@ -13,6 +13,9 @@ from escalade.errors import DataError
 ZSTANDARD = 93
 """The number of this compression in zip files (APPNOTE.TXT 6.3.8)."""
 
+MOST = 256 * 2**20
+"""Bytes of a member, unpacked: a sample with its whole transcript is seldom larger than a few MiB."""
+
 LOCAL, NAME_LENGTH, EXTRA_LENGTH = 30, 26, 28
 """Of a member's local header: its size without name and extra field, and where their lengths stand."""
 
@@ -44,8 +47,11 @@ class Zipped:
             raise DataError(f"{self.path}: {name}: not JSON: {error}") from None
 
     def read(self, name: str) -> bytes:
-        """A member, unpacked. Raises DataError."""
+        """A member, unpacked. Raises DataError, also for one that is larger than any log has: memory is finite."""
         info = self._members[name]
+        if info.file_size > MOST:
+            told = f"it unpacks to {info.file_size / 2**20:,.0f} MiB; at most {MOST / 2**20:,.0f} are read"
+            raise DataError(f"{self.path}: {name}: {told}. If it is a log: `inspect log convert --to json` unpacks it")
         try:
             if info.compress_type != ZSTANDARD:
                 with zipfile.ZipFile(self.path) as file:

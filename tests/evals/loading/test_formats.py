@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 
 from escalade.errors import DataError
 from escalade.evals.loaders import load_outcomes, loader_of
+from escalade.evals.loading import zipped
+from escalade.evals.online.log import DecisionLog
+from escalade.evals.online.logged import Logged, Tried
 from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
 from escalade.registry.prices import Price
 from tests._house import ROOT
@@ -295,6 +298,25 @@ def test_inspect_logs_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "e.eval").write_bytes(b"no zip")
     with pytest.raises(DataError, match="not a zip file"):
         load_outcomes(tmp_path / "e.eval")
+
+
+def test_a_member_larger_than_any_log_is_not_unpacked(tmp_path, monkeypatch):
+    """A small file may hold gigabytes of zeros; the size that it says is looked at first."""
+    monkeypatch.setattr(zipped, "MOST", 10 * 2**20)
+    log(tmp_path / "a.eval", "m", [sample(1)])
+    with zipfile.ZipFile(tmp_path / "a.eval", "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("samples/9_epoch_1.json", bytes(11 * 2**20))
+    assert (tmp_path / "a.eval").stat().st_size < 2**20
+    with pytest.raises(DataError, match=r"samples/9_epoch_1.json: it unpacks to 11 MiB; at most 10 are read"):
+        load_outcomes(tmp_path / "a.eval")
+
+
+def test_a_log_of_decisions_is_no_outcomes(tmp_path):
+    """The error says what it is, and what judges policies on it."""
+    path = tmp_path / "decisions.jsonl"
+    DecisionLog(path).write(Logged("1", "q", "p", ("a", "b"), (Tried(0),), 0))
+    with pytest.raises(DataError, match="a log of decisions.*estimate"):
+        load_outcomes(path)
 
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
