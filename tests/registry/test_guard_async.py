@@ -284,7 +284,7 @@ async def test_an_outage(tmp_path: Path) -> None:
     with AuditLog(path) as log:
         async with escalade.scope(recorder=log, budget="1") as scope:
             await tool.acall(number=0)
-            database = log._writer._store._database
+            database = log._writer._store._book._database
             used = database.execute("PRAGMA page_count").fetchone()[0]
             database.execute(f"PRAGMA max_page_count={used}")
             answers: list[Any] = []

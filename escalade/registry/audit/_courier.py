@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from pathlib import Path
 
 from escalade.errors import BadInput
-from escalade.registry.audit import _schema
+from escalade.registry.audit._shelf import reading
 from escalade.registry.audit.anchors import Anchor, Checkpoint
 
 PAUSES = (0.1, 0.5, 2.0, 10.0, 30.0)
@@ -19,12 +18,12 @@ _log = logging.getLogger("escalade.audit")
 class Courier:
     """A thread per anchor, so that a slow one holds up neither the log nor the other anchors.
 
-    What is still to be brought is read from the file: it survives a crash.
+    What is still to be brought is read from the log: it survives a crash.
     """
 
-    def __init__(self, anchor: Anchor, path: Path, arrived: int) -> None:
+    def __init__(self, anchor: Anchor, where: str, arrived: int) -> None:
         self.anchor, self.arrived, self.error = anchor, arrived, ""
-        self._path, self._target = path, 0
+        self._where, self._target = where, 0
         self._wake, self._stop, self._failures = threading.Event(), threading.Event(), 0
         self._thread = threading.Thread(target=self._run, name=f"audit-anchor-{anchor!r}", daemon=True)
         self._thread.start()
@@ -72,12 +71,8 @@ class Courier:
             self._failures, self.error = 0, ""
 
     def _waiting(self) -> list[Checkpoint]:
-        database = _schema.connect_read_only(self._path)
-        try:
-            query = "SELECT body FROM checkpoints WHERE number > ? ORDER BY number"
-            return [Checkpoint.from_json(body) for (body,) in database.execute(query, (self.arrived,))]
-        finally:
-            database.close()
+        with reading(self._where) as log:
+            return [Checkpoint.from_json(body) for _, body in log.checkpoints(self.arrived)]
 
 
 def last_arrived(anchor: Anchor, chain: str) -> Checkpoint | None:

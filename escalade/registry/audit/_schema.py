@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 from pathlib import Path
 
 from escalade.errors import BadInput
-from escalade.registry.audit.chain import ZERO, link
-from escalade.registry.audit.rows import GENESIS, canonical, now
+from escalade.registry.audit._book import FORMAT, genesis
 from escalade.registry.stores.persist import persist
 
-APPLICATION_ID, VERSION = 0x45534144, 1
-"""`ESAD` in the header of the file; the version of the tables."""
+APPLICATION_ID = 0x45534144
+"""`ESAD` in the header of the file."""
 
 _said = ", ".join(
     f"json_extract(CAST(body AS TEXT), '$.{name}') AS {name}"
@@ -96,8 +94,8 @@ def check_kind(database: sqlite3.Connection, path: Path, *, may_be_new: bool) ->
     if kind != APPLICATION_ID and (things or not may_be_new):
         raise BadInput(f"{path} is no audit log: it is a database of something else")
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
-        raise BadInput(f"{path} is an audit log of format {version}; this release knows format {VERSION}")
+    if version > FORMAT:
+        raise BadInput(f"{path} is an audit log of format {version}; this release knows format {FORMAT}")
 
 
 def _create(database: sqlite3.Connection) -> None:
@@ -105,10 +103,7 @@ def _create(database: sqlite3.Connection) -> None:
     if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         return
     database.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    database.execute(f"PRAGMA user_version={VERSION}")
+    database.execute(f"PRAGMA user_version={FORMAT}")
     for statement in TABLES.values():
         database.execute(statement)
-    body = canonical({"format": VERSION, "chain": secrets.token_hex(16), "hash": "sha256"})
-    at = now()
-    row = (1, at, GENESIS, "", body, link(ZERO, 1, at, GENESIS, "", body))
-    database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+    database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", genesis())

@@ -83,11 +83,14 @@ def _resolve(futures: list[asyncio.Future[None]]) -> None:
 
 
 class Pending:
-    """A row that is not written yet, or a request. `at`: microseconds since 1970."""
+    """A row on its way, or a request. `at`: microseconds since 1970. `written`: found in the log after all, when the
+    answer to its commit was lost.
+    """
 
-    __slots__ = ("at", "body", "call", "event", "ticket")
+    __slots__ = ("at", "body", "call", "event", "ticket", "written")
 
     def __init__(
         self, event: str, at: int = 0, call: str = "", body: bytes = b"", ticket: Ticket | None = None
     ) -> None:
         self.event, self.at, self.call, self.body, self.ticket = event, at, call, body, ticket
+        self.written = False

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 
+from escalade.registry.audit._book import Reading, Unreadable
 from escalade.registry.audit._holding import Add, Checkpoints
 from escalade.registry.audit.chain import ZERO, link
 from escalade.registry.audit.rows import DENIED, GENESIS, INTENT, OUTCOME
 
 TIRED = 50
 """Places that can't be read at all, until the rest is given up."""
-_ROWS = "SELECT seq, at, event, call, body, hash FROM entries WHERE seq >= ? ORDER BY seq"
 _WRONG_TYPE = (TypeError, ValueError, AttributeError)
 
 
 class Walk:
-    """After `run`: `rows` in the file, `head` the hash of the last one, `chain` its name, `running` the calls without
+    """After `run`: `rows` in the log, `head` the hash of the last one, `chain` its name, `running` the calls without
     an outcome. What is wrong goes to `add`.
 
     After a row that doesn't fit the walk goes on from the hash that is stored, so that each wrong place is one finding.
     """
 
-    def __init__(self, database: sqlite3.Connection, checkpoints: Checkpoints, add: Add) -> None:
-        self._database, self._checkpoints, self._add = database, checkpoints, add
+    def __init__(self, reading: Reading, checkpoints: Checkpoints, add: Add) -> None:
+        self._reading, self._checkpoints, self._add = reading, checkpoints, add
         self.rows, self.head, self.chain = 0, b"", ""
         self.running: dict[str, int] = {}
         self._from, self._due = -(2**63), 1
@@ -36,7 +35,7 @@ class Walk:
         for _ in range(TIRED):
             try:
                 self._stream()
-            except sqlite3.DatabaseError as error:
+            except Unreadable as error:
                 self._add(self._due, "damaged", f"can't be read: {error}")
                 self._before, self._due = None, self._due + 1
                 self._from = self._due
@@ -46,11 +45,11 @@ class Walk:
 
     def _name(self) -> str:
         try:
-            found = self._database.execute("SELECT event, body FROM entries WHERE seq = 1").fetchone()
-            name = json.loads(found[1])["chain"]
-        except (sqlite3.DatabaseError, *_WRONG_TYPE, KeyError):
+            seq, _, event, _, body, _ = next(self._reading.lines(1))
+            name = json.loads(body)["chain"]
+        except (Unreadable, StopIteration, *_WRONG_TYPE, KeyError):
             name = None
-        if not isinstance(name, str) or found[0] != GENESIS:
+        if not isinstance(name, str) or (seq, event) != (1, GENESIS):
             self._add(1, "changed", "it is not the first row of a log")
             return ""
         return name
@@ -60,7 +59,7 @@ class Walk:
         due, before, running, meet = self._due, self._before, self.running, self._checkpoints.meet
         mark = self._checkpoints.next
         try:
-            for seq, at, event, call, body, stored in self._database.execute(_ROWS, (self._from,)):
+            for seq, at, event, call, body, stored in self._reading.lines(self._from):
                 if seq != due:
                     if seq < due:
                         self._add(seq, "inserted", f"it stands where no row is due before {due}")

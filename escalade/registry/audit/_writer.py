@@ -2,8 +2,9 @@
 
 One commit to the disk takes some 4 ms whether it holds one row or a hundred: 64 callers who wait share it.
 
-When a commit fails, nothing of it was written. A use that was waiting for its intent is refused, and its row dropped.
-What has happened already (outcomes, denials, uses that did not wait) can't be refused: it is kept and written later.
+When a commit fails, nothing of it was written, as far as anybody knows. A use that was waiting for its intent is
+refused, and its row dropped. What has happened already (outcomes, denials, uses that did not wait) can't be refused: it
+is kept and written later.
 Until then every new use is refused at once.
 """
 
@@ -18,7 +19,8 @@ from collections import deque
 from collections.abc import Callable
 
 from escalade.errors import AuditUnavailable
-from escalade.registry.audit._store import Store, Tampered
+from escalade.registry.audit._book import Tampered
+from escalade.registry.audit._store import Store
 from escalade.registry.audit._tickets import CHECKPOINT, FLUSH, Pending, Ticket, finish
 from escalade.registry.audit.anchors import Checkpoint
 from escalade.registry.audit.rows import DENIED, GAP, INTENT, canonical, now

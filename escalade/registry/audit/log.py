@@ -15,15 +15,18 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
 
-from escalade.errors import AuditIncomplete, AuditUnavailable, BadInput
+from escalade.errors import AuditIncomplete, AuditUnavailable, BadInput, StoreUnavailable
 from escalade.registry.audit import rows
+from escalade.registry.audit._book import Tampered
 from escalade.registry.audit._courier import Courier, last_arrived
-from escalade.registry.audit._store import Store, Tampered
+from escalade.registry.audit._shelf import open_book
+from escalade.registry.audit._store import Store
 from escalade.registry.audit._tickets import CHECKPOINT, FLUSH, Pending, Ticket
 from escalade.registry.audit._writer import Writer
 from escalade.registry.audit.anchors import Anchor, Checkpoint, as_anchor
 from escalade.registry.audit.keys import Signer, load_key
 from escalade.registry.secrets import Secret
+from escalade.registry.stores.addresses import shown
 from escalade.scopes import Entry
 
 Wait = Literal["full", "batch"]
@@ -63,25 +66,27 @@ class Health:
 
 
 class AuditLog:
-    """A `Recorder` over a SQLite file whose rows are chained by hashes and vouched for by anchors.
+    """A `Recorder` whose rows are chained by hashes and vouched for by anchors: in a SQLite file, or in PostgreSQL.
 
         with AuditLog("audit.sqlite", anchors=["/mnt/worm/audit.anchor"], key="env:AUDIT_KEY") as log:
             with escalade.scope(recorder=log, ...):
                 ...
 
+    `path`: of the file, for the processes of one host, or `postgresql://user:password@host/database` for those of many.
     `anchors`: paths, functions, or `Anchor`s. `key`: signs checkpoints, a reference (`env:NAME`, `file:PATH`).
     `synchronous`: who waits until his row is on the disk: "full" (all), "batch" (nobody), or what to change in
     `WRITES`, by side effects (read, write, irreversible), "model", "denied". Rows that nobody waits for are written
-    within milliseconds; a killed process loses the last few, a power cut those since the last one that was waited for.
+    within milliseconds; a killed process loses the last few, a power cut those since the last one that was waited for
+    (of a PostgreSQL server, none).
     `checkpoint_rows`, `checkpoint_seconds`: a checkpoint after so many rows, or so long after one that has none.
     `capacity`: rows in the queue before callers are held back. `patience`: seconds until a use that can't be
     recorded is refused. `pepper`: keys the digests of arguments and results, a reference; without it, whoever reads the
     log can tell by trying whether a guessed argument was the one.
 
-    Several processes may write to one file, each with an AuditLog of its own, opened after a fork.
+    Several processes may write to one log, each with an AuditLog of its own, opened after a fork: it is one chain.
 
-    Raises BadInput (a path or key that can't be used, an anchor of another log), AuditUnavailable (the file can't be
-    opened, or doesn't lead to what an anchor holds).
+    Its own `path` is an address without the password. Raises BadInput (a path or key that can't be used, an anchor of
+    another log), AuditUnavailable (the log can't be opened, or doesn't lead to what an anchor holds).
     """
 
     def __init__(
@@ -97,7 +102,9 @@ class AuditLog:
         patience: float = 5.0,
         pepper: Secret | str | None = None,
     ) -> None:
-        self.path, self._patience, self._capacity = Path(path), patience, capacity
+        self._where = os.fspath(path)
+        self.path: Path | str = shown(path) if "://" in self._where else Path(path)
+        self._patience, self._capacity = patience, capacity
         self._waits = _waits(synchronous)
         self._pepper = b"" if pepper is None else Secret.of(pepper).reveal().encode()
         if min(checkpoint_rows, checkpoint_seconds, capacity, patience) <= 0:
@@ -112,7 +119,7 @@ class AuditLog:
         except BaseException:
             store.close()
             raise
-        self._couriers = [Courier(place, self.path, number) for place, number in zip(places, arrived, strict=True)]
+        self._couriers = [Courier(place, self._where, number) for place, number in zip(places, arrived, strict=True)]
         self._pid, self._mark, self._closed = os.getpid(), secrets.token_hex(4), False
         self._closing = threading.Lock()
         self._writer = Writer(store, capacity, self._announce)
@@ -233,8 +240,13 @@ class AuditLog:
         import sqlite3
 
         try:
-            return Store(self.path, key=key, every=every, seconds=seconds, patience=self._patience)
-        except (sqlite3.Error, OSError, ValueError, Tampered) as error:
+            book = open_book(self._where, self._patience)
+            try:
+                return Store(book, str(self.path), key=key, every=every, seconds=seconds)
+            except BaseException:
+                book.close()
+                raise
+        except (sqlite3.Error, OSError, ValueError, Tampered, StoreUnavailable) as error:
             if isinstance(error, BadInput):
                 raise
             raise AuditUnavailable(f"audit log {self.path} can't be opened: {error}") from error
@@ -255,7 +267,7 @@ class AuditLog:
         return self._waits.get(kind, "full") == "full"
 
     def _row(self, event: str, entry: Entry, ticket: Ticket | None) -> Pending:
-        call = entry.call_id.encode("ascii", "backslashreplace").decode()
+        call = entry.call_id.encode("ascii", "backslashreplace").decode().replace("\0", r"\x00")
         return Pending(event, rows.now(), call, rows.body_of(entry, event, self._mark), ticket)
 
     def _event(self, event: str, said: dict[str, int | str]) -> None:

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from escalade.errors import BadInput, DataError
-from escalade.registry.audit import _schema
+from escalade.registry.audit._book import Line, Reading, Unreadable
+from escalade.registry.audit._shelf import reading
 from escalade.registry.audit.rows import Row
-
-_COLUMNS = "SELECT seq, at, event, call, body, hash FROM entries"
+from escalade.registry.stores.addresses import shown
 
 
 def rows(path: str | os.PathLike[str], *, since: datetime | None = None, after: int = 0) -> Iterator[Row]:
     """Rows, oldest first: those of `since` and later, those after row number `after`.
 
-    They are read, not verified. A `since` without a zone is in local time. Raises BadInput for what is no audit log,
-    DataError for one that can't be read.
+    `path`: of the file, or the address of the database. They are read, not verified. A `since` without a zone is in
+    local time. Raises BadInput for what is no audit log, DataError for one that can't be read, StoreUnavailable for a
+    database that doesn't answer.
     """
     moment = 0 if since is None else int(since.timestamp() * 1e6)
-    return _select(path, f"{_COLUMNS} WHERE seq > ? AND at >= ? ORDER BY seq", (after, moment))
+    return _read(path, lambda log: log.lines(after + 1, moment))
 
 
 def tail(path: str | os.PathLike[str], n: int = 20, events: Sequence[str] = ()) -> list[Row]:
     """The last `n` rows, oldest first; with `events`, the last of these. Raises as `rows` does."""
     if n < 1:
         raise BadInput(f"expected 1 row or more, got {n}")
-    of_these = f"WHERE event IN ({', '.join('?' * len(events))})" if events else ""
-    return list(_select(path, f"{_COLUMNS} {of_these} ORDER BY seq DESC LIMIT ?", (*events, n)))[::-1]
+    return list(_read(path, lambda log: log.last(n, events)))[::-1]
 
 
 def follow(
@@ -54,13 +52,10 @@ def parse_since(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _select(path: str | os.PathLike[str], query: str, values: tuple[int | str, ...]) -> Iterator[Row]:
+def _read(path: str | os.PathLike[str], lines: Callable[[Reading], Iterable[Line]]) -> Iterator[Row]:
     try:
-        database = _schema.connect_read_only(Path(path))
-        try:
-            for seq, at, event, call, body, digest in database.execute(query, values):
-                yield Row(seq, at, event, call, body, digest)
-        finally:
-            database.close()
-    except (sqlite3.DatabaseError, TypeError) as error:
-        raise DataError(f"audit log {path} can't be read: {error}") from error
+        with reading(path) as log:
+            for line in lines(log):
+                yield Row(*line)
+    except (Unreadable, TypeError) as error:
+        raise DataError(f"audit log {shown(path)} can't be read: {error}") from error

@@ -8,19 +8,19 @@ rows up to the last checkpoint of an anchor are *anchored*, those after it are n
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from escalade.errors import BadInput
-from escalade.registry.audit import _schema
+from escalade.registry.audit._book import Unreadable
 from escalade.registry.audit._holding import Checkpoints
+from escalade.registry.audit._shelf import reading
 from escalade.registry.audit._walk import Walk
 from escalade.registry.audit.anchors import Anchor, Checkpoint, as_anchor
 from escalade.registry.audit.keys import Signer, load_key
+from escalade.registry.stores.addresses import shown
 
 SHOWN = 100
 """Findings and unfinished calls that are kept; all are counted."""
@@ -28,7 +28,7 @@ SHOWN = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that an untouched log doesn't have. `seq`: at which row, 0 for the file as a whole.
+    """Something that an untouched log doesn't have. `seq`: at which row, 0 for the log as a whole.
 
     `kind`: changed (a row, or the one before it), missing, inserted, damaged (unreadable), rewritten (the chain
     doesn't lead to a checkpoint), cut (the tail), checkpoint (one is missing or not genuine), schema.
@@ -46,7 +46,7 @@ class Finding:
 class Verification:
     """What `verify` found. Rows 1 to `anchored` are vouched for by an anchor, the others by nothing but their links.
 
-    `rows`: in the file. `head`: hash of the last one, hex. `checkpoints`: how many of the anchors' were held against
+    `rows`: in the log. `head`: hash of the last one, hex. `checkpoints`: how many of the anchors' were held against
     the chain. `signatures`: the algorithm by which all were checked, "not checked" without a key. `unfinished`: calls
     with an intent and no outcome, the first 100 of `unfinished_count`: they run, or their process died. `problems`:
     how many findings there are; `findings` has the first 100. `seconds`: how long it took.
@@ -97,31 +97,26 @@ def verify(
 ) -> Verification:
     """Read the whole log once, in constant memory, also while others write to it.
 
-    `anchors`: files or `Anchor`s that can be read back. `key`: checks the signatures; the public half will do for
-    Ed25519. Raises BadInput for files that are not there, or are no audit log.
+    `path`: of the file, or the address of the database. `anchors`: files or `Anchor`s that can be read back. `key`:
+    checks the signatures; the public half will do for Ed25519. Raises BadInput for what is not there, or is no audit
+    log, StoreUnavailable for a database that doesn't answer.
     """
     began = time.perf_counter()
-    result = Verification(str(path), anchors=len(anchors))
+    result = Verification(shown(path), anchors=len(anchors))
     signer = load_key(key) if isinstance(key, str) else key
     # The anchors first: what they hold then, the log holds too, however much is written meanwhile.
     outside = [_read(as_anchor(anchor)) for anchor in anchors]
     try:
-        database = _schema.connect_read_only(Path(path))
-    except sqlite3.Error as error:
-        result.add(0, "damaged", f"the file can't be opened: {error}")
-        return result
-    try:
-        database.execute("BEGIN")  # one state of the file for all that follows
-        _check_schema(database, result)
-        checkpoints = Checkpoints(database, outside, signer, result.add)
-        walk = Walk(database, checkpoints, result.add)
-        walk.run()
-        checkpoints.finish(walk.rows)
-        _fill(result, walk, checkpoints, signer)
-    except sqlite3.DatabaseError as error:
-        result.add(0, "damaged", f"the file can't be read: {error}")
-    finally:
-        database.close()
+        with reading(path) as log:
+            for name in log.amiss():
+                result.add(0, "schema", f"{name} is not as the log made it")
+            checkpoints = Checkpoints(log, outside, signer, result.add)
+            walk = Walk(log, checkpoints, result.add)
+            walk.run()
+            checkpoints.finish(walk.rows)
+            _fill(result, walk, checkpoints, signer)
+    except Unreadable as error:
+        result.add(0, "damaged", f"the log can't be read: {error}")
     result.seconds = time.perf_counter() - began
     return result
 
@@ -140,11 +135,3 @@ def _read(anchor: Anchor) -> list[Checkpoint]:
         return list(anchor.read())
     except OSError as error:
         raise BadInput(f"{anchor!r}: {error.strerror}") from error
-
-
-def _check_schema(database: sqlite3.Connection, result: Verification) -> None:
-    """A view that was changed would lie to people, a trigger that is gone lets accidents happen."""
-    found = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
-    for name in sorted(set(found) | set(_schema.TABLES)):
-        if found.get(name) != _schema.TABLES.get(name):
-            result.add(0, "schema", f"{name} is not as the log made it")

@@ -11,21 +11,16 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from escalade.errors import BadInput, StoreUnavailable
 from escalade.registry.budgets import Budget
 from escalade.registry.cache import Cache
 from escalade.registry.ledger import Crossing
 from escalade.registry.limits import RateLimiter
+from escalade.registry.stores.addresses import Kind, parsed, shown
 from escalade.registry.stores.claims import Claims, RedisClaims, SqliteClaims
 from escalade.registry.stores.shared import OnDeath, SharedLedger, Store
-
-Kind = Literal["file", "redis", "postgres"]
-
-_KINDS: dict[str, Kind] = {"redis": "redis", "rediss": "redis", "unix": "redis", "postgresql": "postgres",
-                           "postgres": "postgres", "sqlite": "file"}  # fmt: skip
 
 
 def open_ledger(
@@ -42,7 +37,7 @@ def open_ledger(
     from escalade.registry.stores.sqlite_ledger import SqliteLedger
 
     made: dict[Kind, Any] = {"file": SqliteLedger, "redis": RedisLedger, "postgres": PostgresLedger}
-    kind, place = _parsed(where)
+    kind, place = parsed(where)
     ledger: SharedLedger = made[kind](place, budgets, listen=listen, lease=lease, on_death=on_death)
     return ledger
 
@@ -54,7 +49,7 @@ def open_limiter(where: str) -> RateLimiter:
     from escalade.registry.stores.sqlite_limits import SqliteLimiter
 
     made: dict[Kind, Any] = {"file": SqliteLimiter, "redis": RedisLimiter, "postgres": PostgresLimiter}
-    kind, place = _parsed(where)
+    kind, place = parsed(where)
     limiter: RateLimiter = made[kind](place)
     return limiter
 
@@ -64,7 +59,7 @@ def open_claims(where: str) -> Claims:
     from escalade.registry.stores.postgres_claims import PostgresClaims
 
     made: dict[Kind, Any] = {"file": SqliteClaims, "redis": RedisClaims, "postgres": PostgresClaims}
-    kind, place = _parsed(where)
+    kind, place = parsed(where)
     claims: Claims = made[kind](place)
     return claims
 
@@ -76,7 +71,7 @@ def open_cache(where: str) -> Cache:
     from escalade.registry.stores.redis_cache import RedisCache
 
     made: dict[Kind, Any] = {"file": DiskCache, "redis": RedisCache, "postgres": PostgresCache}
-    kind, place = _parsed(where)
+    kind, place = parsed(where)
     cache: Cache = made[kind](place)
     return cache
 
@@ -87,7 +82,7 @@ def open_store(where: str, *, prefix: str = "escalade", create: bool = False) ->
 
     Nothing that anybody holds is ended by it. Raises BadInput where there is none, StoreUnavailable.
     """
-    kind, place = _parsed(where)
+    kind, place = parsed(where)
     if kind == "redis":
         return _redis(place, prefix)
     if kind == "postgres":
@@ -110,7 +105,7 @@ def _redis(where: str, prefix: str) -> Store:
     try:
         server.command("PING")
     except StoreUnavailable as error:
-        raise StoreUnavailable(f"no Redis server answers at {_shown(where)}: is it up, and reachable?") from error
+        raise StoreUnavailable(f"no Redis server answers at {shown(where)}: is it up, and reachable?") from error
     return RedisStore(server, prefix)
 
 
@@ -121,32 +116,11 @@ def _postgres(where: str, schema: str, *, create: bool) -> Store:
     try:
         there = has_table(where, "accounts", schema=schema)
     except StoreUnavailable as error:
-        raise StoreUnavailable(f"{error} ({_shown(where)}): is it up, and reachable?") from error
+        raise StoreUnavailable(f"{error} ({shown(where)}): is it up, and reachable?") from error
     if not there and not create:
-        place = f"schema {schema!r} at {_shown(where)}"
+        place = f"schema {schema!r} at {shown(where)}"
         raise BadInput(f"there is no store of budgets in {place}; escalade budget set --create makes one")
     return PostgresStore(where, schema=schema, timeout=5.0)
-
-
-def _parsed(where: str) -> tuple[Kind, str]:
-    """Which kind of store, and what opens it."""
-    scheme, separator, rest = str(where).partition("://")
-    if not separator:
-        return "file", str(where)
-    kind = _KINDS.get(scheme)
-    if kind is None or (scheme == "sqlite" and not rest.startswith("/")):
-        raise BadInput(
-            f"no kind of store has an address like {scheme}://...: expected a path, sqlite:///path, redis://... or "
-            "postgresql://..."
-        )
-    return kind, unquote(rest[1:]) if scheme == "sqlite" else str(where)
-
-
-def _shown(url: str) -> str:
-    """The address without its password."""
-    found = urlsplit(url)
-    path = found.path if found.scheme in {"unix", "postgresql", "postgres"} else ""
-    return f"{found.scheme}://{found.netloc.rpartition('@')[2]}{path}"
 
 
 def _is_store(where: str) -> bool:

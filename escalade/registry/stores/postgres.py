@@ -16,12 +16,15 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from escalade.errors import BadInput, StoreUnavailable
 from escalade.registry.stores import postgres_wire as wire
 from escalade.registry.stores.owners import after_fork
+
+Ask = Callable[..., list[tuple[Any, ...]]]
+"""The rows of a statement, whose values follow it."""
 
 _SYNC_EVERY = 15.0
 _MAKING = 10.0
@@ -57,14 +60,22 @@ class Server:
 
     `tables`: statements that make what is wanted, where it isn't there. Names of functions end with `_v`, for which a
     digest of all statements is put: versions of them live beside one another. `timeout`: seconds for one statement,
-    with connecting where that is needed. `connections`: the most that are open at once.
+    with connecting where that is needed. `connections`: the most that are open at once. `create=False`: nothing is
+    made, for those who may only look.
     """
 
     def __init__(
-        self, url: str, tables: str, *, schema: str = "escalade", timeout: float = 1.0, connections: int = 2
+        self,
+        url: str,
+        tables: str,
+        *,
+        schema: str = "escalade",
+        timeout: float = 1.0,
+        connections: int = 2,
+        create: bool = True,
     ) -> None:
         self._info = wire.checked(url)
-        self._schema, self._timeout, self._most = _name(schema), timeout, connections
+        self._schema, self._timeout, self._most, self._create = _name(schema), timeout, connections, create
         self._version = hashlib.blake2b((_COMMON + tables).encode(), digest_size=5).hexdigest()
         self._tables = self._versioned(_COMMON + tables)
         self._inherited: list[Any] = []
@@ -97,6 +108,23 @@ class Server:
         with self._unavailable(), self._connection() as connection:
             until = self._until()
             return connection.run(sql, [*encoded, wire.encoded(until + self._offset + self._doubt)], until)
+
+    @contextlib.contextmanager
+    def transaction(self, begin: str = "BEGIN") -> Iterator[Ask]:
+        """Several statements, of which all count or none. `begin`: statements without values that begin it.
+
+        Raises StoreUnavailable; in the end, nobody knows then whether they count.
+        """
+        with self._unavailable(), self._connection() as connection:
+
+            def ask(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+                encoded = [wire.encoded(value) for value in values]
+                with self._unavailable():
+                    return connection.run(self._versioned(sql), encoded, self._until())
+
+            connection.say(begin, self._until())
+            yield ask
+            connection.say("COMMIT", self._until())
 
     def now(self) -> float:
         """Seconds since the epoch by the server's clock, which no jump of our own moves."""
@@ -146,7 +174,7 @@ class Server:
         try:
             patience = f"SET statement_timeout = {max(1, round(self._timeout * 1000))}"
             connection.say(f'SET search_path = "{self._schema}"; {patience}; {_SESSION}', until)
-            if not self._there(connection, until):
+            if self._create and not self._there(connection, until):
                 self._make(connection, time.monotonic() + _MAKING)
         except BaseException:
             connection.close()
@@ -187,16 +215,11 @@ class Server:
 
 def has_table(url: str, table: str, *, schema: str = "escalade", timeout: float = 5.0) -> bool:
     """Is it there? Makes nothing. Raises StoreUnavailable, BadInput."""
-    until, name = time.monotonic() + timeout, wire.encoded(f'"{_name(schema)}".{table}')
-    info = wire.checked(url)
+    server = Server(url, "", schema=schema, timeout=timeout, create=False)
     try:
-        connection = wire.connect(info, until)
-        try:
-            return bool(connection.run("SELECT to_regclass($1) IS NOT NULL", [name], until)[0][0])
-        finally:
-            connection.close()
-    except wire.Failed as error:
-        raise StoreUnavailable(f"the PostgreSQL store can't be used: {error}", 1.0) from None
+        return bool(server.ask("SELECT to_regclass($1) IS NOT NULL", table)[0][0])
+    finally:
+        server.close()
 
 
 def _called(function: str, values: int) -> str:

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from escalade.registry.audit import AuditIncomplete, AuditLog
 from escalade.registry.audit.reading import rows
 from escalade.registry.audit.verify import verify
+from escalade.registry.stores.postgres import Server
 from tests.registry.audit.material import ended, entry, python, use
 
 WORKER = """
@@ -40,43 +42,43 @@ log.close()
 """
 
 
-def calls(path: Path, event: str) -> list[str]:
+def calls(path: Path | str, event: str) -> list[str]:
     """Calls with a row of this event."""
     return [row.call for row in rows(path) if row.event == event]
 
 
 @pytest.mark.slow
-def test_killed(tmp_path: Path) -> None:
+def test_killed(where: str, tmp_path: Path) -> None:
     """Killed in the middle, five times: the log verifies, every acknowledged intent is there, the gap is visible."""
-    path, place, chance = tmp_path / "audit.sqlite", tmp_path / "anchor", random.Random(11)
+    place, chance = tmp_path / "anchor", random.Random(11)
     acknowledged: set[str] = set()
     for number in range(5):
-        worker = python(WORKER, str(path), str(place), f"w{number}", "100000", "8")
+        worker = python(WORKER, where, str(place), f"w{number}", "100000", "8")
         assert worker.stdout is not None
         assert worker.stdout.readline() == "open\n"
         time.sleep(0.2 + chance.random() / 3)
         worker.send_signal(signal.SIGKILL)
         acknowledged |= {line for line in worker.communicate()[0].splitlines(keepends=True) if line.endswith("\n")}
-        found = verify(path, [place] if place.exists() else [])
+        found = verify(where, [place] if place.exists() else [])
         assert found.ok, found.findings
     acknowledged = {line.strip() for line in acknowledged if line.strip() != "open"}
-    intents, outcomes = set(calls(path, "intent")), set(calls(path, "outcome"))
+    intents, outcomes = set(calls(where, "intent")), set(calls(where, "outcome"))
     assert len(acknowledged) > 100
     assert acknowledged <= intents
     assert outcomes <= intents
     assert found.unfinished_count == len(intents - outcomes) > 0
     print(f"{len(intents):,} intents, {len(acknowledged):,} acknowledged, {found.unfinished_count} unfinished")
-    AuditLog(path, anchors=[place]).close()
-    last = verify(path, [place])
+    AuditLog(where, anchors=[place]).close()
+    last = verify(where, [place])
     assert (last.ok, last.unanchored) == (True, 0)  # what the killed ones didn't bring, the next one brought
 
 
 @pytest.mark.slow
-def test_processes(tmp_path: Path) -> None:
-    """Four processes write to one file, one of them is killed: one chain, every row of the others, one anchor."""
-    path, place = tmp_path / "audit.sqlite", tmp_path / "anchor"
-    workers = [python(WORKER, str(path), str(place), f"w{n}", "50", "4") for n in range(3)]
-    victim = python(WORKER, str(path), str(place), "victim", "100000", "4")
+def test_processes(where: str, tmp_path: Path) -> None:
+    """Four processes write to one log, one of them is killed: one chain, every row of the others, one anchor."""
+    place = tmp_path / "anchor"
+    workers = [python(WORKER, where, str(place), f"w{n}", "50", "4") for n in range(3)]
+    victim = python(WORKER, where, str(place), "victim", "100000", "4")
     assert victim.stdout is not None
     assert victim.stderr is not None
     assert victim.stdout.readline() == "open\n", victim.stderr.read()
@@ -86,19 +88,19 @@ def test_processes(tmp_path: Path) -> None:
     for worker in workers:
         _, errors = worker.communicate()
         assert (worker.returncode, errors) == (0, "")
-    found = verify(path, [place])
+    found = verify(where, [place])
     assert found.ok, found.findings
     for event in ("intent", "outcome"):
-        done = calls(path, event)
+        done = calls(where, event)
         assert len(done) == len(set(done))
         assert {f"call-w{n}-{thread}-{use}" for n in range(3) for thread in range(4) for use in range(50)} <= set(done)
     assert all("victim" in call for call in found.unfinished)
-    AuditLog(path, anchors=[place]).close()
-    assert verify(path, [place]).unanchored == 0
+    AuditLog(where, anchors=[place]).close()
+    assert verify(where, [place]).unanchored == 0
 
 
 class Log(RuleBasedStateMachine):
-    """Write, checkpoint, close, crash, open again, in any order, on one file."""
+    """Write, checkpoint, close, crash, open again, in any order, on one log."""
 
     @initialize()
     def begin(self) -> None:
@@ -109,11 +111,11 @@ class Log(RuleBasedStateMachine):
         self.log = self.opened()
 
     def opened(self) -> AuditLog:
-        return AuditLog(self.path, anchors=[self.place], checkpoint_rows=7, checkpoint_seconds=3600)
+        return AuditLog(self.where, anchors=[self.place], checkpoint_rows=7, checkpoint_seconds=3600)
 
     @property
-    def path(self) -> Path:
-        return self.folder / f"{self.generation}.sqlite"
+    def where(self) -> str:
+        return str(self.folder / f"{self.generation}.sqlite")
 
     @property
     def place(self) -> Path:
@@ -146,13 +148,13 @@ class Log(RuleBasedStateMachine):
     @rule()
     def close_and_open(self) -> None:
         self.log.close()
-        assert verify(self.path, [self.place]).unanchored == 0
+        assert verify(self.where, [self.place]).unanchored == 0
         self.log = self.opened()
 
     @rule()
     def crash(self) -> None:
         """What a killed process leaves: the files as they are at this moment, the anchor a little older."""
-        here, there = (self.path, self.place), self.generation + 1
+        here, there = (self.where, self.place), self.generation + 1
         if here[1].exists():
             shutil.copy(here[1], self.folder / f"{there}.anchor")
         shutil.copy(here[0], self.folder / f"{there}.sqlite")
@@ -165,31 +167,75 @@ class Log(RuleBasedStateMachine):
     @invariant()
     def whole(self) -> None:
         """It verifies, and what was acknowledged as durable is there, in order."""
-        found = verify(self.path, [self.place] if self.place.exists() else [])
+        found = verify(self.where, [self.place] if self.place.exists() else [])
         assert found.ok, found.findings
         known = set(self.durable)
-        assert [call for call in calls(self.path, "intent") if call in known] == self.durable
+        assert [call for call in calls(self.where, "intent") if call in known] == self.durable
 
     def teardown(self) -> None:
         self.log.close()
-        assert verify(self.path, [self.place]).unanchored == 0
+        assert verify(self.where, [self.place]).unanchored == 0
         shutil.rmtree(self.folder)
+
+
+class TablesLog(Log):
+    """The same in PostgreSQL."""
+
+    url: ClassVar[str] = ""
+
+    def opened(self) -> AuditLog:
+        if not hasattr(self, "log"):
+            with Server(self.url, "", create=False, timeout=10).transaction() as ask:
+                ask("DROP SCHEMA IF EXISTS escalade CASCADE")
+        return super().opened()
+
+    @property
+    def where(self) -> str:
+        return self.url
+
+    @rule()
+    def crash(self) -> None:
+        """A killed process writes nothing more, and its connection ends."""
+        store = self.log._writer._store
+        store._book.turn = killed  # type: ignore[method-assign]
+        store._book.close()
+        with contextlib.suppress(AuditIncomplete):
+            self.log.close()
+        self.log = self.opened()
+
+
+def killed(*, durable: bool) -> Any:
+    """No turn of a process that is dead."""
+    raise ConnectionError(f"dead (durable={durable})")
 
 
 TestLog = Log.TestCase
 TestLog.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TablesLog.TestCase.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
 
 
-def test_a_crash_between_commit_and_anchor(tmp_path: Path) -> None:
+class TestTablesLog(TablesLog.TestCase):
+    """What holds for the file holds for the tables."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres_url: str) -> None:
+        TablesLog.url = postgres_url
+
+    @pytest.mark.timeout(120)
+    def runTest(self) -> None:
+        super().runTest()
+
+
+def test_a_crash_between_commit_and_anchor(where: str, tmp_path: Path) -> None:
     """A checkpoint that was written and not delivered when the process died is delivered by the next one."""
-    path, place = tmp_path / "audit.sqlite", tmp_path / "anchor"
-    with AuditLog(path, checkpoint_rows=5) as log:  # without its anchor: as if it had been killed before delivering
+    place = tmp_path / "anchor"
+    with AuditLog(where, checkpoint_rows=5) as log:  # without its anchor: as if it had been killed before delivering
         for number in range(10):
             use(log, number, "write")
     assert not place.exists()
-    with AuditLog(path, anchors=[place]):
+    with AuditLog(where, anchors=[place]):
         until = time.monotonic() + 30
         while not place.exists() and time.monotonic() < until:
             time.sleep(0.01)
-        assert verify(path, [place]).ok
-    assert verify(path, [place]).unanchored == 0
+        assert verify(where, [place]).ok
+    assert verify(where, [place]).unanchored == 0

@@ -32,7 +32,7 @@ def events(log: AuditLog) -> list[str]:
 
 def full(log: AuditLog, *, yes: bool) -> None:
     """Let SQLite find no more space, or find it again."""
-    database = log._writer._store._database
+    database = log._writer._store._book._database
     used = database.execute("PRAGMA page_count").fetchone()[0] if yes else 2**30
     database.execute(f"PRAGMA max_page_count={used}")
 
@@ -213,7 +213,7 @@ def test_changed_while_it_runs(tmp_path: Path, statement: str) -> None:
     """A running log sees that what it wrote last was changed, and refuses to go on from there."""
     log = AuditLog(tmp_path / "audit.sqlite")
     log.intent(entry("before"))
-    with tampering(log.path) as database:
+    with tampering(Path(log.path)) as database:
         database.execute(statement)
     with pytest.raises(AuditUnavailable) as refused:
         log.intent(entry("after"))
