@@ -165,7 +165,8 @@ def replay(entries: Iterable[Entry], policy: Access) -> list[Redecided]:
 
     `entries`: such as `audit.entries.decisions(...)` of a log, or `Journal.decisions()`. What was refused for another
     reason (a limit, money) had been allowed. An entry with `arguments` (a mapping) is decided with them. The policy
-    that decided then would decide the same; what no policy decided (a tool that there isn't) is left out.
+    that decided then would decide the same; what no policy decided (a tool that there isn't) is left out. Raises
+    BadInput for what is no entry.
     """
     found = (_again(entry, policy) for entry in entries)
     return [one for one in found if one is not None]
@@ -261,6 +262,10 @@ def _shown(example: Example) -> str:
 
 
 def _again(entry: Entry, policy: Access) -> Redecided | None:
+    if not hasattr(entry, "permission"):
+        raise BadInput(
+            f'expected entries, such as audit.entries.decisions("audit.sqlite", last=100), got {entry!r:.80}'
+        )
     if not entry.permission or entry.policy_digest == getattr(policy, "digest", None):
         return None
     people = entry.principals or (entry.principal,)

@@ -154,6 +154,14 @@ def test_refused_for_arguments(kept: str, roles: Any, expected: list[Any], tmp_p
     assert all(one.certain == (one.after != "depends on arguments") for one in found)
 
 
+def test_rows_are_no_entries(tmp_path: Path) -> None:
+    """Rows of a log are not taken for what they record; the error says what is."""
+    AuditLog(tmp_path / "audit.sqlite").close()
+    rows: Any = reading.tail(tmp_path / "audit.sqlite")
+    with pytest.raises(BadInput, match=r"expected entries, such as audit.entries.decisions\(.*got Row\(seq=1"):
+        replay(rows, OLD)
+
+
 def test_a_hidden_tool_is_decided_by_its_effect() -> None:
     """Who asked for a tool that he didn't see may get it by a grant of what it does, as in a call."""
     journal, tools = Journal(), Registry([search], name="hidden")
