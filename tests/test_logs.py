@@ -87,6 +87,34 @@ def test_previews(stream: io.StringIO) -> None:
     assert SECRET not in stream.getvalue()
 
 
+@pytest.mark.parametrize("logs_first", [True, False])
+@pytest.mark.parametrize("wanted", ["logs", "spans"])
+def test_previews_are_for_who_asked(stream: io.StringIO, wanted: str, logs_first: bool) -> None:
+    """Those of the log never go out in spans, nor the other way round, whoever was switched on first; and switching the
+    spans off leaves the log its own.
+    """
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    starts = [
+        lambda: json_logs(stream, previews=wanted == "logs"),
+        lambda: telemetry.enable(provider, previews=wanted == "spans"),
+    ]
+    try:
+        for start in starts if logs_first else reversed(starts):
+            start()
+        with escalade.scope():
+            lm()("a diagnosis")
+        logged = [line.get("escalade.input.preview") for line in lines(stream) if line["event"].startswith("chat")]
+        told = [(s.attributes or {}).get("escalade.input.preview") for s in exporter.get_finished_spans()]
+        assert logged == (["a diagnosis"] if wanted == "logs" else [None])
+        assert ("a diagnosis" in told) == (wanted == "spans")
+    finally:
+        telemetry.disable()
+    with escalade.scope():
+        lm()("another one")
+    assert ("another one" in stream.getvalue()) == (wanted == "logs")
+
+
 async def test_previews_of_streams(stream: io.StringIO) -> None:
     """The same, once the stream has come to its end."""
     json_logs(stream, previews=True)

@@ -32,7 +32,7 @@ def asked(spanning: Spanning, sent: Request, attempt: int, *, stream: bool) -> N
         names.STREAM: stream or None,
     }
     if switch.previews:
-        facts |= _previewed("input", _texts(sent))
+        spanning.previews |= _previewed("input", _texts(sent))
     spanning.add(_known(facts))
     if not stream:
         spanning.make_current()
@@ -47,7 +47,7 @@ def answered(spanning: Spanning, answer: Response) -> None:
         **_counted(answer.usage),
     }
     if switch.previews:
-        facts |= _previewed("output", answer.text or "")
+        spanning.previews |= _previewed("output", answer.text or "")
     spanning.add(_known(facts))
 
 
@@ -76,7 +76,7 @@ def saw(spanning: Spanning, event: Any) -> None:
     elif event.type == "end":
         spanning.add(_known({names.FINISH_REASONS: (event.finish_reason,), **_counted(event.usage)}))
         if switch.previews:
-            spanning.add(_previewed("output", "".join(spanning.heard)))
+            spanning.previews |= _previewed("output", "".join(spanning.heard))
 
 
 def _counted(usage: Usage | None) -> dict[str, Any]:

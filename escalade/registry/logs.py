@@ -75,10 +75,11 @@ class _JsonLines(logging.StreamHandler[Any]):
         self.setFormatter(JsonFormatter())
         self.addFilter(RedactingFilter())
         tree = logging.getLogger(TREE)
-        self._before = tree.level, switch.previews
+        self._before, self._previews = tree.level, previews
         tree.setLevel(min(level, tree.getEffectiveLevel()))
         tree.addHandler(self)
-        switch.sinks, switch.previews = (*switch.sinks, self.ended), previews or switch.previews
+        switch.sinks = (*switch.sinks, self.ended)
+        switch.previewers += (self,) if previews else ()
         switch.settle()
 
     def ended(self, spanning: Spanning, error: str, seconds: float) -> None:
@@ -86,7 +87,8 @@ class _JsonLines(logging.StreamHandler[Any]):
         level = logging.WARNING if error else logging.INFO
         if level < self.level:
             return
-        line = _dumped({**_head(time.time(), level), **_facts(spanning, seconds)})
+        previews = spanning.previews if self._previews else {}
+        line = _dumped({**_head(time.time(), level), **_facts(spanning, seconds, previews)})
         try:
             with self.lock or nullcontext():
                 self.stream.write(f"{line}\n")
@@ -99,9 +101,9 @@ class _JsonLines(logging.StreamHandler[Any]):
         tree = logging.getLogger(TREE)
         if self in tree.handlers:
             tree.removeHandler(self)
-            tree.setLevel(self._before[0])
+            tree.setLevel(self._before)
             switch.sinks = tuple(sink for sink in switch.sinks if sink != self.ended)
-            switch.previews = self._before[1]
+            switch.previewers = tuple(one for one in switch.previewers if one is not self)
             switch.settle()
         super().close()
 
@@ -111,9 +113,9 @@ def _head(when: float, level: int) -> dict[str, Any]:
     return {"time": at.replace("+00:00", "Z"), "level": logging.getLevelName(level).lower()}
 
 
-def _facts(spanning: Spanning, seconds: float) -> dict[str, Any]:
+def _facts(spanning: Spanning, seconds: float, previews: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"event": spanning.name, "seconds": round(seconds, 6)}
-    facts |= {_SHORT.get(name, name): value for name, value in spanning.facts.items()}
+    facts |= {_SHORT.get(name, name): value for name, value in {**spanning.facts, **previews}.items()}
     where = spanning.span.get_span_context()
     if where.is_valid:
         facts |= {"trace_id": f"{where.trace_id:032x}", "span_id": f"{where.span_id:016x}"}

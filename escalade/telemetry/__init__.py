@@ -64,7 +64,7 @@ def enable(tracer_provider: Any = None, meter_provider: Any = None, *, previews:
     """
     from opentelemetry import metrics, trace
 
-    switch.previews = previews
+    switch.in_spans = previews
     switch.meters = Meters(metrics.get_meter("escalade", meter_provider=meter_provider), _watched)
     switch.trace(trace.get_tracer("escalade", tracer_provider=tracer_provider))
 
@@ -90,7 +90,7 @@ def enable_from_environment(*, previews: bool = False) -> bool:
 
 def disable() -> None:
     """Emit no spans and no metrics any more; what `enable_from_environment` made is sent and closed."""
-    switch.meters, switch.previews = None, False
+    switch.meters, switch.in_spans = None, False
     switch.trace(None)
     while _ours:
         _ours.pop().shutdown()

@@ -31,13 +31,14 @@ _counting = threading.Lock()
 class Spanning:
     """A span under way. Attributes that come later than its beginning are set as it ends, all at once. `path`: of the
     node that it is in, "" outside of any. `began`: `time.perf_counter()` seconds. `failed`: the class of an error that
-    nobody raises here, "" for none. `heard`: texts of a stream so far, where previews are wanted.
+    nobody raises here, "" for none. `heard`: texts of a stream so far, where previews are wanted. `previews`:
+    attributes for those alone who want them.
 
     `current`: whether it is the current one in this thread or task until it ends. What ends in another place than it
     began in, such as a generator, may not be: its consumer would work under it.
     """
 
-    __slots__ = ("_first", "_late", "_token", "began", "context", "failed", "heard", "name", "path", "span")
+    __slots__ = ("_first", "_late", "_token", "began", "context", "failed", "heard", "name", "path", "previews", "span")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Spanning:
 
         self.name, self.path, self.failed = name, path, ""
         self._first, self._late, self.heard = facts, dict[str, Any](), list[str]()
+        self.previews = dict[str, Any]()
         kind = trace.SpanKind.CLIENT if client else trace.SpanKind.INTERNAL
         tracer = switch.tracer or trace.NoOpTracer()  # switched off since somebody looked
         try:
@@ -109,7 +111,7 @@ class Spanning:
 
         if failed:
             self.span.set_status(Status(StatusCode.ERROR))
-        self.span.set_attributes(self._late)
+        self.span.set_attributes({**self._late, **self.previews} if switch.in_spans else self._late)
         self.span.end()
 
 
