@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from escalade._cli_view import print_, print_json
+from escalade._cli_view import print_, print_json, printing
 from escalade.errors import BadInput
 
 if TYPE_CHECKING:
     from escalade.evals.compare import Comparison
 
-OK, CHECK_FAILED = 0, 100
+OK, CHECK_FAILED, UNDECIDED = 0, 100, 101
+"""Exit codes: the promise holds; it doesn't; the questions are too few to tell."""
 
 LIVE = "runs/live"
 """Where answers are kept when neither the data nor anybody says where."""
@@ -44,6 +45,8 @@ class Live:
         Questions at once.
     stop_early
         End as soon as quality is decided, by intervals that hold however often one looks.
+    changed
+        Go on though rungs aren't what was recorded: another model, prompt or setting under the same name.
     dir
         Keep the answers there, in live.jsonl, and go on with those that are there; the run directory by
         default, else runs/live.
@@ -57,6 +60,7 @@ class Live:
     cost_margin: float = 0.1
     concurrency: int = 64
     stop_early: Flag = False
+    changed: Flag = False
     dir: str | None = None
 
 
@@ -73,7 +77,9 @@ def confirm(
     folds: int = 5,
     json: Flag = False,
 ) -> int:
-    """Run a policy live and say whether quality and cost lie in the interval of its replay; exit code 100 if not.
+    """Run a policy live and say whether quality and cost lie in the interval of its replay: exit code 100 if not.
+
+    Exit code 101 where the questions are too few to tell: fewer than 30, or an interval wider than the margin.
 
     Parameters
     ----------
@@ -137,10 +143,12 @@ def confirmed(policy: str, data: str, comparison: Comparison, live: Live, *, jso
         cost_margin=live.cost_margin,
         concurrency=live.concurrency,
         stop_early=live.stop_early,
+        changed=live.changed,
         dir=live.dir or where or LIVE,
     )
-    if json:
-        print_json(done.to_json())
-    else:
-        done.show()
-    return OK if done.holds else CHECK_FAILED
+    with printing():
+        if json:
+            print_json(done.to_json())
+        else:
+            done.show()
+    return {True: OK, False: CHECK_FAILED, None: UNDECIDED}[done.holds]

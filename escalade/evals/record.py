@@ -22,6 +22,7 @@ from escalade.errors import BadInput, BudgetExceeded, DataError
 from escalade.evals._codes import fact_column
 from escalade.evals.outcomes import NO_ANSWER, STATUSES, UNKNOWN, Outcomes
 from escalade.evals.studies.grading import Metric
+from escalade.evals.studies.identity import rung_facts
 from escalade.evals.studies.plan import Asked, Unit, asked_of, in_order
 from escalade.evals.studies.recording import CONCURRENCY, Recorded, Recording
 from escalade.pipelines._bridge import run_sync
@@ -114,6 +115,7 @@ def _outcomes(program: Escalate, name: str, asked: Sequence[Asked], table: Seque
         status=np.array([[STATUSES.index(a.status) for a in row] for row in attempts], dtype=np.int8),
         labels="metric",
         form=np.array([[a.form or _NO_FORM for a in row] for row in attempts], dtype=np.float64),
+        identity={rung.name: rung_facts(program, i) for i, rung in enumerate(program.rungs)},
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from escalade.evals._terminal import Terminal
-from escalade.evals.studies.promise import CONFIRMED, INSIDE, OUTSIDE, Promise, figure, interval
+from escalade.evals.studies.promise import CONFIRMED, INSIDE, OUTSIDE, TOO_FEW, Promise, figure, interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from escalade.evals.studies.confirmation import Confirmation
 
 WIDE, SHOWN = 100, 5
-STYLES = {CONFIRMED: "green", INSIDE: "yellow", OUTSIDE: "bold red"}
+STYLES = {CONFIRMED: "green", INSIDE: "yellow", TOO_FEW: "yellow", OUTSIDE: "bold red"}
 
 
 def show(done: Confirmation, console: Console | None = None) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 
 from escalade.errors import DataError
 
-__all__ = ["Grade", "check_prices", "check_rungs", "stale", "why_stale"]
+__all__ = ["Facts", "Grade", "check_prices", "check_rungs", "differences", "stale", "why_stale"]
 
 Grade = Sequence[str]
 """By what a question's answers were graded: digest of the metric, digest of its labels."""
+
+
+Facts = Mapping[str, Mapping[str, str]]
+"""Name of a rung -> what its attempts hang on, by name, as `identity.rung_facts` tells it."""
 
 
 def check_rungs(before: Mapping[str, Any], now: Sequence[Mapping[str, Any]], where: object) -> None:
@@ -20,13 +24,20 @@ def check_rungs(before: Mapping[str, Any], now: Sequence[Mapping[str, Any]], whe
         old = known.get(rung["name"])
         if old is None or old["digest"] == rung["digest"]:
             continue
-        facts, were = rung["facts"], old.get("facts", {})
-        changed = [name for name in facts if facts[name] != were.get(name)]
-        told = ", ".join(f"{name} ({_short(were.get(name))} -> {_short(facts[name])})" for name in changed)
+        told = _changed(old.get("facts", {}), rung["facts"])
         raise DataError(
             f"{where}: rung {rung['name']!r} isn't what was recorded there: {told or 'its digest'} changed; "
             f"undo that, give the rung another name, or run the study in another directory"
         )
+
+
+def differences(were: Facts, now: Facts) -> list[str]:
+    """A clause for each rung that isn't what was recorded. One that the record doesn't know passes."""
+    return [
+        f"rung {name!r} isn't what was recorded: {told} changed"
+        for name, facts in now.items()
+        if name in were and (told := _changed(were[name], facts))
+    ]
 
 
 def check_prices(before: Mapping[str, Any] | None, now: Mapping[str, Any], where: object) -> None:
@@ -60,6 +71,11 @@ def why_stale(before: Mapping[str, Any], metric: Mapping[str, str], found: Mappi
         return f"another metric graded {len(others)} of the questions"
     same = old.get("name") == metric["name"]
     return f"the metric {metric['name']!r} was {'other code' if same else repr(old.get('name'))}"
+
+
+def _changed(were: Mapping[str, str], now: Mapping[str, str]) -> str:
+    names = [name for name in now if now[name] != were.get(name)]
+    return ", ".join(f"{name} ({_short(were.get(name))} -> {_short(now[name])})" for name in names)
 
 
 def _short(fact: object) -> str:

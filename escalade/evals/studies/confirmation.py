@@ -10,6 +10,7 @@ from escalade.evals.studies.promise import (
     CONFIRMED,
     INSIDE,
     OUTSIDE,
+    TOO_FEW,
     UNKNOWN,
     Promise,
     figure,
@@ -22,7 +23,7 @@ from escalade.money import NANO, Money
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["CONFIRMED", "INSIDE", "OUTSIDE", "UNKNOWN", "Cause", "Confirmation", "Promise"]
+__all__ = ["CONFIRMED", "INSIDE", "OUTSIDE", "TOO_FEW", "UNKNOWN", "Cause", "Confirmation", "Promise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Confirmation:
 
     `n`: questions that were answered live; `owed`: those that were not asked. `early`: it ended because it was decided.
     `errors`: without an answer, live and replayed. `spent`: dollars of this run; `before`: of earlier ones of the same
-    directory. `causes`: what makes the difference, the largest first. `notes`: one line each.
+    directory. `causes`: what makes the difference, the largest first. `notes`: one line each. `few`: why these are too
+    few questions for a verdict, "" where they aren't.
     """
 
     policy: str
@@ -61,17 +63,27 @@ class Confirmation:
     peeking: bool = False
     causes: tuple[Cause, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    few: str = ""
 
     @property
-    def holds(self) -> bool:
-        """Is nothing outside of its interval?"""
-        return OUTSIDE not in {self.quality.verdict, self.cost.verdict}
+    def holds(self) -> bool | None:
+        """Does the promise hold? False where quality or cost is outside of its interval; None where these questions are
+        too few to tell: fewer than intervals are shown to hold for, or an interval that is wider than the margin. A
+        cost that nobody knows is no promise.
+        """
+        verdicts = {self.quality.verdict, self.cost.verdict}
+        if OUTSIDE in verdicts:
+            return False
+        return True if self.quality.verdict == CONFIRMED and verdicts <= {CONFIRMED, UNKNOWN} else None
 
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
         quality, cost = _said(self.quality), _said(self.cost)
         first = f"{self.policy}, live on {self.n:,} questions: {quality}; {cost}."
+        if self.holds is None:
+            wide = "an interval is wider than the margin, and more questions make it narrower"
+            return f"{first} Too few to tell whether it holds: {self.few or wide}."
         return first if self.holds or not self.causes else f"{first} Most of it: {self.causes[0].said}."
 
     def table(self) -> Table:
@@ -92,7 +104,12 @@ class Confirmation:
             Column("replayed", "replayed", "figure", "mean over the questions that were asked live", "low", "high"),
             Column("live", "live", "figure", "mean of the live climbs over the same questions"),
             Column("diff", "difference", "figure", "mean of live - replayed by question", "diff_low", "diff_high"),
-            Column("verdict", "", "text", "confirmed: in the interval, and that is within the margin"),
+            Column(
+                "verdict",
+                "",
+                "text",
+                "confirmed: in the interval, and that is within the margin; too few: no interval holds",
+            ),
         )
         return Table.of("live", f"{self.policy}: replay and live", columns, rows, about=self.sentence, notes=self.notes)
 
@@ -105,6 +122,7 @@ class Confirmation:
             "owed": self.owed,
             "seed": self.seed,
             "holds": self.holds,
+            "too_few": self.few,
             "early": self.early,
             "peeking": self.peeking,
             **{p.what: _json(asdict(p) | _more(p)) for p in (self.quality, self.cost)},
@@ -140,7 +158,7 @@ def _plain(value: Any) -> Any:
 def _said(promise: Promise) -> str:
     if promise.verdict == UNKNOWN:
         return f"{promise.what} can't be told"
-    where = "outside of" if promise.verdict == OUTSIDE else "in"
+    where = {OUTSIDE: "outside of", TOO_FEW: "beside"}.get(promise.verdict, "in")
     wide = ", which is wider than the margin" if promise.verdict == INSIDE else ""
     live = figure(promise, promise.live)
     return f"{promise.what} {live}, {where} the interval of the replay ({interval(promise)}){wide}"

@@ -32,11 +32,13 @@ from escalade.evals.inference.sequential import Asymptotic, Betting, Sequence
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.outcomes import UNKNOWN, Outcomes
 from escalade.evals.replay import Fitted, Replayed, out_of_fold, replay
+from escalade.evals.statistics import too_few
 from escalade.evals.studies._causes import Pair, causes_of
 from escalade.evals.studies._live_lines import Kept
 from escalade.evals.studies.asking import Answered, Asking, Question
+from escalade.evals.studies.changes import differences
 from escalade.evals.studies.confirmation import Confirmation, Promise
-from escalade.evals.studies.identity import labels_digest, metric_digest, rung_digest
+from escalade.evals.studies.identity import labels_digest, metric_digest, rung_digest, rung_facts
 from escalade.money import NANO, Money, money_or_none
 from escalade.pipelines._bridge import run_sync
 from escalade.registry.opening import scope
@@ -70,6 +72,7 @@ def confirm(
     folds: int = 5,
     concurrency: int = 64,
     stop_early: bool = False,
+    changed: bool = False,
     dir: str | PathLike[str] | None = None,  # noqa: A002 - as in Study.run
 ) -> Confirmation:
     """Run `policy` live and compare it with its replay on `recorded`, question by question.
@@ -79,8 +82,9 @@ def confirm(
     are known by name and whose seed and folds hold. `sample`: so many questions, drawn by `seed`; None is all.
     `budget`: dollars for all runs of this policy in this `dir` together. `margin`: difference in quality that is as
     good as none; `cost_margin`: the same of the cost, as a share of it. `stop_early`: end as soon as quality is
-    decided, by intervals that hold at every moment (`inference.sequential`) and are wider for it. `dir`: keeps the
-    answers, in `live.jsonl`.
+    decided, by intervals that hold at every moment (`inference.sequential`) and are wider for it. `changed`: go on
+    though rungs aren't what was recorded (another model or prompt under the same name), which is refused otherwise and
+    stands in the notes then. `dir`: keeps the answers, in `live.jsonl`.
 
     Budgets per request of a policy hold live as in the replay; one of the run is spent by `budget` alone. Raises
     BadInput, DataError, UnknownName, UnknownPrice, PermissionDenied, and what the metric raises.
@@ -100,6 +104,7 @@ def confirm(
             folds=folds,
             concurrency=concurrency,
             stop_early=stop_early,
+            changed=changed,
             dir=dir,
         )
     )
@@ -120,6 +125,7 @@ async def aconfirm(
     folds: int = 5,
     concurrency: int = 64,
     stop_early: bool = False,
+    changed: bool = False,
     dir: str | PathLike[str] | None = None,  # noqa: A002
 ) -> Confirmation:
     """`confirm`, on this event loop."""
@@ -127,7 +133,7 @@ async def aconfirm(
         raise BadInput(f"questions: expected 1 or more at once and in the sample, not {concurrency!r} and {sample!r}")
     if margin < 0 or cost_margin < 0:
         raise BadInput(f"a margin isn't negative: {margin!r}, {cost_margin!r}")
-    plan = _plan(policy, program, recorded, seed, folds)
+    plan = _plan(policy, program, recorded, seed, folds, changed=changed)
     if stop_early and plan.outcomes.group is not None:
         raise BadInput(
             "stop_early looks at one question after the other, and questions of one group aren't independent"
@@ -181,15 +187,29 @@ class _Plan:
 
 
 def _plan(
-    policy: str | Policy | Fitted, program: Escalate, recorded: Outcomes | Comparison, seed: int, folds: int
+    policy: str | Policy | Fitted,
+    program: Escalate,
+    recorded: Outcomes | Comparison,
+    seed: int,
+    folds: int,
+    *,
+    changed: bool,
 ) -> _Plan:
     entry, outcomes, seed, folds = _entry(policy, recorded, seed, folds)
     ours, theirs = [rung.name for rung in program.rungs], [rung.name for rung in outcomes.rungs]
     if ours != theirs:
         raise BadInput(f"the program's rungs are {', '.join(ours)}; those of the record are {', '.join(theirs)}")
+    now = {rung.name: rung_facts(program, i) for i, rung in enumerate(program.rungs)}
+    others = differences(outcomes.identity, now)
+    if others and not changed:
+        raise DataError(
+            f"{outcomes.name}: {'; '.join(others)}; its replay promises nothing of that: undo it, record anew, or go "
+            f"on all the same with changed=True, --changed"
+        )
     if entry.play is None:
         raise BadInput("the oracle needs the truth; it can't run live")
-    notes = [] if entry.per_run is None else [f"{entry.name}: the budget of the run is left out, live and replayed"]
+    notes = [f"not what the replay is of: {other}" for other in others]
+    notes += [] if entry.per_run is None else [f"{entry.name}: the budget of the run is left out, live and replayed"]
     deciding = _deciding(entry.play, outcomes, seed, folds)
     rows: dict[str, list[int]] = defaultdict(list)
     for row, key in enumerate(outcomes.keys):
@@ -302,6 +322,7 @@ class _Judge:
             peeking=self._peeking,
             causes=causes_of(pairs, plan.replayed, plan.outcomes),
             notes=(*plan.notes, *self._notes(asking)),
+            few=self._few(len(answers), group),
         )
 
     def _promise(
@@ -314,7 +335,13 @@ class _Judge:
             if self._peeking:
                 low, high = seen.low, seen.high
         means = float(then.mean()), float(live.mean())
-        return Promise(what, *(value / unit for value in (*means, diff, low, high, margin)))
+        figures = (value / unit for value in (*means, diff, low, high, margin))
+        return Promise(what, *figures, few=bool(self._few(len(live), group)))
+
+    def _few(self, questions: int, group: Groups) -> str:
+        """Why they are too few for a verdict; "" for intervals that hold at every moment."""
+        units = questions if group is None else len(np.unique(group))
+        return "" if self._peeking else too_few(questions, units)
 
     def _groups(self, answers: Several[Answered]) -> Groups:
         """Of the questions, as numbers; None where each stands for itself."""

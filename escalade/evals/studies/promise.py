@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["CONFIRMED", "INSIDE", "OUTSIDE", "UNKNOWN", "Promise", "figure", "in_print", "interval"]
+__all__ = ["CONFIRMED", "INSIDE", "OUTSIDE", "TOO_FEW", "UNKNOWN", "Promise", "figure", "in_print", "interval"]
 
-CONFIRMED, INSIDE, OUTSIDE, UNKNOWN = "confirmed", "inside, but wide", "outside", "unknown"
+CONFIRMED, INSIDE, OUTSIDE = "confirmed", "inside, but wide", "outside"
+TOO_FEW, UNKNOWN = "too few", "unknown"
 """What becomes of a promise: the live mean is in the replay's interval, which is no wider than the margin; it is, but
-the interval is wider; it isn't; nothing is known, as of costs without a price.
+the interval is wider; it isn't; no interval is shown to hold for so few questions; nothing is known, as of costs
+without a price.
 """
 
 
@@ -20,7 +22,7 @@ class Promise:
     `what`: "quality" (0..1) or "cost" (dollars per question). `replayed`, `live`: means. `low`, `high`: where the live
     mean should lie: the replayed one, give or take the 95 % interval of the paired differences. `diff`, `diff_low`,
     `diff_high`: mean of live - replayed, question by question, and its interval. `margin`: how much is as good as
-    nothing, in the same unit. nan is unknown.
+    nothing, in the same unit. nan is unknown. `few`: are these too few questions for any verdict?
     """
 
     what: str
@@ -30,6 +32,7 @@ class Promise:
     diff_low: float
     diff_high: float
     margin: float
+    few: bool = field(default=False, kw_only=True)
 
     @property
     def low(self) -> float:
@@ -50,6 +53,8 @@ class Promise:
     def verdict(self) -> str:
         if math.isnan(self.diff_low) or math.isnan(self.diff_high):
             return UNKNOWN
+        if self.few:
+            return TOO_FEW
         if not self.inside:
             return OUTSIDE
         return CONFIRMED if max(-self.diff_low, self.diff_high) <= self.margin else INSIDE

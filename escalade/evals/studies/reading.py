@@ -250,6 +250,7 @@ def _outcomes(run: RunDir, study: Mapping[str, Any], questions: Sequence[Mapping
         tariff=_tariff(run, study["rungs"]),
         form=None if np.isnan(form).all() else form,
         spent=shaped(table.spent),
+        identity={rung["name"]: rung["facts"] for rung in study["rungs"] if "facts" in rung},
     )
 
 

@@ -33,15 +33,48 @@ def folder(tmp_path, monkeypatch):
 
 def test_what_holds_is_said_and_kept(folder, capsys):
     """Program, questions and metric are those of the run directory; the second time nothing is spent."""
-    assert main(["confirm", "threshold-0.8", "runs/qa", "--budget", "0.50"]) == 0
+    assert main(["confirm", "threshold-0.8", "runs/qa", "--budget", "0.50", "--margin", "0.06"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "threshold-0.8, live on 40 questions: quality" in said
     assert "in the interval of the replay" in said
-    assert main(["compare", "--data", "runs/qa", "--policies", "threshold-0.8", "--live", "--json"]) == 0
+    again = ["compare", "--data", "runs/qa", "--policies", "threshold-0.8", "--live", "--json"]
+    assert main([*again, "--margin", "0.06"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 40
     assert found["spent_usd"] == 0 < found["spent_before_usd"]
     assert found["holds"]
+
+
+def test_what_can_not_be_told_ends_with_101(folder, capsys):
+    """Neither three questions nor an interval that is wider than the margin confirm anything."""
+    assert main(["confirm", "threshold-0.8", "runs/qa", "--sample", "3", "--json"]) == 101
+    found = json.loads(capsys.readouterr().out)
+    assert found["holds"] is None
+    assert found["quality"]["verdict"] == found["cost"]["verdict"] == "too few"
+    assert main(["confirm", "threshold-0.8", "runs/qa", "--sample", "3"]) == 101
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Too few to tell whether it holds: 3 are compared, and intervals are shown to hold from 30 on." in said
+    assert main(["confirm", "threshold-0.8", "runs/qa"]) == 101
+    assert "an interval is wider than the margin" in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_model_behind_an_alias_is_refused(folder, capsys):
+    """What was recorded of one model promises nothing of another one; who says so may run it, and is told."""
+    (folder / "models_live.py").write_text(
+        "from escalade import Escalate, Gateway, World\n"
+        "from escalade.agents.policies import Constant\n"
+        "models = World().as_models()\n"
+        "models[0].id = 'sim/large'\n"
+        "qa = Escalate('question -> answer', rungs=['small', 'large'], policy=Constant(0), gateway=Gateway(models))\n"
+    )
+    options = ["confirm", "threshold-0.8", "runs/qa", "--program", "models_live:qa", "--dir", "runs/live"]
+    assert main(options) == 2
+    said = capsys.readouterr().err
+    assert "rung 'Predict/small' isn't what was recorded: model (small, sim/small -> small, sim/large) changed" in said
+    assert "--changed" in said
+    assert not (folder / "runs" / "live").exists()
+    assert main([*options, "--changed"]) in {100, 101}
+    assert "not what the replay is of: rung 'Predict/small'" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_does_not_hold_ends_with_100(folder, capsys):
