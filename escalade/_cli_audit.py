@@ -37,8 +37,9 @@ def verify(
 ) -> int:
     """Check that every row follows from the one before, and that the chain leads to what the anchors hold.
 
-    Exits with 100 when something was changed, removed, added or made anew. Rows after the last checkpoint of an anchor
-    are counted apart: their end may have been cut off or made anew, and nobody could tell.
+    Exits with 100 when something was changed, removed, added or made anew, or no anchor holds a checkpoint of it.
+    Rows after the last checkpoint of an anchor are counted apart: their end may have been cut off or made anew, and
+    nobody could tell.
 
     Parameters
     ----------

@@ -84,6 +84,9 @@ class Checkpoint:
         return made
 
 
+_BEGINS = b'{"algorithm":"'
+"""How each begins: its keys are sorted."""
+
 UNREADABLE = Checkpoint(0, "", 0, "", 0, "", 0)
 """Stands for a line that is no checkpoint."""
 
@@ -125,15 +128,21 @@ class FileAnchor:
     def read(self) -> Iterator[Checkpoint]:
         """All of them, UNREADABLE for a line that is none. A last line without its end was never finished: left out.
 
-        Raises FileNotFoundError.
+        Raises FileNotFoundError, BadInput for a file in which no line is a checkpoint.
         """
+        good = bad = 0
         with self.path.open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
-                    try:
-                        yield Checkpoint.from_json(line[:-1])
-                    except ValueError:
-                        yield UNREADABLE
+                if not line.endswith(b"\n") and (line.startswith(_BEGINS) or _BEGINS.startswith(line)):
+                    break
+                try:
+                    yield Checkpoint.from_json(line.removesuffix(b"\n"))
+                    good += 1
+                except ValueError:
+                    bad += 1
+                    yield UNREADABLE
+        if bad and not good:
+            raise BadInput(f"{self.path}:1: is no checkpoint; expected the file of an anchor, which holds nothing else")
 
 
 class CallAnchor:

@@ -289,6 +289,42 @@ def test_an_unfinished_line(tmp_path: Path) -> None:
     assert [c.number for c in anchor.read()] == [1, 2]
 
 
+@pytest.mark.parametrize("text", ["hello", "hello\n", "hello\nagain\n", "{}\n", "{"], ids=repr)
+def test_a_file_that_is_no_anchor(tmp_path: Path, text: str) -> None:
+    """It is neither read nor written to: the error names file and line. One that was only begun is an empty one."""
+    place = tmp_path / "people.yaml"
+    place.write_text(text)
+    path = written(tmp_path / "audit.sqlite", 5)
+    if text == "{":
+        assert list(FileAnchor(place).read()) == []
+        return
+    for use_it in (lambda: verify(path, [place]), lambda: AuditLog(path, anchors=[place])):
+        with pytest.raises(BadInput, match="people.yaml:1: is no checkpoint; expected the file of an anchor"):
+            use_it()
+    assert place.read_text() == text
+
+
+def test_a_log_is_no_anchor_of_its_own(tmp_path: Path) -> None:
+    """Its own file is refused, new or old, and stays what it was."""
+    path = tmp_path / "audit.sqlite"
+    for _ in range(2):
+        with pytest.raises(BadInput, match="audit.sqlite:1: is no checkpoint"):
+            AuditLog(path, anchors=[path])
+        written(path, 5)
+    assert verify(path).ok
+
+
+def test_an_emptied_anchor(tmp_path: Path) -> None:
+    """A log that has checkpoints, and anchors that hold none of them, is no log that was found unchanged."""
+    place = tmp_path / "anchor"
+    path = written(tmp_path / "audit.sqlite", 20, anchors=[place], checkpoint_rows=5)
+    assert verify(path, [place]).ok
+    place.write_text("")
+    found = verify(path, [place])
+    assert [one.kind for one in found.findings] == ["checkpoint"]
+    assert "none of the anchors holds one" in str(found.findings[0])
+
+
 def test_many_append(tmp_path: Path) -> None:
     """Threads that append the same checkpoints to one file leave each once, in order."""
     threads = [
