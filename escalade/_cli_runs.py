@@ -164,7 +164,7 @@ def answer(
     tenant
         His tenant; that of the run by default.
     edited
-        What may be changed, as it is to be.
+        What may be changed, as it is to be; JSON for what is no text.
     at
         Where it is: a file like escalade.yaml, a SQLite file, or sqlite:///PATH or postgresql://...
     """
@@ -173,9 +173,23 @@ def answer(
     with _opened(at) as runs:
         found = runs.host.store.ticket(ticket)
         whose = tenant or (runs.get(found.run_id).row().tenant if found is not None else "") or "default"
-        runs.answer(ticket, said, by=Principal(by, whose, frozenset(role or ())), edited=edited)
+        new = None if edited is None else _edited(edited, found)
+        runs.answer(ticket, said, by=Principal(by, whose, frozenset(role or ())), edited=new)
     print_(f"{safe(ticket)}: answered by {safe(by)}")
     return OK
+
+
+def _edited(text: str, ticket: TicketRow | None) -> Any:
+    """Words for text, JSON for anything else. Raises BadInput."""
+    from json import loads
+
+    asked = {} if ticket is None else loads(ticket.asked)
+    if isinstance(asked.get("shown", {}).get(asked.get("edit", ""), ""), str):
+        return text
+    try:
+        return loads(text)
+    except ValueError:
+        raise BadInput(f"--edited: expected JSON, since {asked['edit']!r} is no text, got {text!r}") from None
 
 
 @app.command(sort_key=6)

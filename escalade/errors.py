@@ -89,19 +89,20 @@ def one_of(option: str, value: object, choices: Sequence[str | None]) -> None:
 
 
 class UnknownName(BadInput):
-    """A name that nothing answers to.
+    """A name that nothing answers to. `known`: those that something answers to; None: they aren't listed.
 
     >>> str(UnknownName("policy", "treshold", ["threshold", "oracle"]))
     "unknown policy 'treshold'; did you mean 'threshold'? (known: oracle, threshold)"
     """
 
-    def __init__(self, kind: str, name: str, known: list[str] | tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, name: str, known: list[str] | tuple[str, ...] | None = ()) -> None:
         import difflib
 
-        self.kind, self.name, self.known = kind, name, sorted(known)
+        self.kind, self.name, self.known = kind, name, sorted(known or ())
         close = difflib.get_close_matches(name, self.known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        listed = f" (known: {', '.join(self.known)})" if self.known else " (none is known)"
+        listed = f" (known: {', '.join(self.known)})" if self.known else ""
+        listed = listed if listed or known is None else " (none is known)"
         super().__init__(f"unknown {kind} {name!r}{hint}{listed}")
 
 

@@ -120,6 +120,27 @@ def test_answer_lets_a_run_go_on(store, capsys):
         assert runs.get("asks").result(timeout=20).published == "about asks"
 
 
+def test_what_is_edited_is_json_where_it_is_no_text(tmp_path, monkeypatch, capsys):
+    """As the field is; what isn't is told at once."""
+    monkeypatch.chdir(tmp_path)
+    pipelines = {"edits": Chain(ok=Ask("Right?", edit="count"), last=lambda count: {"twice": 2 * count})}
+    (tmp_path / "escalade.yaml").write_text("url: sqlite:///runs.sqlite\n")
+    with Runs(tmp_path / "runs.sqlite", pipelines=pipelines) as runs:
+        run = runs.start("edits", run_id="one", count=1)
+        while run.status() != "waiting":
+            time.sleep(0.01)
+    (ticket,) = told(capsys, "runs", "show", "one")["waits_for"]
+    answer = ["runs", "answer", ticket["ticket"], "approve", "--by", "ada", "--edited"]
+    assert main([*answer, "two"]) == 2
+    assert "expected JSON" in capsys.readouterr().err
+    assert main([*answer, "[2]"]) == 2
+    assert "'count' is a number, 1; got [2]" in " ".join(capsys.readouterr().err.split())
+    assert main([*answer, "2"]) == 0
+    with Runs(tmp_path / "runs.sqlite", pipelines=pipelines) as runs:
+        runs.recover()
+        assert runs.get("one").result(timeout=20).twice == 4
+
+
 def test_resume_and_cancel_say_what_became_of_it(store, capsys):
     """One that is done can't go on; one that was cancelled can, and again."""
     assert main(["runs", "resume", "gone"]) == 0

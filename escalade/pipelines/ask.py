@@ -18,6 +18,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 import dspy
@@ -35,6 +36,14 @@ _ASKED = "escalade_ask"
 """The key of `dspy.context` that carries whom to ask in plain calls."""
 
 _NOTHING: Any = object()
+
+_KINDS: dict[type | UnionType, str] = {
+    bool: "True or False",
+    int | float: "a number",
+    list | tuple: "a list",
+    dict: "a mapping",
+}
+"""What plain data is, the first that fits; a bool is a number, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,8 @@ class Question:
 
     def checked(self, decision: Any, edited: Any = None) -> Answer:
         """The answer, if it is one to this question. Raises BadInput."""
-        if edited is not None and not self.edit:
-            raise BadInput(f"{self.question!r}: nothing of it can be edited")
+        if edited is not None:
+            self._check_edited(edited)
         if self.options:
             if decision not in self.options:
                 raise BadInput(
@@ -76,6 +85,15 @@ class Question:
             raise BadInput(f"{self.question!r}: expected True (approve) or False (reject), got {decision!r}")
         action = "reject" if not said else "approve" if edited is None else "edit"
         return Answer(said, action, edited)
+
+    def _check_edited(self, edited: Any) -> None:
+        """Is it of the kind that the field is? What is text may stand for what isn't plain data."""
+        if not self.edit:
+            raise BadInput(f"{self.question!r}: nothing of it can be edited")
+        was = self.shown.get(self.edit)
+        expected = next((kind for kind in _KINDS if isinstance(was, kind)), None)
+        if expected is not None and next((kind for kind in _KINDS if isinstance(edited, kind)), None) is not expected:
+            raise BadInput(f"{self.question!r}: {self.edit!r} is {_KINDS[expected]}, {was!r}; got {edited!r}")
 
     def check_who(self, by: Principal) -> None:
         """May this person answer? Raises PermissionDenied."""

@@ -129,15 +129,15 @@ class Pipeline(Operators, dspy.Module):
             async for event in told:
                 yield event
 
-    def start(self, **options: Any) -> Any:
+    def start(self, inputs: Mapping[str, Any] | None = None, /, **options: Any) -> Any:
         """Start a durable run: a `Run`, by which it is followed. Through the Runs of `escalade.configure(runs=...)`,
         which knows this pipeline by a name; options, such as `run_id`, and inputs as for `Runs.start`. Raises BadInput.
         """
-        return scopes.runs().start(self, **options)
+        return scopes.runs().start(self, inputs, **options)
 
-    async def astart(self, **options: Any) -> Any:
+    async def astart(self, inputs: Mapping[str, Any] | None = None, /, **options: Any) -> Any:
         """`start`, without blocking the event loop."""
-        return await scopes.runs().astart(self, **options)
+        return await scopes.runs().astart(self, inputs, **options)
 
     def draw(self, run: Profile | Iterable[events.Event] | None = None) -> Drawing:
         """A picture of it, as it is now: `.svg`, `.mermaid`, a tree for `rich.print`, `.save("it.svg")`; notebooks show

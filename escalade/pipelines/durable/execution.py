@@ -168,7 +168,7 @@ async def execute(host: Host, run_id: str) -> Status:
 async def _status(host: Host, run_id: str) -> Status:
     found = await host.ask(partial(host.store.get, run_id))
     if found is None:
-        raise UnknownName("run", run_id)
+        raise UnknownName("run", run_id, None)
     return found.status
 
 

@@ -43,7 +43,7 @@ class Run:
         """All that is known of it. Raises UnknownName, StoreUnavailable."""
         found = self._runs.host.store.get(self.run_id)
         if found is None:
-            raise UnknownName("run", self.run_id)
+            raise UnknownName("run", self.run_id, None)
         return found
 
     def status(self) -> Status:

@@ -9,12 +9,10 @@ Without a URL, all of it is in memory: the same code, and nothing is left when t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import inspect
 import json
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -26,6 +24,7 @@ from escalade.errors import BadInput, RunConflict, StoreUnavailable, UnknownName
 from escalade.events import new_run_id
 from escalade.money import Money, money_or_none
 from escalade.pipelines.ask import Question
+from escalade.pipelines.durable.changes import Changes
 from escalade.pipelines.durable.execution import Host, principal_as_json
 from escalade.pipelines.durable.inline import Inline
 from escalade.pipelines.durable.memory_store import MemoryRuns
@@ -114,6 +113,7 @@ class Runs:
     def start(
         self,
         pipeline: str | Pipeline,
+        inputs: Mapping[str, Any] | None = None,
         /,
         *,
         run_id: str | None = None,
@@ -123,30 +123,40 @@ class Runs:
         priority: int = 0,
         tenant: str | None = None,
         events: bool = False,
-        **inputs: Any,
+        **named: Any,
     ) -> Run:
         """Start a run, or find the one of that id. It is accepted, and will end, when this returns.
 
         `run_id`: makes it idempotent: the same id with the same inputs for the same principal is the same run.
         `budget`: dollars, for all attempts together. `deadline`: seconds from now, over restarts. `principal`: in whose
-        name. `priority`: larger first. `tenant`: whose run, the principal's by default. `events`: keep them, for
-        `run.events()`.
+        name. `priority`: larger first. `tenant`: whose run; the principal's, where there is one. `events`: keep them,
+        for `run.events()`. `inputs`: a dict, for fields that are named like these options.
 
         Raises RunConflict when the run of that id was asked for something else; UnknownName, BadInput,
         StoreUnavailable.
         """
-        name = self._name(pipeline)
-        self.host.pipelines[name]._ready(inputs)  # what is missing is told now, and not by the run
-        row = self._row(name, run_id, budget, deadline, principal, priority, tenant, inputs, keep_events=events)
+        name, given = self._name(pipeline), {**(inputs or {}), **named}
+        self._check_ready(name, given)
+        row = self._row(name, run_id, budget, deadline, principal, priority, tenant, given, keep_events=events)
         return self._started(row, self.host.shapes[name])
 
-    async def astart(self, pipeline: str | Pipeline, /, **options: Any) -> Run:
+    async def astart(self, pipeline: str | Pipeline, inputs: Mapping[str, Any] | None = None, /, **options: Any) -> Run:
         """`start`, without blocking the event loop."""
-        return (
-            await elsewhere(partial(self.start, pipeline, **options))
-            if self.host.store.remote
-            else self.start(pipeline, **options)
-        )
+        do = partial(self.start, pipeline, inputs, **options)
+        return await elsewhere(do) if self.host.store.remote else do()
+
+    def _check_ready(self, name: str, given: Mapping[str, Any]) -> None:
+        """What is missing is told now, and not by the run."""
+        pipeline = self.host.pipelines[name]
+        try:
+            pipeline._ready(given)
+        except BadInput as error:
+            options = inspect.signature(self.start).parameters
+            hidden = [field for field in pipeline.inputs if field in options and field not in given]
+            if not hidden:
+                raise
+            said = f"{hidden[0]!r} is an option of start(), too; as an input it goes into a dict"
+            raise BadInput(f"{error}; {said}: start({name!r}, {{{hidden[0]!r}: ...}})") from None
 
     def _started(self, row: RunRow, shape: str, kept: Kept = Kept()) -> Run:  # noqa: B008 - frozen
         self._check_open()
@@ -176,12 +186,18 @@ class Runs:
         limit = money_or_none(budget)
         if not isinstance(run_id, str) or not run_id or "*" in run_id:
             raise BadInput(f"run id {run_id!r}: expected a name without '*'")
+        if limit is not None and limit < 0:
+            raise BadInput(f"budget: expected dollars, 0 or more, got {budget!r}")
         if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
             raise BadInput(f"deadline: expected seconds > 0, got {deadline!r}")
         if not isinstance(priority, int):
             raise BadInput(f"priority: expected a whole number, the larger first, got {priority!r}")
         if not isinstance(principal, Principal | None):
             raise BadInput(f"principal: expected a Principal, such as Principal('ana'), got {principal!r}")
+        if principal is not None and tenant not in (None, principal.tenant):
+            raise BadInput(
+                f"tenant {tenant!r}: a run in the name of a principal is of his tenant, {principal.tenant!r}"
+            )
         try:
             text, digest = self.host.codec.dumps(dict(inputs)), self.host.codec.digest(dict(inputs))
         except NotPlain as error:
@@ -247,7 +263,7 @@ class Runs:
         """Cancel a run: its status now. Raises UnknownName."""
         found = self.host.store.stop(run_id, time.time())
         if found is None:
-            raise UnknownName("run", run_id)
+            raise UnknownName("run", run_id, None)
         self.engine.cancel(run_id)
         if found.status == "cancelled":
             with contextlib.suppress(StoreUnavailable):  # the run is cancelled all the same; its account is pruned
@@ -313,13 +329,16 @@ class Runs:
         self._check_open()
         row = self.host.store.ticket(ticket)
         if row is None:
-            raise UnknownName("ticket", ticket)
+            raise UnknownName("ticket", ticket, None)
         who = Principal(by) if isinstance(by, str) else by
         question, now = self._of_tenant(_question(row)), time.time()
         question.check_who(replace(who, tenant=question.tenant) if isinstance(by, str) and question.tenant else who)
         answer = question.checked(decision, edited)
         if row.expires is not None and row.expires <= now:
             raise BadInput(f"question {ticket} has expired; its run has gone on without an answer")
+        status = self.get(row.run_id).status()
+        if row.answer is None and status in ENDED:
+            raise BadInput(f"question {ticket} needs no answer any more: run {row.run_id} is {status}")
         if not self.host.store.answer(ticket, answer.as_json(), who.user, now):
             raise BadInput(f"question {ticket} was answered before; an answer is given once")
         self.host.answered(row.run_id, ticket)
@@ -331,8 +350,8 @@ class Runs:
         """Forget runs that ended more than `older_than` seconds ago, and their accounts: their number. One that still
         holds money stays until that is settled. Raises BadInput, StoreUnavailable.
         """
-        if not isinstance(older_than, int | float):
-            raise BadInput(f"older_than: expected seconds, got {older_than!r}")
+        if not (isinstance(older_than, int | float) and older_than >= 0):
+            raise BadInput(f"older_than: expected seconds, 0 or more, got {older_than!r}")
         old = self.host.store.select(status=status, before=time.time() - older_than)
         closed = [row.run_id for row in old if self.host.accounts.close(row)]
         for at in range(0, len(closed), 100):
@@ -372,40 +391,6 @@ class Runs:
         self.close()
 
 
-class Changes:
-    """Wakes those in this process who wait for a run, when it ends."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: dict[str, list[threading.Event]] = defaultdict(list)
-        self._futures: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
-
-    def ticket(self, run_id: str) -> threading.Event:
-        """Set when something changes."""
-        event = threading.Event()
-        with self._lock:
-            self._events[run_id].append(event)
-        return event
-
-    def aticket(self, run_id: str) -> asyncio.Future[None]:
-        """Done when something changes."""
-        future = asyncio.get_running_loop().create_future()
-        with self._lock:
-            self._futures[run_id].append(future)
-        return future
-
-    def tell(self, run_id: str) -> None:
-        """Something changed."""
-        with self._lock:
-            events, futures = self._events.pop(run_id, []), self._futures.pop(run_id, [])
-        for event in events:
-            event.set()
-        for future in futures:
-            loop = future.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_done, future)
-
-
 def _differs(found: RunRow, asked: RunRow) -> str:
     """What a run that is there has of its own; "" where it is the same. Nobody gets what was made in another's name."""
     if found.pipeline != asked.pipeline:
@@ -413,11 +398,6 @@ def _differs(found: RunRow, asked: RunRow) -> str:
     if found.digest != asked.digest:
         return "other inputs"
     return "" if (found.principal, found.tenant) == (asked.principal, asked.tenant) else "another principal or tenant"
-
-
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _question(row: TicketRow) -> Question:

@@ -70,6 +70,34 @@ def test_a_run_waits_and_goes_on(runs: Runs) -> None:
     assert told_events.count("Paused") == told_events.count("Answered") == 1
 
 
+def test_what_nobody_waits_for_is_not_answered(runs: Runs) -> None:
+    """A run that was cancelled is told so; nothing is kept."""
+    run = runs.start("article", run_id="one", topic="cells")
+    ticket = waiting(runs, "one").ticket
+    run.cancel()
+    with pytest.raises(BadInput, match=f"question {ticket} needs no answer any more: run one is cancelled"):
+        runs.answer(ticket, "yes", by="ana")
+    run.resume()
+    runs.answer(waiting(runs, "one").ticket, "yes", by="ana")
+    assert done(run).publish == "yes: All about cells"
+
+
+@pytest.mark.parametrize(
+    ("was", "good", "bad"),
+    [(1, 2.5, ["two", True, [2]]), (True, False, [0, "no"]), ([1], [], ["1", {}]), ({"a": 1}, {}, [[], 1])],
+)
+def test_what_is_edited_stays_what_it_was(runs: Runs, was: Any, good: Any, bad: list[Any]) -> None:
+    """A number is no text: that is told to who answers, and isn't the end of the run."""
+    runs.add("edits", Chain(check=Ask("Right?", edit="it"), last=lambda it: {"it": it}))
+    run = runs.start("edits", run_id="one", it=was)
+    ticket = waiting(runs, "one").ticket
+    for edited in bad:
+        with pytest.raises(BadInput, match="'it' is"):
+            runs.answer(ticket, True, by="ana", edited=edited)
+    runs.answer(ticket, True, by="ana", edited=good)
+    assert done(run).it == good
+
+
 def test_a_tenant_s_run_asks_his_people(runs: Runs) -> None:
     """Also one that was started for a tenant, and in nobody's name."""
     runs.start("article", run_id="one", tenant="acme", topic="cells")

@@ -168,7 +168,7 @@ def test_runs_are_found_and_forgotten(runs: Runs) -> None:
     assert len(runs.list(tenant="t0", pipeline="sum")) == 2
     assert runs.list(status=("failed", "queued")) == []
     assert runs.prune(older_than=60) == 0
-    assert runs.prune(older_than=-1) == 3
+    assert runs.prune(older_than=0) == 3
     assert runs.list() == []
     with pytest.raises(BadInput, match="finished"):
         runs.list(status="finished")  # type: ignore[arg-type]
@@ -198,21 +198,23 @@ def test_bad_input_is_refused_at_once(runs: Runs) -> None:
         runs.start("sum", x=object())
     wrong: list[dict[str, Any]] = [
         {"run_id": ""}, {"run_id": "a*"}, {"run_id": 7}, {"deadline": 0}, {"deadline": "soon"}, {"budget": "x"},
-        {"priority": "high"}, {"principal": "ana"},
+        {"budget": "-1"}, {"priority": "high"}, {"principal": "ana"},
     ]  # fmt: skip
     for options in wrong:
         with pytest.raises(BadInput):
             runs.start("sum", x=1, **options)
-    with pytest.raises(BadInput, match="older_than: expected seconds, got '30d'"):
-        runs.prune(older_than="30d")  # type: ignore[arg-type]
+    for age in ("30d", -5, float("nan")):
+        with pytest.raises(BadInput, match=f"older_than: expected seconds, 0 or more, got {age!r}"):
+            runs.prune(older_than=age)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="pipelines: expected them by name"):
         Runs(pipelines=[Chain(print)])  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="pipeline"):
         runs.add("f", print)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="name"):
         runs.start(Chain(print), x=1)
-    with pytest.raises(UnknownName):
-        runs.get("nope")
+    for ask in (runs.get, runs.cancel):
+        with pytest.raises(UnknownName, match=r"^unknown run 'nope'$"):
+            ask("nope")
     with pytest.raises(BadInput, match="mysql"):
         Runs("mysql://x")
     with pytest.raises(BadInput, match="engine"):
@@ -407,8 +409,22 @@ def test_a_run_id_is_of_one_principal(runs: Runs) -> None:
     for other in others:
         with pytest.raises(RunConflict, match="another principal"):
             runs.start("sum", run_id="one", principal=other, x=1)
-    with pytest.raises(RunConflict, match="another principal"):
-        runs.start("sum", run_id="one", principal=ana, tenant="globex", x=1)
+    with pytest.raises(BadInput, match="tenant 'globex': a run in the name of a principal is of his tenant, 'acme'"):
+        runs.start("sum", principal=ana, tenant="globex", x=1)
+    assert runs.start("sum", run_id="one", principal=ana, tenant="acme", x=1).row().tenant == "acme"
+
+
+def test_an_input_may_be_named_like_an_option(runs: Runs) -> None:
+    """It is given in a dict; given by name it is the option, and what is missing then is said with what to do."""
+    runs.add("named", Chain(lambda run_id, budget, inputs, x: f"{run_id} {budget} {inputs} {x}"))
+    fields = {"run_id": "ours", "budget": 7, "inputs": "in"}
+    run = runs.start("named", fields, x=1, run_id="theirs", budget="0.5")
+    assert (run.run_id, run.result(10).step1) == ("theirs", "ours 7 in 1")
+    assert run.row().budget == Money.of("0.5")
+    with pytest.raises(BadInput, match=r"needs 'run_id'.*'run_id' is an option of start\(\), too.*'named', \{'run_id'"):
+        runs.start("named", run_id="ours", budget="7", inputs="in", x=1)
+    with pytest.raises(BadInput, match=r"needs 'x'; the call gave: run_id, budget, inputs, y$"):
+        runs.start("named", fields, y=1)
 
 
 async def _cancels(x: int) -> int:
