@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 NAME = r"^[A-Za-z][A-Za-z0-9_.-]*$"
 _DOLLARS = r"^\d+(\.\d{1,9})?$"
-KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|xai|gsk|AIza|key)[-_][-_A-Za-z0-9*.]{6,}|\bAIza[-_A-Za-z0-9]{6,}")
-"""What keys of providers look like."""
+KEY_LIKE = re.compile(
+    r"\b(?:sk|pk|rk|xai|gsk|AIza|key)[-_][-_A-Za-z0-9*.]{6,}|\bAIza[-_A-Za-z0-9]{6,}|\b(?:bearer|basic) +[^\s{]{8,}",
+    re.IGNORECASE,
+)
+"""What keys of providers look like, and headers that carry them."""
 
 _ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _WITH_LOGIN = re.compile(r"//[^/@]*@|[?&][^=]*(key|token|secret)[^=]*=", re.IGNORECASE)
@@ -49,7 +52,7 @@ def _reference(value: str) -> str:
 def _address(value: str) -> str:
     if _WITH_LOGIN.search(value):
         raise ValueError("an address without login and key; write `api_key: env:NAME` instead")
-    return value
+    return _no_key(value)
 
 
 def _no_key(value: str) -> str:
@@ -60,16 +63,24 @@ def _no_key(value: str) -> str:
 
 def _without_keys(value: dict[str, Any]) -> dict[str, Any]:
     for name, one in value.items():
-        if isinstance(one, Mapping):
-            _without_keys(dict(one))
-        elif names_secret(str(name)):
-            try:
-                _reference(str(one))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        elif isinstance(one, str):
-            _no_key(one)
+        _check_option(str(name), one)
     return value
+
+
+def _check_option(name: str, value: object) -> None:
+    """`name`: that of the nearest field around it, which also says what the items of a list are."""
+    if isinstance(value, Mapping):
+        _without_keys(dict(value))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_option(name, one)
+    elif names_secret(name):
+        try:
+            _reference(str(value))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    elif isinstance(value, str):
+        _no_key(value)
 
 
 def _limits(value: Any) -> Any:
@@ -131,7 +142,7 @@ class ModelSpec(BaseModel):
     limits: Annotated[str | dict[str, str] | None, AfterValidator(_limits)] = Field(
         None, description="More rate limits: 5/s, 100/min; or by whose uses count: {user: 5/s, tenant: 100/min}"
     )
-    region: str = Field("", description="Where it runs, such as eu.")
+    region: Annotated[str, AfterValidator(_no_key)] = Field("", description="Where it runs, such as eu.")
     roles: Names = Field((), description="Who may use it, of those whom the policy lets; empty: all of them.")
     permission: str = Field("", description="What a role must grant; model.NAME:call by default.")
     fallbacks: Names = Field((), description="Aliases to try when this one fails, in order.")

@@ -52,18 +52,21 @@ def test_false_hits_are_measured_where_rails_are_fewer() -> None:
 
 
 def test_too_few_pairs() -> None:
-    """It says how many it takes: 299 for 1 % at 95 %, 59 for 5 %."""
+    """It says how many it takes: 299 for 1 % at 95 %, 59 for 5 %; copies are none."""
+    different = [(f"a{n}", f"b{n}", False) for n in range(59)]
     with pytest.raises(BadInput, match="it takes 299"):
         SimilarityCache().calibrate(pairs(0)[:50])
     with pytest.raises(BadInput, match="it takes 59"):
-        SimilarityCache().calibrate([("a", "b", False)] * 58, max_false_hits=0.05)
-    SimilarityCache().calibrate([("a", "b", False)] * 59, max_false_hits=0.05)
+        SimilarityCache().calibrate(different[:58], max_false_hits=0.05)
+    SimilarityCache().calibrate(different, max_false_hits=0.05)
+    with pytest.raises(BadInput, match="59 pairs are there more than once"):  # turned around it is the same pair
+        SimilarityCache().calibrate(different + [(b, a, no) for a, b, no in different], max_false_hits=0.05)
 
 
 def test_no_threshold_is_safe() -> None:
     """Pairs that are said to differ and are letter by letter the same: refused, with the figures."""
     with pytest.raises(BadInput, match="300 pairs .* 300 are"):
-        SimilarityCache().calibrate([("same thing", "same thing", False)] * 300)
+        SimilarityCache().calibrate([(f"thing {n}", f"thing {n}", False) for n in range(300)])
 
 
 def test_nothing_matches_before_it_was_calibrated() -> None:

@@ -90,6 +90,8 @@ class SimilarityCache:
         wrong = [pair for pair in pairs if len(pair) != 3]
         if wrong or not 0 < max_false_hits < 1 or not 0 < sure < 1:
             raise BadInput("calibrate: expected (one, another, same answer?) and shares between 0 and 1")
+        if copies := len(pairs) - len({(frozenset((one, another)), same) for one, another, same in pairs}):
+            raise BadInput(f"calibrate: {copies} pairs are there more than once, which would prove more than they do")
         different = sum(not same for *_, same in pairs)
         needed = math.ceil(math.log(1 - sure) / math.log(1 - max_false_hits))
         if different < needed:
