@@ -154,7 +154,7 @@ async def test_truncated_answer_is_shared_and_not_kept() -> None:
 
 @virtually
 async def test_what_is_never_kept_is_still_one_call_at_once() -> None:
-    """With a time of 0 equal calls at once share one answer; the next one is asked anew, and nothing is in the store."""
+    """With a time of 0 equal calls at once share one answer; the next is asked anew, and nothing is in the store."""
     world = World([SLOW, SLOW], ttl=0)
     assert len(await together(world, 5)) == 5
     assert (world.calls, world.cache.stats().entries) == (1, 0)
