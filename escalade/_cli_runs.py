@@ -255,14 +255,14 @@ def worker(
     health
         Seconds between two lines about how it is; 0 for none.
     """
-    from escalade.pipelines.durable.worker import Worker, opened
+    from escalade.pipelines.durable.worker import Worker, leave, opened
 
     if concurrency is not None and concurrency < 1:
         raise BadInput(f"--concurrency: expected 1 or more, got {concurrency}")
     if drain < 0 or health < 0:
         raise BadInput("--drain, --health: expected seconds, 0 or more")
     runs = opened(target, concurrency=concurrency, queues=tuple(queue or ()), name=name)
-    return Worker(runs, drain=drain, health=health).run()
+    leave(Worker(runs, drain=drain, health=health).run())
 
 
 # ---------------------------------------------------------------------------------------------------------- which runs

@@ -7,6 +7,7 @@ others take over.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from escalade.errors import BadInput
 from escalade.pipelines.durable.config import NAME, Config, load_config, load_target
@@ -97,6 +98,19 @@ class Worker:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, after what is to be done at its end: records are written, spans are sent.
+
+    A node that blocks can't be stopped, and Python would wait for its thread, however long that takes. Nobody wants
+    what it makes: its run was handed back. For what it does meanwhile it is as if the process had been killed.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # whoever read it is gone
+            stream.flush()
+    os._exit(code)
 
 
 def opened(

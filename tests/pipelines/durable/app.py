@@ -10,6 +10,8 @@ import asyncio
 import functools
 import json
 import os
+import time
+from pathlib import Path
 
 import dspy
 
@@ -69,6 +71,12 @@ async def sleeps(seconds: float) -> dict[str, float]:
     return {"slept": seconds}
 
 
+def blocks(path: str) -> None:
+    """A node that nobody can stop; says that it has begun."""
+    Path(path).touch()
+    time.sleep(600)
+
+
 async def last(slept: float) -> dict[str, float]:
     return {"done": slept}
 
@@ -81,6 +89,7 @@ report = Chain(
     final=step("final"),
 )
 nap = Chain(nap=sleeps, last=last)
+stuck = Chain(blocks=blocks)
 
 ACCESS = Roles({"clerk": ["model.*:call"]})
 CLERK = Principal("ada", "acme", frozenset({"clerk"}))

@@ -21,6 +21,7 @@ from escalade.errors import BadInput, StoreUnavailable, UnknownName
 from escalade.pipelines.durable import _dbos, keeper
 from escalade.pipelines.durable.runs import Runs
 from escalade.pipelines.durable.slots import _key, _Session
+from escalade.pipelines.durable.sqlite_store import SqliteRuns
 from escalade.pipelines.durable.worker import Worker
 from escalade.registry.limits import Taken
 from escalade.registry.stores.sqlite_limits import SqliteLimiter
@@ -99,6 +100,29 @@ def test_told_to_stop_a_worker_finishes_what_it_can_and_hands_back_the_rest(url,
         until(lambda: long.status() == "running")
         long.cancel()
         until(lambda: long.status() == "cancelled")
+
+
+@pytest.mark.parametrize("engine", ["dbos", "inline"])
+def test_a_worker_ends_though_a_node_blocks(tmp_path, engine):
+    """Its thread isn't waited for; the run is put back, and what is to be done at the end of the program is done."""
+    (tmp_path / "here.py").write_text(
+        "import atexit, pathlib\nfrom tests.pipelines.durable.app import stuck\n"
+        "atexit.register(pathlib.Path('closed').touch)\n"
+    )
+    (tmp_path / "escalade.yaml").write_text(
+        f"engine: {engine}\nurl: sqlite:///runs.sqlite\nworkers: 0\npipelines: {{stuck: here:stuck}}\n"
+    )
+    store = SqliteRuns(tmp_path / "runs.sqlite")
+    with WorkerProcess("", tmp_path, "--drain", "0", target="escalade.yaml") as worker:
+        worker.ready()
+        engine_of = DbosEngine(f"sqlite:///{tmp_path}/runs.sqlite", workers=0) if engine == "dbos" else "inline"
+        with Runs(tmp_path / "runs.sqlite", engine=engine_of, pipelines={"stuck": app.stuck}) as runs:
+            runs.start("stuck", run_id="one", path=f"{tmp_path}/begun")
+            until((tmp_path / "begun").exists)
+            worker.signal()
+            assert worker.ended() == 0, worker.lines
+    assert store.get("one").status == "queued"
+    assert (tmp_path / "closed").exists()
 
 
 def test_told_twice_a_worker_ends_at_once(url, tmp_path, runs):
