@@ -22,6 +22,7 @@ from escalade.evals.folds import ByFold, assign_folds
 from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
 from escalade.money import Money
 from escalade.registry.ledger import brake_at
+from escalade.registry.privacy.outlets import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +167,7 @@ def _climb_each(
         except BadInput:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, live the question would stay unanswered
-            raised[at] = f"{type(error).__name__}: {error}"
+            raised[at] = error_line(error)
         tried[at, [attempt.rung for attempt in paid]] = True
         if left is not None:
             left -= sum(attempt.cost for attempt in paid)

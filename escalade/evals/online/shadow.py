@@ -19,6 +19,7 @@ from escalade.agents.climb import Attempt, Policy, Stop, View
 from escalade.evals.online.logged import Logged
 from escalade.evals.online.propensity import rewound, settled
 from escalade.money import Money
+from escalade.registry.privacy.outlets import error_line
 
 __all__ = ["Beside", "PolicyShadow", "Report", "beside"]
 
@@ -122,8 +123,7 @@ def beside(policy: Policy, view: View, answered: int) -> Beside:
                 return Beside(view.key, tuple(path), inside=False, served_cost=served)
             attempts = (*attempts, seen[decision.rung])
         except Exception as error:  # noqa: BLE001 - a shadow must not disturb what serves
-            told = f"{type(error).__name__}: {error}"
-            return Beside(view.key, tuple(path), inside=False, served_cost=served, error=told)
+            return Beside(view.key, tuple(path), inside=False, served_cost=served, error=error_line(error))
 
 
 def _stopped(view: View, path: Sequence[int], attempts: tuple[Attempt, ...], at: int, answered: int) -> Beside:

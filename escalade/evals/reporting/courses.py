@@ -19,6 +19,7 @@ from escalade.evals._nearest import facts_in, nearest_scores
 from escalade.evals.folds import ByFold, shuffled
 from escalade.evals.replay import Fitted, brake_left, out_of_fold
 from escalade.evals.tables import Column, Table
+from escalade.registry.privacy.outlets import error_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,7 +166,7 @@ def _climbed(policy: Policy, outcomes: Outcomes, i: int, left: int | None, brake
     try:
         climb = climb_sync(policy, attempt, counted_down(outcomes.view(i, budget_left=left), brake))
     except Exception as error:  # noqa: BLE001 - as `replay`, which has refused what is bad input
-        course = Course(tuple(one.rung for one in paid), -1, (f"the policy raised {type(error).__name__}: {error}",))
+        course = Course(tuple(one.rung for one in paid), -1, (f"the policy raised {error_line(error)}",))
     else:
         chosen = -1 if climb.chosen is None else climb.chosen.rung
         course = Course(climb.path, chosen, tuple(step.decision.why for step in climb.steps))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from escalade.errors import BadInput, EscaladeError
 from escalade.evals.studies.references import beside, is_reference, resolve
 from escalade.evals.studies.spec import SIMULATED
+from escalade.registry.privacy.outlets import error_line
 
 if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
@@ -53,7 +54,7 @@ def program_of(study: Study) -> Escalate:
         except EscaladeError:
             raise
         except Exception as error:
-            raise BadInput(f"program: {study.program} raised {type(error).__name__}: {error}") from error
+            raise BadInput(f"program: {study.program} raised {error_line(error)}") from error
     if not isinstance(found, Escalate):
         raise BadInput(f"program: expected an Escalate, or a function that makes one, got a {type(found).__name__}")
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from escalade.errors import BadInput
+from escalade.registry.privacy.outlets import error_line
 
 __all__ = ["beside", "is_reference", "resolve"]
 
@@ -33,7 +34,7 @@ def resolve(text: str, folder: Path, what: str) -> Any:
         try:
             found: Any = importlib.import_module(module)
         except Exception as error:
-            raise BadInput(f"{what}: {text!r} can't be imported: {type(error).__name__}: {error}") from error
+            raise BadInput(f"{what}: {text!r} can't be imported: {error_line(error)}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise BadInput(f"{what}: {text!r}: module {module!r} has no {name!r}")

@@ -22,6 +22,7 @@ from escalade.evals.studies.telling import Telling
 from escalade.evals.studies.unanswered import check_retried, unanswered
 from escalade.money import Money
 from escalade.registry.opening import scope
+from escalade.registry.privacy.outlets import error_line
 
 if TYPE_CHECKING:
     from escalade.evals.compare import Comparison
@@ -256,7 +257,7 @@ class _Run:
                 error.add_note(self._where(recording.failed_at, told))
                 raise
             raise DataError(
-                f"metric {metric_name(self.made.metric)!r} raised {type(error).__name__}: {error}; what was recorded "
+                f"metric {metric_name(self.made.metric)!r} raised {error_line(error)}; what was recorded "
                 f"until then is kept in {self.directory.path}"
             ) from error
         finally:

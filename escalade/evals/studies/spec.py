@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from escalade.errors import BadInput
+from escalade.registry.privacy.outlets import safe_line
 
 if TYPE_CHECKING:
     from escalade.agents.escalate import Escalate
@@ -64,7 +65,7 @@ class Ladder(BaseModel):
         except (ValueError, TypeError) as error:
             if isinstance(error, BadInput):
                 raise
-            raise BadInput(f"rungs: signature {self.signature!r}: {error}") from error
+            raise BadInput(f"rungs: signature {self.signature!r}: {safe_line(error)}") from error
 
     def _gateway(self, folder: Path, seed: int) -> Gateway:
         from escalade.agents.gateway import Gateway

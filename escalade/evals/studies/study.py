@@ -60,7 +60,7 @@ class Study(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    name: str = Field(default="study", pattern=r"^[\w.-]+$", description="Of its directory and its tables.")
+    name: str = Field(default="study", pattern=r"^[\w.-]*[\w-][\w.-]*$", description="Of its directory and its tables.")
     data: Object = Field(
         description="Examples: a file (JSON lines, CSV, TSV, Parquet), dspy:NAME, module:name, or simulated:200. "
         "Without program and rungs: recorded outcomes, PATH or LOADER:PATH."
@@ -106,6 +106,13 @@ class Study(BaseModel):
 
     _folder: Path = PrivateAttr(default=Path())
 
+    def __init__(self, **said: Any) -> None:
+        """Raises BadInput, with the field and what is wrong."""
+        try:
+            super().__init__(**said)
+        except ValidationError as error:
+            raise BadInput(_wrong(error)) from None
+
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Study:
         """A study from a YAML, JSON or TOML file; what it names is looked for beside it. Raises BadInput."""
@@ -124,14 +131,8 @@ class Study(BaseModel):
         """A study from plain values. Raises BadInput, with `where`, the field and what is wrong."""
         try:
             return cls(**said)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            message = first["msg"].removeprefix("Value error, ")
-            if first["type"] == "extra_forbidden":
-                message = f"unknown field (known: {', '.join(cls.model_fields)})"
-            raise BadInput(f"{where}: {f'{place}: ' if place else ''}{message}{more}") from None
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
 
     @property
     def folder(self) -> Path:
@@ -174,6 +175,19 @@ class Study(BaseModel):
         """As `run`."""
         where = Path(directory or Path("runs") / self.name)
         return await run(self, where, retry_failed=retry_failed, shown=progress, runs=runs)
+
+
+def _wrong(found: ValidationError) -> str:
+    """The first problem: the field, and what is wrong with it."""
+    first = found.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {found.error_count() - 1} more)" if found.error_count() > 1 else ""
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field (known: {', '.join(Study.model_fields)})"
+    if first["type"] == "string_pattern_mismatch":
+        message = f"expected letters, digits, '_', '-' and dots, not dots alone, got {first['input']!r}"
+    return f"{f'{place}: ' if place else ''}{message}{more}"
 
 
 def study_schema() -> dict[str, Any]:

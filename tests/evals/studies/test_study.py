@@ -421,6 +421,9 @@ def test_references_are_beside_the_file(tmp_path):
     [
         ({"buget": "1"}, "unknown field"),
         ({"epochs": 0}, "epochs: "),
+        ({"name": ".."}, "name: expected letters.* not dots alone, got '..'"),
+        ({"name": "../up"}, "name: expected letters"),
+        ({"budget": "inf"}, "budget: not an amount of dollars"),
         ({"budget": 0.5}, 'budget: quote it: "0.5"'),
         ({"metric": "no_such_module_of_mine:x"}, "metric: 'no_such_module_of_mine:x' can't be imported"),
         ({"metric": "json:nothing"}, "has no 'nothing'"),
@@ -435,6 +438,35 @@ def test_bad_studies(tmp_path, said, told):
     bench = Bench(3)
     with pytest.raises(BadInput, match=told):
         bench.study(**said).run(tmp_path)
+
+
+@pytest.mark.parametrize("said", [{"budget": "inf"}, {"name": "."}, {"nope": 1}, {"epochs": "many"}])
+def test_a_bad_study_in_python_is_bad_input(said):
+    """One line, of the tree of errors, whoever makes the study: no other library's."""
+    with pytest.raises(BadInput, match=next(iter(said))) as found:
+        Study(data="questions.jsonl", **said)
+    assert "\n" not in str(found.value)
+
+
+def test_what_was_raised_is_told_without_secrets(tmp_path):
+    """A key in the message of a metric or of a policy gets neither into an error nor into a table."""
+    key = "sk-proj-abcdefghij0123456789ABCD"
+
+    def metric(example, got):
+        raise RuntimeError(f"refused {key}")
+
+    with pytest.raises(DataError, match="RuntimeError: refused <api_key>"):
+        Bench(3).study(metric=metric).run(tmp_path / "metric")
+
+    class Flaky:
+        name = "flaky"
+
+        def decide(self, view):
+            raise RuntimeError(f"refused {key}")
+
+    found = Bench().study(policies=[Flaky()]).run(tmp_path / "policy").comparison
+    assert found.evidence.played["flaky"].replayed.error == "RuntimeError: refused <api_key>"
+    assert key not in json.dumps(found.to_json())
 
 
 def test_unknown_names_are_refused(tmp_path):
