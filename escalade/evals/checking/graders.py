@@ -1,10 +1,11 @@
 """Graders by name: `(example, prediction) -> 0..1`, for recording, studies, `dspy.Evaluate` and optimisers.
 
-    number(answer)          the number that the answer comes to; "$20.00" is 20, and "#### 20" too
-    choice(answer)          a letter, as in "(B)" or "the answer is B"
-    exact(answer)           the same words, whatever their case and spaces
-    contains(answer)        the reference occurs in the answer, as whole words
-    json(answer.total)      a field of an answer that is JSON
+    number(answer)          the number that the answer comes to, of any unit: "$20.00", "#### 20" are 20, "5-20" isn't
+    choice(answer)          a letter, as in "(B)", "the answer is B" or "I think B"
+    exact(answer)           the same words, whatever their case and spaces; a full stop counts
+    contains(answer)        the reference occurs in the answer, as whole words, even where it is denied
+    json(answer.total)      a field of an answer that is JSON, or all of it without one: the same fields, numbers as
+                            `number` reads them, texts as `exact`, lists in order; true isn't 1
     judge(big)              a model says whether the answer is right; judge(big, answer): of that output
 
 In brackets stands the output that is graded; after a comma, the field of the example that it is compared with, if that
@@ -70,8 +71,9 @@ def grader(name: str) -> Grader | Judge:
 def choice_in(text: object) -> str | None:
     """The letter that a text answers with, upper case; None for none.
 
-    The text may be the letter, begin with it ("B) 12"), mark it ("the answer is (B)", in a box of LaTeX), or have one
-    in brackets, the last of which counts. A letter in running text ("A man") is none.
+    The text may be the letter, begin with it ("B) 12"), mark it ("the answer is (B)", in a box of LaTeX), have one in
+    brackets, the last of which counts, or end with the only capital that stands alone ("I think B"; "not B" is none). A
+    letter in running text ("A man") is none.
     """
     said = str(text).strip()
     if whole := re.fullmatch(r"[\W_]*([A-Za-z])[\W_]*", said):
@@ -79,7 +81,9 @@ def choice_in(text: object) -> str | None:
     for mark in _CHOICES:
         if found := mark.findall(said):
             return str(found[-1]).upper()
-    return None
+    alone = set(_ALONE.findall(said))
+    ends = _ENDS.search(said)
+    return ends[1] if ends and alone == {ends[1]} and not _DENIES.search(said) else None
 
 
 _CHOICES = (
@@ -90,10 +94,16 @@ _CHOICES = (
 )
 
 
+_ALONE = re.compile(r"(?<![\w'])([A-HJ-Z])(?![\w'])")
+_ENDS = re.compile(r"(?<![\w'])([A-HJ-Z])[\s.!*\"')\]]*\Z")
+_DENIES = re.compile(r"\bnot\b|n't\b", re.IGNORECASE)
+"""A capital that stands alone, and not for whoever speaks; one at the end of the text; a text that denies something."""
+
+
 def _same_number(wanted: Any, given: Any) -> bool:
     right = number_in(wanted)
     if right is None:
-        raise DataError(f"number: the reference {wanted!r} has no number in it")
+        raise DataError(f"number: the reference {wanted!r} isn't one number")
     said = number_in(given)
     return said is not None and same_number(said, right)
 
@@ -120,6 +130,10 @@ def _same_value(wanted: Any, given: Any) -> bool:
         return not isinstance(given, bool) and _same_number(wanted, given)
     if isinstance(wanted, str) and isinstance(given, str):
         return _words(wanted) == _words(given)
+    if isinstance(wanted, Mapping) and isinstance(given, Mapping):
+        return wanted.keys() == given.keys() and all(_same_value(wanted[name], given[name]) for name in wanted)
+    if isinstance(wanted, list) and isinstance(given, list):
+        return len(wanted) == len(given) and all(map(_same_value, wanted, given))
     return type(wanted) is type(given) and bool(wanted == given)
 
 

@@ -2,11 +2,12 @@ r"""The number that a text answers with: "$20.00" is 20, and so are "20 dollars"
 
 In a text with several numbers it is looked for in this order: what is marked as the answer (``\boxed``, ``####``,
 "the answer is", bold in the last sentence); the result of the last equation, where the last sentence repeats it
-("9 * 2 = 18. She makes $18 in 3 days." is 18, not 3); the last number.
+("9 * 2 = 18. She makes $18 in 3 days." is 18, not 3); the last number. A number that is denied ("25, not 20") is passed
+over; an end of a range ("5-20", "10 to 20") and a part of a sum that nobody has done ("3 x 20") answer with none.
 
 Never the last run of digits: RouteLLM's grader of GSM8K read "$20.00" as 0, and so 115 right answers as wrong. Read are
-thousands ("1,319.00"), fractions ("3/4", "1 1/2", "½", ``\frac{3}{4}``), percent, signs in Unicode, powers ("2e3") and
-"million". Not read are numbers in words, and a decimal comma.
+thousands ("1,319.00"), fractions ("3/4", "1 1/2", "½", ``\frac{3}{4}``), percent, signs in Unicode, powers ("2e3"),
+"million", "20k" and "3M". Not read are numbers in words, a decimal comma, and units: "20 cents" is 20.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ def number_in(text: object) -> Number | None:
         return None
     plain = _plain(str(text))
     marked = _marked(plain)
-    found = [] if marked is None else _numbers(marked)
-    if found:
-        return found[0]
-    found = _numbers(plain)
-    return (_repeated(plain) or found[-1]) if found else None
+    found = [] if marked is None else _found(marked)
+    if found and marked is not None:
+        return None if _goes_on(marked, found, 0) else _number(found[0])
+    found = _found(plain)
+    if not found:
+        return None
+    return _repeated(plain) or (None if _goes_on(plain, found, len(found) - 1) else _number(found[-1]))
 
 
 def same_number(one: Number, other: Number, tolerance: float = 1e-6) -> bool:
@@ -67,10 +70,18 @@ _NUMBER = re.compile(
     (?P<minus>(?<![\w)%])-)?[$€£¥]?(?P<inner>(?<=[$€£¥])-)?
     (?:(?:(?P<whole>\d{{1,40}})[ ])?(?P<over>\d[\d,]{{0,40}})/(?P<below>\d[\d,]{{0,40}})(?![\d/])
       |(?P<plain>{_DIGITS})(?:[eE](?P<power>[+-]?\d{{1,3}})(?!\w))?)
-    (?P<after>\s?%|\s(?:thousand|million|billion|trillion)\b)?""",
+    (?P<after>\s?%|\s(?:thousand|million|billion|trillion)\b|(?-i:[kKM]|bn)(?!\w))?""",
     re.VERBOSE | re.IGNORECASE,
 )
-_TIMES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_TIMES = {
+    "k": 10**3,
+    "thousand": 10**3,
+    "m": 10**6,
+    "million": 10**6,
+    "bn": 10**9,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _HASHES = re.compile(r"####\s*(.+)")
@@ -78,6 +89,10 @@ _SAID = re.compile(r"\banswer(?:\s+is\b|\s*:)\s*:?([^\n]*)", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z*$\\(])|\n+")
 _RESULT = re.compile(r"=\s*\**([^=\n]*)")
+_DENIED = re.compile(r"\b(?:not|instead of|rather than)\s+$", re.IGNORECASE)
+LOOK = 20
+"""Characters before a number that are looked at: more would be slow in long texts, and tell nothing."""
+_JOINED = re.compile(r"\s*(?:[*+×÷x-]|\bto\b|\bor\b)\s*", re.IGNORECASE)  # noqa: RUF001
 _GOES_ON = re.compile(r"\s*(?:[*/+×÷x-]\s*[$(\d]|\()")  # noqa: RUF001 - that is how people write "times"
 
 
@@ -91,7 +106,28 @@ def _plain(text: str) -> str:
 
 
 def _numbers(text: str) -> list[Number]:
-    return [_number(found) for found in _NUMBER.finditer(text) if _below(found)]
+    return [_number(found) for found in _found(text)]
+
+
+def _found(text: str) -> list[re.Match[str]]:
+    """Where a text has numbers, but for those that it denies."""
+    every = _NUMBER.finditer(text)
+    return [one for one in every if _below(one) and not _DENIED.search(text, max(0, one.start() - LOOK), one.start())]
+
+
+def _goes_on(text: str, found: list[re.Match[str]], at: int) -> bool:
+    """Is this number an end of a range, or a part of a sum, and not another word for the same? `found`: all of them."""
+    pairs = [found[i : i + 2] for i in (at - 1, at) if 0 <= i < len(found) - 1]
+    return any(
+        (_JOINED.fullmatch(text, one.end(), other.start()) or _between(text, one, other))
+        and not same_number(_number(one), _number(other))
+        for one, other in pairs
+    )
+
+
+def _between(text: str, one: re.Match[str], other: re.Match[str]) -> bool:
+    before = text[max(0, one.start() - LOOK) : one.start()].rstrip().lower()
+    return before.endswith("between") and text[one.end() : other.start()].strip() == "and"
 
 
 def _below(found: re.Match[str]) -> bool:

@@ -58,8 +58,8 @@ def grade(name: str, reference: Any, answer: Any, **more: Any) -> float:
         ("−5 degrees", -5),  # noqa: RUF001 - the minus of Unicode
         ("$-5.50", Fraction(-11, 2)),
         ("-$5", -5),
-        ("12-3", 3),
-        ("5%-10%", 10),
+        ("12-3 = 9", 9),
+        ("5%-10%, so 10%", 10),
         ("2e3", 2000),
         ("3.5 million", 3_500_000),
         ("1\u202f319 people", 1319),
@@ -67,6 +67,14 @@ def grade(name: str, reference: Any, answer: Any, **more: Any) -> float:
         (r"\$1,234.50.", Fraction(2469, 2)),
         (".5", Fraction(1, 2)),
         ("5kg", 5),
+        ("20k", 20_000),
+        ("$3M", 3_000_000),
+        ("1.5bn", 1_500_000_000),
+        ("20 m", 20),
+        ("25, not 20", 25),
+        ("#### 50% or 1/2", 50),
+        ("25 instead of 20.", 25),
+        ("#### 25 rather than 20", 25),
         ("GPT-4 says 12", 12),
         (7.5, Fraction(15, 2)),
     ],
@@ -78,9 +86,29 @@ def test_numbers_that_are_read(text: object, number: Fraction | int) -> None:
     assert found.value == number
 
 
-@pytest.mark.parametrize("text", ["", "none", "x2", None, True, "1/0", "9" * 5_000, "..."])
+@pytest.mark.parametrize("text", ["", "none", "x2", None, True, "1/0", "9" * 5_000, "...", "not 20"])
 def test_texts_without_a_number(text: object) -> None:
     """No number is none, and nothing raises."""
+    assert number_in(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5-20",
+        "5\u201320",
+        "$10 to $20",
+        "between 10 and 20",
+        "20 or 30",
+        "#### 5-20",
+        "12-3",
+        "5%-10%",
+        "3 x 20",
+        "2020-01-20",
+    ],
+)
+def test_a_range_or_a_sum_left_undone_is_no_answer(text: str) -> None:
+    """It isn't its last number: who says 5 to 20 hasn't said 20."""
     assert number_in(text) is None
 
 
@@ -156,6 +184,12 @@ def test_recorded_texts_come_to_the_labels_that_were_given_again(column: str) ->
         ("First (A) looks right, but the answer is B", "B"),
         (r"\boxed{\text{J}}", "J"),
         ("it can't be (A), so (C)", "C"),
+        ("I think B", "B"),
+        ("It must be option C.", "C"),
+        ("A or B", None),
+        ("A\nB", None),
+        ("It is not B", None),
+        ("So do I", None),
         ("A man walks in", None),
         ("the answer is nowhere", None),
         ("", None),
@@ -182,6 +216,10 @@ def test_fields_of_json() -> None:
     assert grade("json(answer.total)", '{"total": 3}', '{"total": 4}') == 0
     assert grade("json(answer.ok)", True, '{"ok": 1}') == 0
     assert grade("json(answer.total)", 20, "twenty") == 0
+    assert grade("json", '{"a": 1}', '{"a": true}') == 0
+    assert grade("json", '{"a": true}', '{"a": 1}') == 0
+    assert grade("json", '{"a": [1, {"b": "X y"}]}', '{"a": [1.0, {"b": "x  Y"}]}') == 1
+    assert grade("json", '{"a": [1, 2]}', '{"a": [2, 1]}') == grade("json", '{"a": 1}', '{"a": 1, "b": 2}') == 0
     with pytest.raises(DataError, match="nothing at 'total'"):
         grade("json(answer.total)", '{"sum": 3}', '{"total": 3}')
 
