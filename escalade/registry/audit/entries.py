@@ -12,6 +12,7 @@ from typing import Any
 from escalade.errors import BadInput, DataError
 from escalade.registry.audit import reading
 from escalade.registry.audit.rows import DENIED, INTENT, OUTCOME, Row
+from escalade.registry.stores.addresses import shown
 from escalade.scopes import Entry, Principal
 
 DECISIONS = (INTENT, DENIED)
@@ -45,7 +46,7 @@ def _entries(record: str | os.PathLike[str], said: Iterable[_Said]) -> Iterator[
         try:
             yield _entry(event, call, body)
         except (ValueError, TypeError) as error:
-            raise DataError(f"{record}: the row of call {call!r} is not one that a log has: {error}") from None
+            raise DataError(f"{shown(record)}: the row of call {call!r} is not one that a log has: {error}") from None
 
 
 def _entry(event: str, call: str, said: dict[str, Any]) -> Entry:
@@ -91,7 +92,7 @@ def _read(record: str | os.PathLike[str], rows: Iterable[Row]) -> Iterator[_Said
         try:
             yield row.event, row.call, row.fields()
         except ValueError:
-            raise DataError(f"{record}: row {row.seq} can't be read: it was tampered with") from None
+            raise DataError(f"{shown(record)}: row {row.seq} can't be read: it was tampered with") from None
 
 
 def _exported(record: Path) -> Iterator[_Said]:
