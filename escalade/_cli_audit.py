@@ -44,7 +44,7 @@ def verify(
     Parameters
     ----------
     path
-        The log, a SQLite file. It may be in use.
+        The log, a SQLite file or postgresql://... It may be in use.
     anchors
         Anchor files, kept where whoever could change the log could not change them. Can be repeated.
     key
@@ -61,7 +61,7 @@ def verify(
         sys.stdout.write(dumps(found.to_json(), indent=2) + "\n")
     else:
         _show(found)
-    return OK if found.ok else TAMPERED
+    return OK if found.ok and found.vouched else TAMPERED
 
 
 @app.command
@@ -142,6 +142,8 @@ def _show(found: Verification) -> None:
 def _verdict(found: Verification) -> str:
     if not found.ok:
         return f"[red]tampered with: {found.problems:,} findings[/]"
+    if not found.vouched:
+        return "[red]no anchor holds a checkpoint of this log[/]: is it the right file, and was it emptied?"
     if not found.unanchored:
         return "[green]nothing was tampered with[/]"
     loose = f"the last {found.unanchored:,} rows are" if found.anchored else "all rows are"

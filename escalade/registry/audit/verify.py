@@ -76,11 +76,18 @@ class Verification:
         """Rows after the last checkpoint of an anchor."""
         return max(0, self.rows - self.anchored)
 
+    @property
+    def vouched(self) -> bool:
+        """Did the anchors that were given, if any, hold a checkpoint? Where they held none, they are not the anchors of
+        this log, or were emptied; or its first checkpoint is still on its way.
+        """
+        return bool(self.checkpoints) or not self.anchors
+
     def to_json(self) -> dict[str, Any]:
         """For `json.dumps`."""
         from dataclasses import asdict
 
-        return {"ok": self.ok, **asdict(self), "unanchored": self.unanchored}
+        return {"ok": self.ok, **asdict(self), "unanchored": self.unanchored, "vouched": self.vouched}
 
     def add(self, seq: int, kind: str, detail: str) -> None:
         """A finding."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from escalade._cli_audit import app
 from escalade.errors import BadInput
 from escalade.registry.audit import AuditIncomplete, AuditLog, CallAnchor, Checkpoint, FileAnchor
 from escalade.registry.audit.keys import HmacKey, load_key
@@ -314,15 +315,22 @@ def test_a_log_is_no_anchor_of_its_own(tmp_path: Path) -> None:
     assert verify(path).ok
 
 
-def test_an_emptied_anchor(tmp_path: Path) -> None:
-    """A log that has checkpoints, and anchors that hold none of them, is no log that was found unchanged."""
+def test_an_emptied_anchor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anchors that hold nothing vouch for nothing: no change was found, and whoever asked for them is told, by a code
+    that isn't 0, too.
+    """
     place = tmp_path / "anchor"
     path = written(tmp_path / "audit.sqlite", 20, anchors=[place], checkpoint_rows=5)
-    assert verify(path, [place]).ok
+    command = ["verify", str(path), "--anchors", str(place)]
+    assert app(command, result_action="return_value") == 0
+    assert verify(path, [place]).vouched
     place.write_text("")
     found = verify(path, [place])
-    assert [one.kind for one in found.findings] == ["checkpoint"]
-    assert "none of the anchors holds one" in str(found.findings[0])
+    assert (found.ok, found.vouched, found.to_json()["vouched"]) == (True, False, False)
+    assert verify(path).vouched, "none was asked"
+    capsys.readouterr()
+    assert app(command, result_action="return_value") == 100
+    assert "no anchor holds a checkpoint of this log" in capsys.readouterr().out
 
 
 def test_many_append(tmp_path: Path) -> None:
