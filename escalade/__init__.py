@@ -157,7 +157,7 @@ if TYPE_CHECKING:
     from escalade.registry.access import Roles
     from escalade.registry.access.cedar import CedarAccess
     from escalade.registry.alerts import Alerts, Webhook
-    from escalade.registry.approvals import Approvals, SqliteRequests
+    from escalade.registry.approvals import Approvals, PostgresRequests, SqliteRequests
     from escalade.registry.audit import AuditLog, FileAnchor
     from escalade.registry.breaker import Breaker
     from escalade.registry.budgets import Budget
@@ -186,7 +186,7 @@ if TYPE_CHECKING:
     from escalade.registry.sources.pins import Pins
     from escalade.registry.stores.claims import RedisClaims, SqliteClaims
     from escalade.registry.stores.disk_cache import DiskCache
-    from escalade.registry.stores.opened import open_cache, open_claims, open_ledger, open_limiter
+    from escalade.registry.stores.opened import open_cache, open_claims, open_ledger, open_limiter, open_requests
     from escalade.registry.stores.postgres_cache import PostgresCache
     from escalade.registry.stores.postgres_claims import PostgresClaims
     from escalade.registry.stores.postgres_ledger import PostgresLedger
@@ -307,6 +307,7 @@ __all__ = [
     "PostgresClaims",
     "PostgresLedger",
     "PostgresLimiter",
+    "PostgresRequests",
     "Price",
     "PriceTable",
     "Principal",
@@ -418,6 +419,7 @@ __all__ = [
     "open_claims",
     "open_ledger",
     "open_limiter",
+    "open_requests",
     "overlap",
     "priority",
     "profile",

@@ -498,6 +498,9 @@ def stores() -> None:
     Registry([], limiter=escalade.PostgresLimiter(url), claims=escalade.PostgresClaims(url))
     Registry([], limiter=escalade.open_limiter(url), claims=escalade.open_claims(url), cache=escalade.open_cache(url))
     Registry([], cache=escalade.PostgresCache(url, size_limit=1 << 30))
+    desk = escalade.Approvals(escalade.open_requests(url) if url else escalade.PostgresRequests(url))
+    with escalade.scope(recorder=escalade.AuditLog(url), approvals=desk):
+        desk.requests("pending")
     ledger = escalade.open_ledger(url) if url else escalade.PostgresLedger(url)
     with escalade.scope(ledger=ledger, mode="replay", cassette="calls.jsonl"), escalade.step("one"):
         escalade.charge("0.003")

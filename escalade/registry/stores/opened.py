@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from escalade.errors import BadInput, StoreUnavailable
+from escalade.registry.approvals.requests import Requests
 from escalade.registry.budgets import Budget
 from escalade.registry.cache import Cache
 from escalade.registry.ledger import Crossing
 from escalade.registry.limits import RateLimiter
-from escalade.registry.stores.addresses import Kind, parsed, shown
+from escalade.registry.stores.addresses import Kind, in_tables, parsed, shown
 from escalade.registry.stores.claims import Claims, RedisClaims, SqliteClaims
 from escalade.registry.stores.shared import OnDeath, SharedLedger, Store
 
@@ -74,6 +76,17 @@ def open_cache(where: str) -> Cache:
     kind, place = parsed(where)
     cache: Cache = made[kind](place)
     return cache
+
+
+def open_requests(where: str | os.PathLike[str], *, create: bool = True) -> Requests:
+    """Calls that wait for a person: `SqliteRequests` or `PostgresRequests`, as the address says. `create`: make the
+    store if there is none. Raises BadInput, StoreUnavailable.
+    """
+    from escalade.registry.approvals.postgres import PostgresRequests
+    from escalade.registry.approvals.sqlite import SqliteRequests
+
+    kind, place = in_tables(where, "a store of approvals")
+    return PostgresRequests(place, create=create) if kind == "postgres" else SqliteRequests(place, create=create)
 
 
 def open_store(where: str, *, prefix: str = "escalade", create: bool = False) -> Store:

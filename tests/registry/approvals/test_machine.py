@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dspy
 import hypothesis.strategies as st
@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import escalade
 from escalade import Journal, Principal, Registry, Roles, tool
 from escalade.errors import ApprovalDenied, ApprovalRequired, BadInput, EscaladeError, ToolError
-from escalade.registry.approvals import Approvals, MemoryRequests, SqliteRequests
+from escalade.registry.approvals import Approvals, MemoryRequests, PostgresRequests, SqliteRequests
+from escalade.registry.approvals.requests import Requests
 from escalade.registry.canonical import canonical
 from escalade.registry.idempotency import step_path
 from escalade.registry.stores.claims import SqliteClaims
@@ -79,10 +80,7 @@ class ApprovalsMachine(RuleBasedStateMachine):
 
     def start(self) -> None:
         """A process begins."""
-        self.desk = Approvals(
-            SqliteRequests(self.folder / "approvals.db") if self.shared else self.memory,
-            access=POLICY, expires=EXPIRES, clock=self.clock,
-        )  # fmt: skip
+        self.desk = Approvals(self.requests(), access=POLICY, expires=EXPIRES, clock=self.clock)
         claims = SqliteClaims(self.folder / "calls.db") if self.shared else None
         made = [tool(name=f"pay.{kind}", **said)(self.function(kind)) for kind, said in KINDS.items()]
         registry = Registry(made, name="machine", claims=claims)
@@ -91,6 +89,10 @@ class ApprovalsMachine(RuleBasedStateMachine):
             principal=ROOT, access=POLICY, approvals=self.desk, recorder=self.journal, run_id="run"
         )
         self.run_ = self.process.__enter__()
+
+    def requests(self) -> Requests:
+        """Where they are kept."""
+        return SqliteRequests(self.folder / "approvals.db") if self.shared else self.memory
 
     def function(self, kind: str) -> Any:
         """What is guarded. No two answers are the same."""
@@ -268,8 +270,20 @@ class SharedMachine(ApprovalsMachine):
     shared = True
 
 
+class PostgresMachine(SharedMachine):
+    """With requests in PostgreSQL."""
+
+    url: ClassVar[str] = ""
+
+    def requests(self) -> Requests:
+        if self.process is None:
+            PostgresRequests(self.url).server.ask("TRUNCATE approvals")
+        return PostgresRequests(self.url)
+
+
 ApprovalsMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
 SharedMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=30)
+PostgresMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=30)
 
 
 class TestInMemory(ApprovalsMachine.TestCase):
@@ -282,6 +296,18 @@ class TestInMemory(ApprovalsMachine.TestCase):
 
 class TestInFiles(SharedMachine.TestCase):
     """Requests and calls in files: a restart forgets nothing but the cache."""
+
+    @pytest.mark.timeout(300)
+    def runTest(self) -> None:
+        super().runTest()
+
+
+class TestInPostgres(PostgresMachine.TestCase):
+    """The same, shared by many hosts."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres_url: str) -> None:
+        PostgresMachine.url = postgres_url
 
     @pytest.mark.timeout(300)
     def runTest(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from escalade.errors import ApprovalRequired
-from escalade.registry.approvals import SqliteRequests
+from escalade.registry.stores.opened import open_requests
 from tests.registry.approvals.calls import BOSS, desk, governed, only, ran, scope
 
 ROUNDS, PROCESSES = 10, 2
@@ -18,7 +18,7 @@ ROUNDS, PROCESSES = 10, 2
 
 def racer(path: str, start: Any, results: Any) -> None:
     """Call the approved tool as soon as all are ready, round by round."""
-    tool, at = governed(), desk(SqliteRequests(path))
+    tool, at = governed(), desk(open_requests(path))
     for n in range(ROUNDS):
         ran.clear()
         with scope(at, run_id=f"run-{n}"):
@@ -29,10 +29,11 @@ def racer(path: str, start: Any, results: Any) -> None:
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_wins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "postgres"])
+def test_one_of_two_processes_wins(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     """In each of ten rounds both make the same approved call at once; it runs once."""
-    path = str(tmp_path / "approvals.db")
-    at, tool = desk(SqliteRequests(path)), governed()
+    path = str(tmp_path / "approvals.db") if kind == "file" else request.getfixturevalue("postgres_url")
+    at, tool = desk(open_requests(path)), governed()
     for n in range(ROUNDS):
         with scope(at, run_id=f"run-{n}"), pytest.raises(ApprovalRequired):
             tool(amount=n)

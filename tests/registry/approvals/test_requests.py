@@ -1,4 +1,4 @@
-"""Both stores of requests keep the same promises; the one in a file also across processes and restarts."""
+"""All stores of requests keep the same promises; those that outlive the process also across restarts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from hypothesis import given
 from pydantic import BaseModel, SecretStr
 
 from escalade.errors import BadInput, InvalidArguments, StoreUnavailable
-from escalade.registry.approvals import MemoryRequests, Request, SqliteRequests
+from escalade.registry.approvals import MemoryRequests, PostgresRequests, Request, SqliteRequests
 from escalade.registry.approvals.requests import Asked, Requests, new_request
+from escalade.registry.stores.opened import open_requests
 from escalade.scopes import Principal
 from tests import _forks
 from tests.registry.access.policies import json_values
+from tests.servers.postgres_server import PASSWORD, PostgresServer
 
 ASKED = Asked("pay.charge", "1.0.0", "s", {"amount": 5}, (Principal("ana", "acme", frozenset({"b", "a"})),), "run", "p")
 
@@ -31,9 +34,13 @@ def request(now: float = 0.0, **changed: Any) -> Request:
     return new_request(dataclasses.replace(ASKED, **changed), now, now + 10)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Requests:
-    return MemoryRequests() if request.param == "memory" else SqliteRequests(tmp_path / "approvals.db")
+    if request.param == "memory":
+        return MemoryRequests()
+    if request.param == "sqlite":
+        return SqliteRequests(tmp_path / "approvals.db")
+    return PostgresRequests(request.getfixturevalue("postgres_url"))
 
 
 FORKS = """
@@ -125,6 +132,90 @@ def test_a_file_survives(tmp_path: Path) -> None:
     assert SqliteRequests(path, create=False).use(one.id, "call-1", 2.0)
     assert first.get(one.id) == SqliteRequests(path).get(one.id)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_database_survives(postgres_url: str) -> None:
+    """What one process wrote another one reads, to the last bit of a time and the last letter of an argument."""
+    first = PostgresRequests(postgres_url)
+    asked = {"text": 'naïve \\ "quoted" \n \0 \u2028', "none": None, "list": [1, 2.5]}
+    one = first.open(request(1234567890.123456789, arguments=asked))
+    assert first.decide(one.id, "approved", "bea \\ {", "fine, 'really'", 1234567891.1)
+    first.close()
+    second = PostgresRequests(postgres_url, create=False)
+    kept = second.get(one.id)
+    assert kept == dataclasses.replace(
+        one, state="approved", decided_by="bea \\ {", reason="fine, 'really'", decided_at=1234567891.1
+    )
+    assert second.use(one.id, "call-1", 1234567892.0)
+    assert not first.use(one.id, "call-2", 1234567892.0)
+
+
+def test_arguments_are_erased_in_time(postgres_url: str, tmp_path: Path) -> None:
+    """`keep` seconds after a request has expired nobody can read what it was about; who decided what stays."""
+    for store in (SqliteRequests(tmp_path / "approvals.db", keep=5.0), PostgresRequests(postgres_url, keep=5.0)):
+        one = store.open(request())
+        store.forget(14.9)
+        assert store.list()[0].arguments == one.arguments
+        store.open(request(15.1, run_id="other"))
+        assert [kept.arguments for kept in store.list()] == ["null", one.arguments]
+        assert store.list()[0].args_digest == one.args_digest
+
+
+def test_addresses(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    """A store by its address; to look for one makes none, and no message has the password."""
+    assert isinstance(open_requests(tmp_path / "approvals.db"), SqliteRequests)
+    with pytest.raises(BadInput, match="there is no such store") as said:
+        open_requests(postgres_url, create=False)
+    assert PASSWORD not in str(said.value)
+    assert postgres.ask("SELECT count(*) FROM pg_namespace WHERE nspname = 'escalade'", postgres_url) == [(0,)]
+    assert isinstance(open_requests(postgres_url), PostgresRequests)
+    assert open_requests(postgres_url, create=False).list() == []
+    with pytest.raises(BadInput, match="a store of approvals can't be kept in Redis"):
+        open_requests("redis://localhost")
+
+
+def test_text_that_postgres_can_not_keep(postgres_url: str) -> None:
+    """A NUL or half a character in a name or a reason is bad input, and nothing is decided."""
+    store = PostgresRequests(postgres_url)
+    one = store.open(request())
+    for text in ("a\0b", "\ud800"):
+        with pytest.raises(BadInput, match="can't keep this"):
+            store.decide(one.id, "approved", "bea", text, 1.0)
+        with pytest.raises(BadInput, match="can't keep this"):
+            store.open(request(run_id=text))
+    assert store.list() == [one]
+
+
+def test_a_server_that_is_gone(postgres: PostgresServer, postgres_url: str) -> None:
+    """It refuses; nothing is taken for approved. Back again, it knows what it knew."""
+    store = PostgresRequests(postgres_url)
+    one = store.open(request())
+    postgres.stop()
+    try:
+        for ask in (store.list, lambda: store.use(one.id, "call-1", 1.0), lambda: store.open(request())):
+            with pytest.raises(StoreUnavailable):
+                ask()
+    finally:
+        postgres.start()
+    assert store.list() == [one]
+
+
+def test_a_use_that_comes_too_late(postgres: PostgresServer, postgres_url: str) -> None:
+    """A server that hung doesn't spend an approval after the call was refused."""
+    store = PostgresRequests(postgres_url, timeout=0.5)
+    one = store.open(request())
+    assert store.decide(one.id, "approved", "bea", "", 1.0)
+    store.server._synced = -1e9  # the clocks were compared while the tables were made
+    store.server.now()
+    postgres.pause()
+    try:
+        with pytest.raises(StoreUnavailable):
+            store.use(one.id, "call-1", 2.0)
+        time.sleep(0.1)
+    finally:
+        postgres.go_on()
+    later = PostgresRequests(postgres_url)
+    assert later.use(one.id, "call-2", 2.0)
 
 
 def test_files_that_are_no_store(tmp_path: Path) -> None:
