@@ -184,7 +184,7 @@ def list_(
     Parameters
     ----------
     store
-        The SQLite file of requests.
+        Where requests are: a SQLite file, or postgresql://...
     state
         Which ones.
     json
@@ -219,7 +219,7 @@ def approve(
     request
         Its id.
     store
-        The SQLite file of requests.
+        Where requests are: a SQLite file, or postgresql://...
     by
         Who approves.
     policy
@@ -259,7 +259,7 @@ def deny(
     request
         Its id.
     store
-        The SQLite file of requests.
+        Where requests are: a SQLite file, or postgresql://...
     by
         Who denies.
     policy
@@ -308,9 +308,9 @@ def _decided(
 def _desk(store: str, policy: str | None) -> Approvals:
     from escalade.registry.access.policy import Roles
     from escalade.registry.approvals.desk import Approvals
-    from escalade.registry.approvals.sqlite import SqliteRequests
+    from escalade.registry.stores.opened import open_requests
 
-    return Approvals(SqliteRequests(store, create=False), access=None if policy is None else Roles.load(policy))
+    return Approvals(open_requests(store, create=False), access=None if policy is None else Roles.load(policy))
 
 
 def _known(name: str, file: str, tenant: str | None) -> Principal:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from escalade._cli_view import print_, print_json, safe
-from escalade.errors import BadInput
 
 if TYPE_CHECKING:
     from escalade.money import Money
@@ -233,13 +232,11 @@ def _recorded(store: Store, was: Budget | None, budget: Budget, by: str, audit: 
         store.set_budget(budget, store.now(), by=by)
         return
     import time
-    from pathlib import Path
 
-    from escalade.registry.audit import AuditLog
+    from escalade.registry.audit import AuditLog, reading
     from escalade.scopes import Entry, Principal
 
-    if not Path(audit).is_file():
-        raise BadInput(f"there is no audit log at {audit!r}")
+    reading.tail(audit, 1)  # a log that is there, not a new one by a slip of the hand
     rule = f"{'new' if was is None else _said(was)} -> {_said(budget)}"
     who = Principal(user=by, tenant="operators")
     entry = Entry(f"budget-{time.time_ns()}", "", who, budget.account, "", "budget", rule=rule, started=time.time())

@@ -23,15 +23,16 @@ class Kept:
     """What outlives the command."""
 
     ledger: str | None = None
-    """A SQLite file that keeps what was spent, and budgets; without it, they are gone with the command."""
+    """Where budgets and what was spent are, a SQLite file, redis://... or postgresql://...; without it, they are gone
+    with the command."""
     audit: str | None = None
-    """The SQLite file of the record; without it, nothing is recorded."""
+    """Where the record is, a SQLite file or postgresql://...; without it, nothing is recorded."""
     anchor: Annotated[list[str] | None, Parameter(negative=())] = None
     """A file elsewhere that vouches for the record. Can be repeated."""
     audit_key: str | None = None
     """Signs what the anchors hold: env:NAME or file:PATH."""
     approvals: str | None = None
-    """The SQLite file of requests, for tools that need a person."""
+    """Where requests are, a SQLite file or postgresql://..., for tools that need a person."""
 
     @contextlib.contextmanager
     def opened(
@@ -41,9 +42,9 @@ class Kept:
         options: dict[str, Any] = {"ledger": _ledger(self.ledger, budgets)}
         if self.approvals is not None:
             from escalade.registry.approvals.desk import Approvals
-            from escalade.registry.approvals.sqlite import SqliteRequests
+            from escalade.registry.stores.opened import open_requests
 
-            options["approvals"] = Approvals(SqliteRequests(self.approvals), access=access)
+            options["approvals"] = Approvals(open_requests(self.approvals), access=access)
         with self._recorder() as recorder:
             yield {**options, "recorder": recorder}
 
@@ -51,7 +52,7 @@ class Kept:
     def _recorder(self) -> Iterator[Any]:
         if self.audit is None:
             if self.anchor or self.audit_key is not None:
-                raise BadInput("--anchor and --audit-key are for a record in a file: say --audit FILE")
+                raise BadInput("--anchor and --audit-key are for a record: say --audit FILE")
             from escalade.registry.journal import Journal
 
             yield Journal()
@@ -67,6 +68,6 @@ def _ledger(path: str | None, budgets: list[Budget] | tuple[Budget, ...]) -> Led
         from escalade.registry.ledger import Ledger
 
         return Ledger(budgets)
-    from escalade.registry.stores.sqlite_ledger import SqliteLedger
+    from escalade.registry.stores.opened import open_ledger
 
-    return SqliteLedger(path, budgets)
+    return open_ledger(path, budgets)

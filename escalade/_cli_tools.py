@@ -264,7 +264,7 @@ def stats(record: str, *, json: Flag = False) -> int:
     Parameters
     ----------
     record
-        The log, a SQLite file, or what `escalade audit export` made of it (.jsonl).
+        The log, a SQLite file or postgresql://..., or what `escalade audit export` made of it (.jsonl).
     json
         A JSON list instead of a table.
     """

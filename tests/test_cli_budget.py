@@ -97,7 +97,7 @@ def test_set_is_in_the_audit_log(store: str, tmp_path: Path, capsys: pytest.Capt
     log = tmp_path / "audit.sqlite"
     code, text = asked(capsys, "set", store, "tenant:acme", "3", "--audit", str(log))
     assert code == 2
-    assert "there is no audit log" in text
+    assert f"audit log {log}: there is no" in text
     assert "tenant:acme: $1" not in text
     AuditLog(log).close()
     assert asked(capsys, "set", store, "tenant:acme", "3", "--by", "ana", "--audit", str(log))[0] == 0

@@ -9,12 +9,13 @@
       nightly: {concurrency: 2, rate: 20/min, pipelines: [report]}
     budgets: budgets.yaml
     policy: policy.yaml
-    audit: var/audit.sqlite
+    audit: var/audit.sqlite           # later: postgresql, the database of `url`
+    approvals: var/approvals.sqlite   # likewise
     cache: disk:var/answers           # later: postgresql, the database of `url`
 
-From one process to many hosts, `url` is what changes: runs, queues, slots, budgets and rate limits are there. Relative
-paths are those of the file's folder. `data/escalade.schema.json` describes the form, for editors; `escalade runs
-schema` prints it.
+From one process to many hosts, `url` is what changes: runs, queues, slots, budgets and rate limits are there, and what
+says `postgresql`: the record, requests for approval, answers of models. Relative paths are those of the file's folder.
+`data/escalade.schema.json` describes the form, for editors; `escalade runs schema` prints it.
 
     config = load_config("escalade.yaml")
     runs = config.runs()
@@ -39,6 +40,7 @@ from escalade.pipelines.durable.queues import RunQueue, checked
 from escalade.registry.access.files import read_file
 from escalade.registry.limits import parse_limits
 from escalade.registry.places import Place, Problem, key_of, lines_of
+from escalade.registry.stores.addresses import in_tables
 
 if TYPE_CHECKING:
     from escalade.agents.cache import ResponseCache
@@ -64,7 +66,13 @@ def _no_password(url: str) -> str:
     return url
 
 
+def _in_tables(where: str) -> str:
+    in_tables(where, "this")
+    return where
+
+
 Url = Annotated[str, Field(pattern=_URL), AfterValidator(_no_password)]
+Kept = Annotated[str, AfterValidator(_in_tables), AfterValidator(_no_password)]
 Target = Annotated[str, Field(pattern=_TARGET)]
 
 
@@ -109,8 +117,10 @@ class Spec(BaseModel):
     limits: Url | None = Field(None, description="Where rate limits are kept, where that isn't `url`.")
     budgets: str | None = Field(None, description="A file of budgets.")
     policy: str | None = Field(None, description="A file that says who may do what.")
-    approvals: str | None = Field(None, description="A SQLite file of calls that wait for a person.")
-    audit: str | None = Field(None, description="A SQLite file of the record.")
+    approvals: Kept | None = Field(
+        None, description="Calls that wait for a person: a SQLite file, postgresql for `url`, or postgresql://..."
+    )
+    audit: Kept | None = Field(None, description="The record: a SQLite file, postgresql for `url`, or postgresql://...")
     cache: str | None = Field(
         None, pattern=_CACHE, description="Answers of models: disk:FOLDER, redis://..., or postgresql for `url`."
     )
@@ -122,8 +132,9 @@ class Spec(BaseModel):
             for pipeline in spec.pipelines:
                 if pipeline not in self.pipelines:
                     raise ValueError(f"queue {name!r} names pipeline {pipeline!r}, which `pipelines` has not")
-        if self.cache == "postgresql" and self.url.startswith("sqlite:"):
-            raise ValueError("cache: postgresql is the database of `url`, which is a SQLite file; write disk:FOLDER")
+        for key, instead in (("cache", "disk:FOLDER"), ("audit", "a path"), ("approvals", "a path")):
+            if getattr(self, key) == "postgresql" and self.url.startswith("sqlite:"):
+                raise ValueError(f"{key}: postgresql is the database of `url`, which is a SQLite file; write {instead}")
         return self
 
 
@@ -219,15 +230,21 @@ class Config:
     def _audit(self) -> Any:
         from escalade.registry.audit.log import AuditLog
 
-        return None if self.spec.audit is None else AuditLog(self._path(self.spec.audit))
+        return None if self.spec.audit is None else AuditLog(self._kept(self.spec.audit))
 
     def _approvals(self) -> Any:
         if self.spec.approvals is None:
             return None
         from escalade.registry.approvals.desk import Approvals
-        from escalade.registry.approvals.sqlite import SqliteRequests
+        from escalade.registry.stores.opened import open_requests
 
-        return Approvals(SqliteRequests(self._path(self.spec.approvals)), access=self._policy())
+        return Approvals(open_requests(self._kept(self.spec.approvals)), access=self._policy())
+
+    def _kept(self, said: str) -> str:
+        """Where something is that has a path, an address, or is in the database of the runs."""
+        if said == "postgresql":
+            return self.url
+        return self._address(said) if "://" in said else str(self._path(said))
 
     def _address(self, url: str) -> str:
         if url.startswith("sqlite:"):

@@ -8,12 +8,13 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from escalade import DbosEngine, PostgresLedger, PostgresLimiter, SqliteLedger, SqliteLimiter
+from escalade import DbosEngine, PostgresLedger, PostgresLimiter, PostgresRequests, SqliteLedger, SqliteLimiter
 from escalade.errors import BadInput, UnknownName
 from escalade.pipelines.durable.config import SCHEMA_FILE, config_schema, load_config
 from escalade.pipelines.durable.inline import Inline
 from escalade.pipelines.durable.postgres_store import PostgresRuns
 from escalade.pipelines.durable.worker import opened
+from escalade.registry.audit.verify import verify
 
 FULL = """
 version: 1
@@ -91,12 +92,16 @@ def test_many_hosts_are_one_line_away(written, postgres, monkeypatch):
     monkeypatch.setenv("DATABASE_PASSWORD", "secret")
     spoken = url.replace(":secret@", "@")
     text = FULL.replace("sqlite:///var/runs.sqlite", f"{spoken}\npassword: env:DATABASE_PASSWORD")
+    text = text.replace("var/audit.sqlite", "postgresql").replace("var/approvals.sqlite", spoken)
     config = load_config(written(text.replace("disk:var/answers", "postgresql")))
     assert config.url == url
     with config.runs() as runs:
         assert isinstance(runs.host.store, PostgresRuns)
         assert isinstance(runs.host.ledger, PostgresLedger)
+        assert isinstance(runs.host.approvals.store, PostgresRequests)
         assert runs.start("nap", seconds=0.0).status() == "queued"
+        runs.host.recorder.close()
+    assert verify(url).rows >= 3
     assert isinstance(config.limiter(), PostgresLimiter)
     assert config.cache() is not None
     assert "secret" not in repr(config)
@@ -113,6 +118,13 @@ def test_many_hosts_are_one_line_away(written, postgres, monkeypatch):
         ("url: sqlite:///a\nengine: celery", "2: engine: .*'inline' or 'dbos'"),
         ("url: sqlite:///a\nworker: 3", r"2: worker: unknown key \(known: version, engine, url"),
         ("url: sqlite:///a\nworkers: 3", "2: workers: "),
+        (
+            "url: sqlite:///a\naudit: postgresql",
+            "audit: postgresql is the database of `url`, which is a SQLite file",
+        ),
+        ("url: sqlite:///a\naudit: redis://host", "2: audit: this can't be kept in Redis: expected a path"),
+        ("url: sqlite:///a\napprovals: mysql://host", "2: approvals: no kind of store has an address like mysql://"),
+        ("url: sqlite:///a\naudit: postgresql://me:hunter2222@db/app", "2: audit: an address without the password"),
         ("url: sqlite:///a\nversion: 2", "2: version: "),
         ("url: sqlite:///a\nconcurrency: 0", "2: concurrency: .*greater than or equal to 1"),
         ("url: sqlite:///a\npipelines:\n  a: app.report", "3: pipelines.a: expected module:attribute"),
