@@ -74,7 +74,8 @@ class Outcomes:
     `tariff`: name of a rung -> the list price that its costs were reckoned with, where they were.
     `spent`: (n, k) int64 nano-dollars that each attempt really took, 0 for one that a cache answered, UNKNOWN where
     unknown; None where the data doesn't say. `cost` is the list price whoever paid it. `identity`: name of a rung ->
-    what its attempts hang on (prompt, model, settings, ...) as texts, where that was recorded.
+    what its attempts hang on (prompt, model, settings, ...) as texts, where that was recorded. `responders`: name of a
+    rung -> the models that answered for it, as providers name them, where they did.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Outcomes:
     group: tuple[str, ...] | None = None
     spent: NDArray[np.int64] | None = None
     identity: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    responders: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """What policies are judged on is written by nobody: not even by a policy that is fitted on it. Raises DataError

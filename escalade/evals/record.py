@@ -116,6 +116,10 @@ def _outcomes(program: Escalate, name: str, asked: Sequence[Asked], table: Seque
         labels="metric",
         form=np.array([[a.form or _NO_FORM for a in row] for row in attempts], dtype=np.float64),
         identity={rung.name: rung_facts(program, i) for i, rung in enumerate(program.rungs)},
+        responders={
+            rung.name: tuple(sorted({row[i].line.model or "" for row in table} - {""}))
+            for i, rung in enumerate(program.rungs)
+        },
     )
 
 

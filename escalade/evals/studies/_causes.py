@@ -31,11 +31,32 @@ Pair = tuple["Answered", int, float]
 
 
 def causes_of(pairs: Sequence[Pair], replay: Replayed, outcomes: Outcomes) -> tuple[Cause, ...]:
-    """The largest first; what makes no difference is left out."""
+    """Models that answer in place of others, then the largest first; what makes no difference is left out."""
     n = sum(weight for _, _, weight in pairs)
     found = [*_of_quality(pairs, replay, n), *_of_cost(pairs, replay, n), *_drifts(pairs, outcomes, n)]
     money = float(np.where(replay.cost == UNKNOWN, 0, replay.cost).mean()) / NANO or 1.0
-    return tuple(sorted(found, key=lambda one: -max(abs(one.quality or 0.0), abs(one.cost or 0.0) / money)))
+    others = _others(pairs, outcomes, n)
+    return (*others, *sorted(found, key=lambda one: -max(abs(one.quality or 0.0), abs(one.cost or 0.0) / money)))
+
+
+def _others(pairs: Sequence[Pair], outcomes: Outcomes, n: float) -> list[Cause]:
+    """Who answered for the last rung of a climb, and never did in the record, by the names that providers give."""
+    seen: dict[tuple[str, str], float] = defaultdict(float)
+    for one, _, weight in pairs:
+        rung = outcomes.rungs[one.path[-1].rung].name if one.path else ""
+        known = outcomes.responders.get(rung)
+        if one.model and known and one.model not in known:
+            seen[rung, one.model] += weight
+    return [
+        Cause(
+            f"another model behind {rung}",
+            share / n,
+            None,
+            None,
+            f"{rung} is answered by {model}, and was by {' and '.join(outcomes.responders[rung])}",
+        )
+        for (rung, model), share in sorted(seen.items())
+    ]
 
 
 def _of_quality(pairs: Sequence[Pair], replay: Replayed, n: float) -> list[Cause]:

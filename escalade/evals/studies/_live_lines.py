@@ -51,7 +51,9 @@ class Kept:
         import orjson
 
         path = [(t.rung, t.status, t.cost, None if math.isnan(t.confidence) else t.confidence) for t in answer.path]
-        told = {name: getattr(answer, name) for name in ("key", "chosen", "quality", "cost", "seconds", "error")}
+        told = {
+            name: getattr(answer, name) for name in ("key", "chosen", "quality", "cost", "seconds", "error", "model")
+        }
         labels = self._labels.get(answer.key, "")
         line = {
             "policy": self._policy,
@@ -89,4 +91,13 @@ def _answer(row: dict[str, Any]) -> Answered:
     path = tuple(
         Tried(rung, status, cost, math.nan if sure is None else sure) for rung, status, cost, sure in row["path"]
     )
-    return Answered(row["key"], path, row["chosen"], row["quality"], row["cost"], row["seconds"], row["error"])
+    return Answered(
+        key=row["key"],
+        path=path,
+        chosen=row["chosen"],
+        quality=row["quality"],
+        cost=row["cost"],
+        seconds=row["seconds"],
+        error=row["error"],
+        model=row.get("model"),
+    )

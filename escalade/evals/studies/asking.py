@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import dspy
+
 from escalade.agents._attempts import ANSWERS_BADLY
 from escalade.agents._courses import together
+from escalade.agents._lm import HEARD
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
 from escalade.errors import BudgetExceeded, DeadlineExceeded, UnknownPrice
@@ -59,7 +62,8 @@ class Tried:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What a question came to. `chosen`: number of the rung that answers, -1 for none. `cost`: nano-dollars of all
-    that was done for it. `seconds`: from asking to the answer. `error`: what was raised, "" for nothing.
+    that was done for it. `seconds`: from asking to the answer. `error`: what was raised, "" for nothing. `model`: who
+    answered last, as the provider names him.
     """
 
     key: str
@@ -69,6 +73,7 @@ class Answered:
     cost: int
     seconds: float
     error: str = ""
+    model: str | None = None
 
 
 Seen = Callable[[Answered], bool]
@@ -186,11 +191,12 @@ class _Run:
 
     async def _asked(self, question: Question) -> Answered | None:
         """None: there is no money for it, or no time."""
-        answer, error = None, ""
+        answer, error, heard = None, "", _Responder()
         with scope(name="question", optional=True) as own:
             began = time.perf_counter()
             try:
-                answer = await self._program.acall(**question.inputs)
+                with dspy.context(**{HEARD: heard}):
+                    answer = await self._program.acall(**question.inputs)
             except ANSWERS_BADLY as failure:
                 if self._ended(failure, question):
                     return None
@@ -211,6 +217,7 @@ class _Run:
             cost=own.purse.spent,
             seconds=seconds,
             error=error,
+            model=heard.model,
         )
 
     def _ended(self, failure: BaseException, question: Question) -> bool:
@@ -219,6 +226,15 @@ class _Run:
             return True
         left = self._payer.purse.left()
         return isinstance(failure, BudgetExceeded) and left is not None and left < (question.ceiling or 0)
+
+
+class _Responder:
+    """Hears the calls of one question: who answered last."""
+
+    model: str | None = None
+
+    def __call__(self, result: Any) -> None:
+        self.model = next((response.model for response in reversed(result.responses)), self.model)
 
 
 class _Watch:

@@ -151,6 +151,7 @@ class _Table:
         self.answer, self.cost, self.spent = (np.full(cells, UNKNOWN, dtype=np.int64) for _ in range(3))
         self.status = np.full(cells, -1, dtype=np.int8)
         self.form = np.full((cells, len(Form._fields)), np.nan)
+        self.models: set[tuple[str, str | None]] = set()
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """The lines of one block. Those that aren't of this study are passed over."""
@@ -168,6 +169,7 @@ class _Table:
         self.confidence[at] = _told(rows, "confidence", np.nan)
         self.latency[at] = _told(rows, "latency", np.nan)
         self.form[at] = _told(rows, "form", _NO_FORM)
+        self.models.update(zip(map(itemgetter("of"), rows), _told(rows, "model", None), strict=True))
 
     def _cells(self, rows: list[dict[str, Any]]) -> NDArray[np.int64]:
         """The cell of each line; below zero for what isn't of this study."""
@@ -181,6 +183,10 @@ class _Table:
 
     def owed(self) -> int:
         return int((self.status < 0).sum())
+
+    def responders(self, digest: str) -> tuple[str, ...]:
+        """Who answered for a rung."""
+        return tuple(sorted(model for of, model in self.models if of == digest and model))
 
     def shaped(self, column: NDArray[Any]) -> NDArray[Any]:
         return column.reshape(self.n, self.k, *column.shape[1:])
@@ -251,6 +257,7 @@ def _outcomes(run: RunDir, study: Mapping[str, Any], questions: Sequence[Mapping
         form=None if np.isnan(form).all() else form,
         spent=shaped(table.spent),
         identity={rung["name"]: rung["facts"] for rung in study["rungs"] if "facts" in rung},
+        responders={rung["name"]: table.responders(rung["digest"]) for rung in study["rungs"]},
     )
 
 

@@ -89,6 +89,18 @@ def test_what_does_not_hold_ends_with_100(folder, capsys):
     assert "outside of the interval" in " ".join(capsys.readouterr().out.split())
 
 
+def test_another_responder_is_told(folder, capsys):
+    """A provider who names another model than in the record, under the same id, stands first among what differs."""
+    path = folder / "runs" / "qa" / "attempts.jsonl"
+    path.write_text(path.read_text().replace('"model":"sim/large"', '"model":"sim/large-2025-01-01"'))
+    told = "Predict/large is answered by sim/large, and was by sim/large-2025-01-01"
+    for _ in range(2):  # asked, and as it was kept
+        assert main(["confirm", "Predict/large", "runs/qa", "--margin", "0.06"]) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
+    assert main(["confirm", "Predict/small", "runs/qa", "--margin", "0.06", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["causes"] == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
