@@ -18,6 +18,7 @@ from escalade import events, scopes
 from escalade.errors import BudgetExceeded, JoinFailed
 from escalade.pipelines import _errors, _run
 from escalade.pipelines._group import END, _Places, _Source
+from escalade.pipelines._timers import timed
 from escalade.pipelines.joins import BranchStatus, Fold, Rule, Tally, Verdict, state_of
 
 AHEAD, PART = 0.02, 0.05
@@ -96,7 +97,8 @@ class Gathering:
         self._clock, self._over = loop.time, loop.create_future()
         self._until = self._clock() + self._seconds
         timer = None if self._seconds == math.inf else loop.call_later(self._seconds, self._time_up)
-        self._feeder = self._spawn(self._feed(items))
+        with timed(self._until, self._time_up):  # for all that is begun by it
+            self._feeder = self._spawn(self._feed(items))
         cancelled: asyncio.CancelledError | None = None
         try:
             await self._over

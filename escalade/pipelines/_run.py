@@ -28,6 +28,7 @@ from escalade.errors import DeadlineExceeded, NoScope
 from escalade.money import Money
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
+from escalade.pipelines._timers import timed
 from escalade.registry.idempotency import STEP, Step, step_path
 from escalade.scopes import Scope
 from escalade.telemetry import Spanning, names
@@ -330,7 +331,8 @@ async def _timed(prepared: Prepared, fields: dict[str, Any], frame: Frame) -> An
         return await prepared.call(fields)
     try:
         async with asyncio.timeout(timeout) as guard:
-            return await prepared.call(fields)
+            with timed(guard.when() or math.inf, functools.partial(_expire, guard)):
+                return await prepared.call(fields)
     except TimeoutError:
         if guard.expired():
             raise _errors.timed_out("", timeout) from None
@@ -340,6 +342,11 @@ async def _timed(prepared: Prepared, fields: dict[str, Any], frame: Frame) -> An
         if prepared.threaded and frame.scope is not None and frame.scope.time_left() > 0:
             raise _errors.timed_out("", timeout) from None
         raise
+
+
+def _expire(guard: asyncio.Timeout) -> None:
+    with contextlib.suppress(RuntimeError):  # it does so just now
+        guard.reschedule(asyncio.get_running_loop().time())
 
 
 async def _observed(

@@ -249,7 +249,8 @@ class Ask(dspy.Module):
     def _late(self) -> Answer:
         """Nobody has answered in time."""
         if self.otherwise is None:
-            raise TimeoutError(f"nobody has answered {self.question.question!r} within {self.timeout:g} s")
+            within = "in time" if self.timeout is None else f"within {self.timeout:g} s"
+            raise TimeoutError(f"nobody has answered {self.question.question!r} {within}")
         return self.question.checked(self.otherwise)
 
 

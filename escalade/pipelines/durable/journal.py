@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -29,6 +30,7 @@ import orjson
 
 from escalade.errors import BadInput, OutcomeUnknown
 from escalade.events import Event
+from escalade.pipelines._timers import Timer, nearest
 from escalade.pipelines.durable.store import CallRow, EventRow, Kept, StepRow, TicketRow, Written
 from escalade.pipelines.values import Codec, NotPlain
 from escalade.registry.idempotency import step_path
@@ -37,6 +39,8 @@ _logger = logging.getLogger(__name__)
 
 _GLANCE = 0.5
 """Seconds between looks at a question that another process may have answered, while other branches go on."""
+_TICK = 0.001
+"""Seconds by which two times that are the same may differ, once they were kept."""
 _SETTLING = 0.02
 """Seconds that an attempt must stand still before it counts as waiting: branches begin one after the other."""
 
@@ -102,6 +106,7 @@ class Journal:
         self._lock = threading.Lock()
         self._odd: set[str] = set()
         self._busy = 1
+        self._due: list[Timer] = []
         self.stuck = asyncio.Event()
         self.tickets: dict[str, asyncio.Future[None]] = {}
         self.reused = 0
@@ -268,20 +273,41 @@ class Journal:
     ) -> tuple[str, str, str] | None:
         """Ask a person, in this step: the ticket, the answer as JSON, and who gave it; None when nobody has within
         `seconds` since it was first asked. `asked`: JSON. `opened`: told of the ticket, if there is no answer yet.
+
+        Where a timer around it would have gone off before, it does so when the run goes on.
         """
         path = orjson.dumps(step_path()).decode()
         ticket = _ticket(self.run_id, path, asked)
-        now = time.time()
-        until = [at for at in (None if seconds is None else now + seconds, self._deadline) if at is not None]
-        future = self.tickets.setdefault(ticket, asyncio.get_running_loop().create_future())
-        row = await self._desk.open(TicketRow(ticket, self.run_id, path, asked, now, min(until, default=None)))
+        now, loop, timer = time.time(), asyncio.get_running_loop(), nearest()
+        ends = self._ends(now, seconds)
+        until = ends if timer is None else min(ends, now + timer.at - loop.time())
+        future = self.tickets.setdefault(ticket, loop.create_future())
+        expires = None if until == math.inf else until
+        row = await self._desk.open(TicketRow(ticket, self.run_id, path, asked, now, expires))
         if row.answer is None:
             opened(ticket)
         while row.answer is None and (row.expires is None or row.expires > time.time()):
             row = await self._answered_by_then(row, future)
         if not future.done():
             future.set_result(None)
+        if row.answer is None and timer is not None and (row.expires or 0.0) < self._ends(row.created, seconds) - _TICK:
+            await self._over(timer)
         return None if row.answer is None else (ticket, row.answer, row.by)
+
+    async def _over(self, timer: Timer) -> None:
+        """Until the timer goes off, which cancels this: when all that was finished before has come from here again."""
+        self._due.append(timer)
+        self._more(-1)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._busy += 1
+            with contextlib.suppress(ValueError):
+                self._due.remove(timer)
+
+    def _ends(self, now: float, seconds: float | None) -> float:
+        """When a question that is asked now has no answer any more, by what is said of itself and of the run."""
+        return min(math.inf if at is None else at for at in (seconds and now + seconds, self._deadline))
 
     async def _answered_by_then(self, row: TicketRow, future: asyncio.Future[None]) -> TicketRow:
         """Wait for an answer, a while: the ticket as it is then."""
@@ -300,8 +326,12 @@ class Journal:
             asyncio.get_running_loop().call_later(_SETTLING, self._look)
 
     def _look(self) -> None:
-        if self._busy == 0:
+        if self._busy != 0:
+            return
+        if not self._due:
             self.stuck.set()
+        for timer in list(self._due):
+            timer.go_off()
 
 
 def _ticket(run_id: str, path: str, asked: str) -> str:

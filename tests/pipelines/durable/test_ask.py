@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import escalade
-from escalade import Answer, Ask, Chain, FanOut, Principal, Question, Runs, asking, events
+from escalade import Answer, Ask, Chain, FanOut, Principal, Question, Runs, asking, events, node
 from escalade.errors import ApprovalRequired, BadInput, NodeError, PermissionDenied, RunError, UnknownName
 
 ANA = Principal("ana", "acme", frozenset({"editor"}))
@@ -68,6 +68,59 @@ def test_a_run_waits_and_goes_on(runs: Runs) -> None:
 
     told_events = asyncio.run(followed())
     assert told_events.count("Paused") == told_events.count("Answered") == 1
+
+
+def later(runs: Runs, seconds: float) -> None:
+    """So much time passes for all questions."""
+    with runs.host.store.database.transaction() as connection:  # type: ignore[attr-defined]
+        connection.execute("UPDATE tickets SET created=created-?, expires=expires-?", (seconds, seconds))
+
+
+HOUR = 3600.0
+IN_TIME = Ask("Well?", timeout=HOUR / 60, otherwise="later", options=["yes", "later"])
+LATE = Ask("Well?", timeout=2 * HOUR, otherwise="later", options=["yes", "later"])
+
+
+async def one(x: int) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "came"),
+    [
+        (Chain(ask=node(Ask("Well?"), timeout=HOUR)), "its timeout of 3600 s"),
+        (Chain(inner=node(Chain(ask=LATE), timeout=HOUR)), "its timeout of 3600 s"),
+        (Chain(inner=node(Chain(ask=IN_TIME), timeout=HOUR)), "later"),
+        (Chain(inner=node(Chain(ask=node(LATE, timeout=HOUR)), timeout=3 * HOUR)), "its timeout of 3600 s"),
+        (Chain(ask=node(Ask("Well?"), timeout=HOUR, fallback=lambda: {"decision": "stood in"})), "stood in"),
+        (FanOut(a=node(Ask("Well?"), timeout=HOUR, optional=True), b=one, join=lambda b: {"decision": b}), 1),
+        (FanOut(a=Ask("Well?"), b=one, partial=True, within=HOUR, join=lambda b: {"decision": b}), 1),
+        (FanOut(a=Chain(ask=LATE), b=one, partial=True, within=HOUR, join=lambda b: {"decision": b}), 1),
+    ],
+)
+def test_timers_around_a_question_go_off(runs: Runs, pipeline: Any, came: Any) -> None:
+    """Though the run waits meanwhile: as in a plain call, the one that comes first counts, its own included."""
+    runs.add("timed", pipeline)
+    run = runs.start("timed", run_id="one", **({} if isinstance(pipeline, Chain) else {"x": 1}))
+    waiting(runs, "one")
+    later(runs, HOUR)
+    if came == "its timeout of 3600 s":
+        with pytest.raises(RunError, match=came):
+            done(run)
+    else:
+        assert done(run).decision == came
+    assert run.row().attempts == 2
+
+
+def test_an_answer_comes_before_the_timers_around(runs: Runs) -> None:
+    """Then they change nothing."""
+    runs.add("timed", Chain(inner=node(Chain(ask=node(LATE, timeout=HOUR)), timeout=HOUR)))
+    run = runs.start("timed", run_id="one")
+    question = waiting(runs, "one")
+    assert question.expires is not None
+    assert question.expires < time.time() + HOUR
+    runs.answer(question.ticket, "yes", by="ana")
+    assert done(run).decision == "yes"
 
 
 def test_what_nobody_waits_for_is_not_answered(runs: Runs) -> None:
