@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
+import json
+import re
 from typing import Any
 
 import dspy
@@ -146,6 +149,78 @@ def test_a_budget_bounds_what_is_unknown() -> None:
     bounded = Chain(own=node(Own(), budget="0.02", retry=2)).estimate(question="why?")
     assert bounded.most == Money.of("0.02")
     assert bounded.require("0.02") is bounded
+
+
+@escalade.tool(name="web.buy", cost="0.01", side_effects="irreversible")
+def buy(question: str) -> str:
+    """Buys it."""
+    return question
+
+
+BUY = escalade.Registry([buy]).get_tool("web.buy")
+
+
+def helper(question: str) -> str:
+    return str(BUY(question=question))
+
+
+class Shop:
+    """An object of the user's, with a tool somewhere in it."""
+
+    def __init__(self) -> None:
+        self.tools = {"buy": [BUY]}
+
+    def __call__(self, question: str) -> str:
+        return str(self.tools["buy"][0](question=question))
+
+
+class Wrapped(dspy.Module):
+    """A module without predictors, whose code calls a function."""
+
+    async def aforward(self, question: str) -> str:
+        return helper(question)
+
+
+class Words:
+    """An object of the user's that uses nothing."""
+
+    stop = frozenset({"the", "a"})
+
+    def count(self, question: str) -> int:
+        return len([word for word in json.loads(question) if word not in self.stop])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda question: BUY(question=question),
+        lambda question: [helper(one) for one in question],
+        functools.partial(lambda tool, question: tool(question=question), BUY),
+        Shop(),
+        Shop().__call__,
+        Wrapped(),
+        lambda question: dspy.Predict("question -> answer")(question=question),
+        lambda question: dspy.settings.lm(question)[0],
+        lambda question: escalade.Registry([buy]).get_tool("web.buy")(question=question),
+    ],
+)
+def test_a_function_that_uses_a_tool_or_a_model_is_unknown(target: Any) -> None:
+    """It costs what its code makes of it: nobody knows, so no budget is surely enough, unless it has its own."""
+    found = Chain(pay=node(target, name="pay")).estimate(question="why?")
+    assert (found.usual, found.most) == (None, None)
+    with pytest.raises(BudgetExceeded, match=r"nobody knows .*: node 'pay': its code uses .*give it a budget="):
+        found.require("0.001")
+    bounded = node(target, name="pay", budget="0.02")
+    assert Chain(pay=bounded).estimate(question="why?").require("0.02").most == Money.of("0.02")
+
+
+@pytest.mark.parametrize(
+    "target", [Words().count, lambda question: dspy.Prediction(text=re.sub("a", "b", question)), len, dspy.majority]
+)
+def test_a_function_that_uses_neither_is_free(target: Any) -> None:
+    """Libraries, objects and helpers that use no tool and no model cost nothing."""
+    found = Chain(words=node(target, name="words")).estimate(question="why?")
+    assert (found.most, found.notes) == (0, ["words: its own code: taken to cost nothing"])
 
 
 def test_what_cannot_fit_is_refused() -> None:

@@ -14,6 +14,7 @@ import dspy
 
 from escalade.agents import _estimate
 from escalade.agents.models import Model
+from escalade.pipelines.checking._reach import reached
 from escalade.registry.governed import GovernedTool
 
 
@@ -32,6 +33,7 @@ class Bill:
 
 
 FREE = "its own code: taken to cost nothing"
+"""Of what uses no model and no tool, as far as one can look."""
 UNKNOWN = Bill(0, None, None, None, "calls its models as often as its code says")
 
 
@@ -46,12 +48,14 @@ def bill_of(target: Any, known: Mapping[str, Any]) -> Bill:
         return _of_climb(target, known)
     if isinstance(target, ToolAgent):
         return _of_agent(target, known)
-    if not isinstance(target, dspy.Module):
-        return Bill(note=FREE)
-    predictor = _estimate.predictor_of(target)
-    if predictor is not None:
-        return _of_predictor(target, predictor, known)
-    return UNKNOWN if target.predictors() else Bill(note=FREE)
+    if isinstance(target, dspy.Module):
+        predictor = _estimate.predictor_of(target)
+        if predictor is not None:
+            return _of_predictor(target, predictor, known)
+        if target.predictors():
+            return UNKNOWN
+    why = reached(target)
+    return Bill(0, None, None, None, f"{why}, as often as it says") if why else Bill(note=FREE)
 
 
 def _of_tool(tool: GovernedTool) -> Bill:

@@ -9,8 +9,13 @@ fallbacks, rounds and items, and nobody left out. It does not count what a gatew
 request that is sent again after a timeout, another model that answers for one, an answer that is asked for again in
 another format. The guard holds each of them against the budget before it is made, so the budget is kept all the same.
 
-What is unknown is None and has a note that says why; it is never taken for nothing. A function of the user's is taken
-to cost nothing, which its note says. A node's own `budget=` in dollars bounds it, whatever is in it.
+What is unknown is None and has a note that says why; it is never taken for nothing. A function whose code uses a model
+or a tool is unknown (`_reach.py`); one that uses none, as far as one can look, is taken to cost nothing, which its note
+says. A node's own `budget=` in dollars bounds it, whatever is in it, since the guard holds it to that; `budget="0"` is
+for code that is surely free.
+
+Nobody asks for an estimate by himself, neither a call nor a durable run: a bound of the worst case would refuse runs
+that usually fit, and the guard keeps the budget without it.
 """
 
 from __future__ import annotations
