@@ -24,9 +24,9 @@ can't change what an anchor vouches for. A row says what a use was, not that its
 **Keeping and forgetting.** Rows can't be taken out: that is the point. So nothing is put in that a person may ask to
 have erased, but user and tenant: make these pseudonyms, keep the table of who is who elsewhere, and erase there.
 Arguments and results of tools stand as digests; with a pepper (`AuditLog(..., pepper="env:NAME")`) that is thrown away
-one day, they become unlinkable, and the chain stays whole. To keep logs for a limited time, begin a new file (and a
-new anchor file) each month or quarter, and delete files whole when their time is up; their last checkpoint, a line of
-400 bytes, may stay as proof that they ended where they did.
+one day, they become unlinkable, and the chain stays whole. To keep logs for a limited time, begin a new file or
+database (and a new anchor file) each month or quarter, and delete it whole when its time is up; its last checkpoint, a
+line of 400 bytes, may stay as proof that it ended where it did.
 """
 
 from __future__ import annotations
