@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from escalade.agents.climb import Policy
-from escalade.errors import BadInput, UnknownName
+from escalade.errors import BadInput, DataError, UnknownName
 from escalade.evals import _notes, statistics
 from escalade.evals._rows import BASELINE, HINDSIGHT, PER_1K, POWER, Row, evidence_of, rows_of
 from escalade.evals.inference.censored import Refused, censored, inside
@@ -25,6 +25,7 @@ from escalade.money import NANO, money_or_none
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from escalade.evals.check import Check
     from escalade.evals.evidence import Evidence
     from escalade.evals.outcomes import Outcomes
     from escalade.evals.reporting.conditions import Checked
@@ -84,11 +85,33 @@ class Comparison:
         return found
 
     @property
+    def checks(self) -> tuple[Check, ...]:
+        """The self-checks, which run when they are first asked for; none for a comparison that was made by hand."""
+        from escalade.evals.findings import findings
+
+        return () if self.evidence is None else findings(self, only=["checks"]).checks
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The self-checks that failed: figures that they speak of mean nothing."""
+        return tuple(check for check in self.checks if check.held is False)
+
+    @property
+    def doubted(self) -> tuple[str, ...]:
+        """The policies that a failed self-check speaks of, by name; none of them is recommended."""
+        about = [
+            row.name for check in self.failed for row in self.rows if check.about is None or row.name in check.about
+        ]
+        return tuple(dict.fromkeys(about))
+
+    @property
     def cheapest_as_good(self) -> Row | None:
         """The cheapest policy that is as good as the baseline or better, and cheaper than it; None if there is none.
 
         No random mix: one that nearly always asks the strongest rung is as good within any margin, and nobody's choice.
+        None that a failed self-check speaks of.
         """
+        doubted = self.doubted
         good = [
             row
             for row in self.rows
@@ -96,15 +119,17 @@ class Comparison:
             and row.cost_ratio is not None
             and row.cost_ratio < 1
             and not row.mixed
+            and row.name not in doubted
         ]
         return min(good, key=lambda row: row.cost_per_1k_usd or 0.0, default=None)
 
     @property
     def candidates(self) -> tuple[Row, ...]:
         """What one would choose: the cheapest that is as good, and those that are better; else the best cheaper one."""
-        cheapest = self.cheapest_as_good
-        chosen = [row for row in self.rows if row.verdict == statistics.BETTER or row is cheapest]
-        asked = [row for row in self.rows if row.judged and row.name not in self.yardsticks]
+        cheapest, doubted = self.cheapest_as_good, self.doubted
+        rows = [row for row in self.rows if row.name not in doubted]
+        chosen = [row for row in rows if row.verdict == statistics.BETTER or row is cheapest]
+        asked = [row for row in rows if row.judged and row.name not in self.yardsticks]
         others = [row for row in asked if row.cost_ratio is None or row.cost_ratio < 1]
         return tuple(chosen or sorted(others, key=lambda row: row.mixed)[:1])
 
@@ -133,13 +158,19 @@ class Comparison:
             **self.settings,
             "excluded": list(self.excluded),
             "notes": list(self.notes),
+            "checks": [check.to_json() for check in self.checks],
         }
 
     def check(self, condition: str) -> Checked:
-        """Does `"mine.quality < baseline - 2"` hold? (`reporting/conditions.py` has the language.) Raises BadInput."""
+        """Does `"mine.quality < baseline - 2"` hold? (`reporting/conditions.py` has the language.) Raises BadInput, and
+        DataError while a self-check fails: nothing can be made to hang on what it speaks of.
+        """
         from escalade.evals.reporting.conditions import check
 
-        return check(self, condition)
+        checked = check(self, condition)
+        for wrong in self.failed:
+            raise DataError(f"{condition!r} can't be told: the self-check {wrong.name!r} failed: {wrong.said}")
+        return checked
 
     def show(self, console: Console | None = None) -> None:
         """Print the report, as `escalade compare` does."""

@@ -6,9 +6,9 @@ Every further table, check and picture is made from it (`findings.py`), so that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,13 +33,16 @@ __all__ = ["Evidence"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """`played`: by the name of the policy, in the order of `entries`. `baseline`: the name of one of them."""
+    """`played`: by the name of the policy, in the order of `entries`. `baseline`: the name of one of them. `built`:
+    what rooms have found in it already, by their builders (`findings.py`).
+    """
 
     lineup: Lineup
     entries: tuple[Entry, ...]
     played: Mapping[str, Played]
     baseline: str
     folds: int
+    built: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def outcomes(self) -> Outcomes:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from escalade.evals.compare import Comparison
     from escalade.evals.evidence import Evidence
 
-__all__ = ["BUILDERS", "Builder", "Check", "Findings", "findings"]
+__all__ = ["BUILDERS", "QUICK", "Builder", "Check", "Findings", "findings"]
+
+QUICK = ("data", "checks")
+"""Rooms that speak whenever a comparison is shown; the others take longer, and are asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Findings:
         """The comparison's JSON, and its tables, checks and sentences beside it."""
         return self.comparison.to_json() | {
             "tables": {table.name: table.to_json() for table in self.tables},
-            "checks": [{"name": check.name, "held": check.held, "said": check.said} for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
             "sentences": list(self.sentences),
         }
 
@@ -117,7 +120,8 @@ BUILDERS: dict[str, Builder] = {
 
 
 def findings(comparison: Comparison, *, only: Sequence[str] | None = None) -> Findings:
-    """`only`: names of rooms; None is all. A room that has to refuse this data says so in a check that can't tell.
+    """`only`: names of rooms; None is all. What a room has found once isn't looked for again. A room that has to refuse
+    this data says so in a check that can't tell.
 
     Raises BadInput for a comparison without evidence, UnknownName.
     """
@@ -139,7 +143,11 @@ def findings(comparison: Comparison, *, only: Sequence[str] | None = None) -> Fi
 
 
 def _built(name: str, evidence: Evidence) -> Sequence[Table | Check | str]:
-    try:
-        return BUILDERS[name](evidence)
-    except BadInput as error:
-        return [Check(name, None, f"nothing can be told of this data: {error}")]
+    builder = BUILDERS[name]
+    if builder not in evidence.built:
+        try:
+            evidence.built[builder] = builder(evidence)
+        except BadInput as error:
+            evidence.built[builder] = [Check(name, None, f"nothing can be told of this data: {error}")]
+    found: Sequence[Table | Check | str] = evidence.built[builder]
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,12 @@ from rich.text import Text
 
 from escalade.evals._terminal import Terminal
 from escalade.evals.checking.agreeing import turned
+from escalade.evals.findings import QUICK, findings
 from escalade.evals.reporting.cells import safe
 from escalade.evals.statistics import AS_GOOD, BETTER, CANT_TELL
 
 if TYPE_CHECKING:
+    from escalade.evals.check import Check
     from escalade.evals.compare import Comparison, Row
     from escalade.evals.findings import Findings
 
@@ -69,7 +71,8 @@ PLAIN = Glyphs("|", "-", "o", "|", "!", "?", "~")
 def show(comparison: Comparison, console: Console | None = None, found: Findings | None = None) -> None:
     """Print the report. Without a terminal it is plain text of 100 columns (or `COLUMNS`).
 
-    `found`: what the rooms found: their sentences and the self-checks that failed are said before the closing one.
+    `found`: what the rooms found; by default, what those have to say that speak every time. Checks that failed come
+    first, sentences before the closing one.
     """
     console = console or new_console()
     for part in parts(comparison, console.width, console.encoding, found):
@@ -81,8 +84,11 @@ def parts(
 ) -> Iterator[RenderableType]:
     """What is printed, in order, for a console of this width and encoding."""
     glyphs = Glyphs() if _can_draw(encoding) else PLAIN
+    if found is None and comparison.evidence is not None:
+        found = findings(comparison, only=QUICK)
     yield _title(comparison)
     yield ""
+    yield from _failed(() if found is None else found.checks, width)
     cells = [_cells(row, comparison, glyphs) for row in comparison.rows]
     layout = _Layout.fitting(cells, width)
     yield from _table(comparison, layout, cells, glyphs)
@@ -112,12 +118,16 @@ def _unlucky(comparison: Comparison) -> str:
     return f"{told} {'is' if len(names) == 1 else 'are'} not shown to beat a random mix that costs the same."
 
 
-def _said(found: Findings, width: int) -> Iterator[RenderableType]:
-    """What has to be said in words, and the self-checks that failed."""
-    for check in found.checks:
+def _failed(checks: Iterable[Check], width: int) -> Iterator[RenderableType]:
+    """Whoever reads no further than the table has read these."""
+    for check in checks:
         if check.held is False:
             yield _sentence(f"FAILED {safe(check.name)}: {safe(check.said)}", width, "bold red")
             yield ""
+
+
+def _said(found: Findings, width: int) -> Iterator[RenderableType]:
+    """What has to be said in words."""
     for sentence in found.sentences:
         yield _sentence(safe(sentence), width, "yellow")
     if found.sentences:
@@ -132,12 +142,16 @@ def closing(comparison: Comparison) -> str:
         return f"{told} What the policies cost is unknown."
     best = comparison.cheapest_as_good
     margin = f"{100 * comparison.margin:g} points"
+    wrong = [_short(name, comparison) for name in comparison.doubted]
+    if len(wrong) == len(comparison.rows):
+        return f"{told} No policy is recommended: a self-check failed."
+    unless = f" Not counted, since a self-check failed: {', '.join(wrong)}." if wrong else ""
     if best is None:
-        return f"{told} No cheaper policy is shown to be as good as {base} within {margin}."
+        return f"{told} No cheaper policy is shown to be as good as {base} within {margin}.{unless}"
     ratio = f"{100 * (best.cost_ratio or 0):.3g} % of the cost of {base}"
     by = "By these labels the" if best.name in {change.name for change in comparison.changed} else "The"
     name = _short(best.name, comparison)
-    return f"{told} {by} cheapest policy that is as good within {margin} is {name}, at {ratio}."
+    return f"{told} {by} cheapest policy that is as good within {margin} is {name}, at {ratio}.{unless}"
 
 
 def _power(comparison: Comparison) -> str:

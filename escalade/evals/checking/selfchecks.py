@@ -30,7 +30,7 @@ from escalade.evals.baselines import FittedBestSingle
 from escalade.evals.check import Check
 from escalade.evals.checking import agreeing
 from escalade.evals.checking.failing import failures_table
-from escalade.evals.checking.shuffling import Shuffled, alarmed, planted, sample, shuffled_gains
+from escalade.evals.checking.shuffling import Shuffled, alarmed, planted, sample, shuffled_gains, unfitted
 from escalade.evals.lineup import Entry
 from escalade.evals.replay import replay
 from escalade.evals.tables import Column, Table
@@ -106,13 +106,15 @@ def _shuffled(evidence: Evidence, found: tuple[Shuffled, ...]) -> Check:
     bad = alarmed(found)
     if bad:
         told = "; ".join(_alarm(one) for one in bad)
-        return Check(name, False, f"the evaluation leaks: {told}")
+        return Check(name, False, f"the evaluation leaks: {told}", tuple(one.name for one in bad))
     cheat = planted(evidence.outcomes, evidence.seed)
     most = max(found, key=lambda one: one.shuffled_gain)
     said = (
         f"{len(found)} policies gain nothing on shuffled labels (at most {100 * most.shuffled_gain:+.1f} points, "
         f"p = {most.shuffled_p:.2g}, {most.name}, {most.n} questions)"
     )
+    if beyond := unfitted(evidence, found):
+        said += f"; not {', '.join(beyond)}, which can't be fitted to half of them"
     odd = min(found, key=lambda one: 1.0 if math.isnan(one.shuffled_p) else one.shuffled_p)
     if odd.shuffled_p * len(found) < SUSPICIOUS:
         return Check(name, None, f"{_alarm(odd)}: luck has it so once in {1 / odd.shuffled_p:,.0f} times; "

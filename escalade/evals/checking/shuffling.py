@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from escalade.agents.policies import Constant
-from escalade.errors import DataError
 from escalade.evals._codes import STATUSES
 from escalade.evals.folds import shuffled
 from escalade.evals.outcomes import COLUMNS
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["MOST", "Gain", "Shuffled", "gain_of", "sample", "shuffled_gains", "subset"]
+__all__ = ["MOST", "Gain", "Shuffled", "gain_of", "sample", "shuffled_gains", "subset", "unfitted"]
 
 MOST = 300
 """Policies are fitted and replayed anew on shuffled labels of so many questions: a leak shows on few."""
@@ -106,17 +105,32 @@ def shuffled_gains(evidence: Evidence) -> tuple[Shuffled, ...]:
     quality = labels_of(outcomes)
     part = sample(outcomes, evidence.seed)
     mixed = with_shuffled_labels(part, evidence.seed)
-    for entry in evidence.entries if part.n else ():
+    for entry in _choosing(evidence) if part.n else ():
         one = evidence.played[entry.name].replayed
-        if entry.play is None or one is None or isinstance(entry.play, Constant):
-            continue
         again = _again(entry, mixed, evidence)
-        if again is None:
+        if one is None or again is None:
             continue
         real, null = _real(quality[one.rows], one.chosen), gain_of(mixed.quality, again.chosen)
         blind = None if entry.fitted else _same_path(again, _again(entry, part, evidence))
         found.append(Shuffled(entry.name, real.points, real.p, null.points, null.p, part.n, blind))
     return tuple(found)
+
+
+def unfitted(evidence: Evidence, found: tuple[Shuffled, ...]) -> tuple[str, ...]:
+    """Policies of which nothing is known on shuffled labels: they couldn't be fitted to so few questions."""
+    seen = {one.name for one in found}
+    return tuple(entry.name for entry in _choosing(evidence) if entry.name not in seen)
+
+
+def _choosing(evidence: Evidence) -> list[Entry]:
+    """Those that choose between rungs, and that were replayed."""
+    return [
+        entry
+        for entry in evidence.entries
+        if evidence.played[entry.name].replayed is not None
+        and entry.play is not None
+        and not isinstance(entry.play, Constant)
+    ]
 
 
 def alarmed(found: tuple[Shuffled, ...]) -> tuple[Shuffled, ...]:
@@ -192,7 +206,7 @@ def _again(entry: Entry, outcomes: Outcomes, evidence: Evidence) -> Replayed | N
         return None
     try:
         return cross_fit(entry.play, outcomes, FOLDS, evidence.seed)
-    except DataError:  # half of the questions are too few for it, which says nothing of the other policies
+    except Exception:  # noqa: BLE001 - half of the questions are too few for it, which says nothing of the others
         return None
 
 

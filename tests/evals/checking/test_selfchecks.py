@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from escalade.agents.climb import Decision, Policy, View
 from escalade.agents.policies import Constant, Threshold, draw, pick
+from escalade.errors import DataError
 from escalade.evals import compare as comparing
 from escalade.evals._rows import evidence_of
 from escalade.evals.checking import agreeing, selfchecks, shuffling
@@ -20,6 +23,7 @@ from escalade.evals.findings import Check, findings
 from escalade.evals.lineup import Entry, Lineup
 from escalade.evals.outcomes import Outcomes
 from escalade.evals.replay import Replayed, replay
+from escalade.evals.report import closing
 from tests.evals._tables import table
 
 
@@ -114,6 +118,58 @@ def test_a_leak_is_found() -> None:
     assert found.held is False
     assert "hoards gains +" in found.said
     assert "honest" not in found.said
+
+
+def test_who_leaks_is_not_recommended_by_anything() -> None:
+    """Whoever shows, exports or asks a comparison hears of a failed check first, and of another policy as the best."""
+    found = compare(world(), [Hoards(), Threshold(0.5, (0, 1), name="honest")])
+    assert (found.row("hoards").verdict, found.doubted) == ("better", ("hoards",))
+    assert found.cheapest_as_good is not found.row("hoards")
+    assert found.row("hoards") not in found.candidates
+    told = found.to_json()
+    assert [(one["name"], one["about"]) for one in told["checks"] if one["held"] is False] == [
+        ("shuffled labels", ["hoards"])
+    ]
+    assert told["cheapest_as_good"] != "hoards"
+    assert closing(found).endswith("Not counted, since a self-check failed: hoards.")
+    text = io.StringIO()
+    found.show(Console(file=text, width=100))
+    assert text.getvalue().index("FAILED shuffled labels") < text.getvalue().index("verdict")
+    with pytest.raises(DataError, match="can't be told: the self-check 'shuffled labels' failed"):
+        found.check("honest.quality < 1")
+
+
+def test_checks_run_once() -> None:
+    """However often a comparison is shown: its checks are those of the first time."""
+    found = compare(world(), ["threshold-0.8"])
+    assert found.checks
+    assert [*map(id, found.checks)] == [*map(id, findings(found).checks[-len(found.checks) :])]
+
+
+def test_an_evaluation_that_fails_as_a_whole_recommends_nobody(monkeypatch) -> None:
+    """A check that speaks of no policy by name speaks of all."""
+    monkeypatch.setattr(selfchecks, "_raising", lambda evidence: Check("errors", False, "as planted"))
+    found = compare(world(), ["threshold-0.8"])
+    assert {*found.doubted} == {row.name for row in found.rows}
+    assert (found.cheapest_as_good, found.candidates) == (None, ())
+    assert closing(found).endswith("No policy is recommended: a self-check failed.")
+
+
+class Picky:
+    """Can't be fitted to the half of a few hundred questions, and says so as a library would."""
+
+    name = "picky"
+
+    def fit(self, outcomes: Outcomes, rows: Any) -> Policy:
+        if len(rows) < 120:
+            raise ValueError("too few samples")
+        return Threshold(0.6, (0, 1), "picky")
+
+
+def test_what_cannot_be_fitted_to_shuffled_labels_is_told() -> None:
+    """A fit that raises on half of the questions ends no report, and isn't passed over without a word."""
+    found = compare(world(), [Picky(), Threshold(0.5, (0, 1), name="honest")])
+    assert "not picky, which can't be fitted to half of them" in check(found.evidence, "shuffled labels").said
 
 
 def test_nothing_to_choose_is_not_told_as_held() -> None:
