@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from escalade._cli_chosen import Chosen, compared, names
+from escalade._cli_view import printing, tell
 from escalade.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from escalade.evals.tables import Table
 
 OK, CHECK_FAILED = 0, 100
-
-QUICK = "data,checks"
-"""Rooms that speak whenever policies are compared; the others take longer, and are asked for."""
 
 OWN = ("comparison", "questions")
 """Tables that no room makes: they are the comparison's own."""
@@ -132,33 +130,39 @@ def export(
 
 
 def said(comparison: Comparison) -> None:
-    """The report, and what the self-checks have to say: the same whichever command prints it."""
-    from escalade.evals.report import new_console, show
-
-    show(comparison, new_console(), _found(comparison, QUICK))
+    """The report: the same whichever command prints it, and to whoever stops reading it."""
+    with printing():
+        comparison.show()
 
 
 def as_object(comparison: Comparison) -> dict[str, Any]:
     """The same as one JSON object, as `compare --json` prints it."""
     from json import loads
 
-    from escalade.evals.reporting.exporting import as_json
-
-    told: dict[str, Any] = loads(as_json(_found(comparison, QUICK), ()))
+    told: dict[str, Any] = loads(Reports(comparison, ()).json())
     return told
 
 
 class Reports:
-    """What `compare` shows and writes beside its table: each is made when it is first asked for."""
+    """What `compare` shows and writes beside its table: each is made when it is first asked for.
 
-    def __init__(self, comparison: Comparison, chosen: Chosen, fail_if: Sequence[str], tables: str | None) -> None:
+    `fail_if`: conditions, which are judged at once. `policies`: whom they call `policy`, None for all that choose.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        fail_if: Sequence[str],
+        policies: Sequence[str] | None = None,
+        tables: str | None = None,
+    ) -> None:
         from escalade.evals.reporting.conditions import checks
 
         self.comparison, self.tables = comparison, tables
-        self.checked = checks(comparison, fail_if, names(chosen.policies)) if fail_if else []
+        self.checked = checks(comparison, fail_if, policies) if fail_if else []
 
     def show(self) -> None:
-        """The report, the tables that were asked for, and what the self-checks have to say, which run every time."""
+        """The report, and the tables that were asked for."""
         from escalade.evals.report import new_console
         from escalade.evals.reporting.terminal import show_tables
 
@@ -171,9 +175,10 @@ class Reports:
 
     def json(self) -> str:
         """One object with all of that: the comparison, its checks and sentences, and the tables that were asked for."""
+        from escalade.evals.findings import QUICK, findings
         from escalade.evals.reporting.exporting import as_json
 
-        return as_json(_found(self.comparison, QUICK), self._further())
+        return as_json(findings(self.comparison, only=QUICK), self._further())
 
     def write(self, *, html: str | None, markdown: str | None) -> None:
         """The files that were asked for."""
@@ -187,10 +192,14 @@ class Reports:
             _write(Path(markdown), md.markdown(self._all, self.checked))
 
     def code(self) -> int:
-        """100 where a condition holds, which is said on the error output; else 0."""
-        held = [one for one in self.checked if one.holds]
-        sys.stderr.writelines(f"failed: {one.text}: {one.said}\n" for one in held)
-        return CHECK_FAILED if held else OK
+        """100 where a condition holds or a self-check failed, which is said on the error output; else 0."""
+        from escalade.evals.reporting.cells import safe
+
+        wrong = [f"{one.text}: {one.said}" for one in self.checked if one.holds]
+        wrong += [f"self-check {safe(one.name)}: {safe(one.said)}" for one in self.comparison.failed]
+        for line in wrong:
+            tell(f"failed: {line}")
+        return CHECK_FAILED if wrong else OK
 
     def _further(self) -> list[Table]:
         """The tables that were asked for."""

@@ -1,18 +1,19 @@
 """`escalade run`, `escalade record` and `escalade ls`: studies from a terminal.
 
 What the commands need is imported when they run. Progress goes to standard error, tables and JSON to the output. Exit
-codes: 0; 1 for what failed on the way, also a budget that ended before all attempts were made; 2 for bad input.
+codes: 0; 1 for what failed on the way, also a budget that ended before all attempts were made; 2 for bad input; 100
+where a --fail-if holds or a self-check fails.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from escalade._cli_view import new_table, print_, print_json, safe
+from escalade._cli_view import new_table, print_, print_json, printing, safe, tell
 from escalade.errors import BadInput
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def run(
     retry_failed: Flag = False,
     retry_kind: str | None = None,
     runs: str | None = None,
+    fail_if: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Flag = False,
     schema: Flag = False,
 ) -> int:
@@ -53,11 +55,14 @@ def run(
     runs
         Have workers make the attempts, as durable runs at sqlite:///PATH or postgresql://..., or as a file like
         escalade.yaml says; this process takes part. The result is the same.
+    fail_if
+        What must not be, as for `escalade compare`; policy stands for each of the study's. Can be repeated.
     json
         One JSON object instead of a table.
     schema
         Print the JSON schema of files of studies, for editors.
     """
+    from escalade.evals.reporting.conditions import check_read
     from escalade.evals.studies.study import Study, study_schema
 
     if schema:
@@ -65,10 +70,11 @@ def run(
         return OK
     if study is None:
         raise BadInput("run: expected a study, like study.yaml")
+    check_read(fail_if or ())
     asked = Study.load(study)
     if budget is not None:
         asked = asked.with_(budget=budget)
-    return _ran(asked, dir, retry_failed=retry_kind or retry_failed, json=json, runs=runs)
+    return _ran(asked, dir, retry_failed=retry_kind or retry_failed, json=json, runs=runs, fail_if=fail_if or ())
 
 
 def record(
@@ -180,19 +186,24 @@ def _ran(
     json: bool,
     table: bool = True,
     runs: str | None = None,
+    fail_if: Sequence[str] = (),
 ) -> int:
-    found = study.run(where, retry_failed=retry_failed, progress=True, runs=runs)
-    sys.stderr.write("".join(f"{line}\n" for line in _said(found)))
-    sys.stderr.flush()
-    if json:
-        print_json(_json(found, table=table))
-    elif table and found.comparison is not None:
-        from escalade._cli_reports import said
+    from escalade._cli_reports import Reports, said
 
-        said(found.comparison)
-    elif not table:
-        print_(safe(f"{found.directory}: {found.done:,} attempts of {found.done + found.owed:,}, {found.spent} spent"))
-    return OK if found.complete else INCOMPLETE
+    found = study.run(where, retry_failed=retry_failed, progress=True, runs=runs)
+    for line in _said(found):
+        tell(line)
+    judged = Reports(found.comparison, fail_if) if table and found.comparison is not None else None
+    with printing():
+        if json:
+            print_json(_json(found, table=table))
+        elif judged is not None:
+            said(judged.comparison)
+        elif not table:
+            told = f"{found.done:,} attempts of {found.done + found.owed:,}, {found.spent} spent"
+            print_(safe(f"{found.directory}: {told}"))
+    wrong = OK if judged is None else judged.code()
+    return wrong or (OK if found.complete else INCOMPLETE)
 
 
 def _said(found: StudyRun) -> list[str]:

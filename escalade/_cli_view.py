@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from escalade.errors import BadInput
@@ -21,6 +24,29 @@ def safe(text: str) -> str:
 
     plain = (letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return escape("".join(plain))
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Who reads may stop (`| head`): the rest isn't written, and the command goes on to its exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Python flushes its output once more when it exits, and would complain then."""
+    with contextlib.suppress(OSError, ValueError):  # what isn't a file has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell(line: str) -> None:
+    """A line for people on the error output, whether anybody reads it or not."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def print_(what: Any) -> None:

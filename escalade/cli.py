@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,7 +22,8 @@ from escalade import (
     _cli_studies,
     _cli_tools,
 )
-from escalade._cli_chosen import Chosen, compared
+from escalade._cli_chosen import Chosen, compared, names
+from escalade._cli_view import printing, silence, tell
 from escalade.errors import BadInput, EscaladeError
 
 app = App(
@@ -78,7 +77,7 @@ def compare(
 
     Without options it replays the line-up on the data that ships with escalade: 1,319 questions of GSM8K, answered by
     a 1.5B model at four token budgets, Mixtral-8x7B and GPT-4. No key, no network. Exit code 100 where a --fail-if
-    holds.
+    holds or a self-check fails.
 
     Parameters
     ----------
@@ -99,8 +98,8 @@ def compare(
     json
         One JSON object instead of a table.
     live
-        Run --policy live, too, and say whether it lies in the interval of its replay; exit code 100 if not. What
-        follows says how, as for `escalade confirm`.
+        Run --policy live, too, and say whether it lies in the interval of its replay; exit code 100 if not, 101
+        if it can't be told. What follows says how, as for `escalade confirm`.
     policy
         The policy that is run live; the one of --policies by default.
     """
@@ -109,12 +108,14 @@ def compare(
     comparison = compared(data, chosen, metrics=metrics)
     if live:
         return _cli_live.compared_live(data, comparison, policy or chosen.policies, how, json=json)
-    reports = _cli_reports.Reports(comparison, chosen, fail_if or (), tables)
-    if json:
-        sys.stdout.write(reports.json())
-    else:
-        reports.show()
-    reports.write(html=html, markdown=markdown)
+    reports = _cli_reports.Reports(comparison, fail_if or (), names(chosen.policies), tables)
+    with printing():
+        if json:
+            sys.stdout.write(reports.json())
+        else:
+            reports.show()
+    with printing():
+        reports.write(html=html, markdown=markdown)
     return reports.code()
 
 
@@ -154,22 +155,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EscaladeError as error:
         return _told(str(error), FAILED)
     except BrokenPipeError:  # the reader has seen enough (`| head`)
-        _silence()
+        silence()
         return OK
     except OSError as error:  # a full disk
-        _silence()
+        silence()
         return _told(f"can't go on: {error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         return _told("interrupted", INTERRUPTED)
+    except SystemExit as error:  # no command ends so: a policy, a metric or a module that was named did
+        result = _told(f"code that was called ended the program: SystemExit({error})", FAILED)
     return result if isinstance(result, int) else OK
 
 
-def _silence() -> None:
-    """Python flushes its output once more when it exits, and would complain then."""
-    with contextlib.suppress(OSError, ValueError):  # what isn't a file has no number
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _told(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    tell(f"error: {' '.join(message.split())}")
     return code

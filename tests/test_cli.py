@@ -120,15 +120,18 @@ def test_demo_runs(capsys) -> None:
 
 
 @pytest.mark.slow
-def test_closed_pipe() -> None:
-    """A reader that stops reading (`| head -1`) causes no traceback."""
-    command = [sys.executable, "-m", "escalade", "compare"]
+@pytest.mark.parametrize(
+    ("options", "code", "said"), [((), 0, ""), (("--fail-if", "oracle.quality > 0"), 100, "failed")]
+)
+def test_closed_pipe(options: tuple[str, ...], code: int, said: str) -> None:
+    """A reader that stops reading (`| head -1`) causes no traceback, and turns no failure into a success."""
+    command = [sys.executable, "-m", "escalade", "compare", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout
         assert run.stderr
         run.stdout.close()
-        assert not run.stderr.read()
-        assert run.wait(timeout=60) == 0
+        assert run.stderr.read().partition(":")[0] == said
+        assert run.wait(timeout=60) == code
 
 
 @pytest.mark.slow

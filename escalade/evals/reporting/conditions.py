@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from escalade.evals.compare import Comparison, Row
     from escalade.evals.findings import Findings
 
-__all__ = ["FIGURES", "WORDS", "Checked", "check", "checks"]
+__all__ = ["FIGURES", "WORDS", "Checked", "check", "check_read", "checks"]
 
 ANY, BASE = "policy", "baseline"
 
@@ -125,6 +125,12 @@ def checks(comparison: Comparison, texts: Sequence[str], policies: Sequence[str]
     reader = _Reader(comparison)
     read = [(text, _read(text)) for text in texts]
     return [_checked(text, condition, reader, policies) for text, condition in read]
+
+
+def check_read(texts: Sequence[str]) -> None:
+    """Can they be read, before anything is paid for? Raises BadInput, UnknownName."""
+    for text in texts:
+        _read(text)
 
 
 def _checked(text: str, condition: _Condition, reader: _Reader, policies: Sequence[str] | None) -> Checked:

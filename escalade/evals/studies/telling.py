@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,9 @@ class Telling:
         return f"{self.name}: {done:,}/{self.total:,} attempts, {usd(self.spent)} spent, {rate:.3g}/s{togo}"
 
     def _say(self, line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it, which is no reason to end the study
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
 
 def _bar() -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 
 import pytest
 
@@ -32,11 +34,53 @@ def qa():
 """
 
 
+POLICIES = """\
+from random import Random
+
+from escalade import Stop, Try
+
+
+class Small:
+    name = "mine"
+
+    def decide(self, view):
+        return Stop(why="asked") if view.attempts else Try(0, why="first")
+
+
+class Tosses(Small):
+    name = "tosses"
+    coin = Random(1)
+
+    def decide(self, view):
+        return Stop(why="asked") if view.attempts else Try(self.coin.randrange(2), why="a coin")
+
+
+class Exits(Small):
+    def decide(self, view):
+        raise SystemExit(0)
+
+
+mine, tosses, exits = Small(), Tosses(), Exits()
+
+
+def metric(example, prediction):
+    raise SystemExit(0)
+"""
+
+
+class Closed(io.StringIO):
+    """An output whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY)
     (tmp_path / "program_of_cli.py").write_text(PROGRAM)
+    (tmp_path / "policies_of_cli.py").write_text(POLICIES)
     return tmp_path
 
 
@@ -168,3 +212,61 @@ def test_the_schema(capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(
         (ROOT / "escalade" / "evals" / "data" / "study.schema.json").read_text("utf-8")
     )
+
+
+def study_of(here, policies: str) -> None:
+    """The study asks for these."""
+    (here / "study.yaml").write_text(STUDY.replace(":20", ":60") + f"policies: [{policies}]\n")
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [("mine.quality < baseline", 100), ("policy.quality < 80", 100), ("mine.quality < baseline - 90", 0)],
+)
+def test_a_policy_of_ones_own_is_gated(here, capsys, condition, code):
+    """`run` takes conditions as `compare` does, for policies that only Python can name."""
+    study_of(here, '"policies_of_cli:mine"')
+    assert main(["run", "study.yaml", "--fail-if", condition]) == code
+    assert (f"failed: {condition}: mine.quality is" in capsys.readouterr().err) is bool(code)
+
+
+def test_a_condition_is_read_before_anything_is_paid(here, capsys):
+    """One that can't be read is bad input, and no directory is begun."""
+    assert main(["run", "study.yaml", "--fail-if", "mine.quality"]) == 2
+    assert "can't be read" in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_failed_self_check_fails_the_run(here, capsys, options):
+    """Exit code 100, the check on the error output, and first in the table."""
+    study_of(here, '"policies_of_cli:tosses", "policies_of_cli:mine"')
+    assert main(["run", "study.yaml", *options]) == 100
+    told = capsys.readouterr()
+    assert "failed: self-check shuffled labels: the evaluation leaks: tosses decides otherwise" in told.err
+    assert ("FAILED shuffled labels" in told.out) is not bool(options)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_who_stops_reading_changes_no_exit_code(here, capsys, monkeypatch, options):
+    """`| head`: a condition that holds, an incomplete study and a complete one end as they would have."""
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert main(["run", "study.yaml", "--budget", "0.02", *options]) == 1
+    assert main(["run", "study.yaml", *options]) == 0
+    assert main(["run", "study.yaml", "--fail-if", "small.quality < 100", *options]) == 100
+    data = ("--data", "runs/arithmetic")
+    assert main(["compare", *data, *options]) == 0
+    page = here / "page.html"
+    assert main(["compare", *data, *options, "--fail-if", "small.quality < 100", "--html", str(page)]) == 100
+    assert page.exists()
+    assert capsys.readouterr().err.count("failed: small.quality < 100") == 2
+
+
+@pytest.mark.parametrize("wrong", ["policies: ['policies_of_cli:exits']", "metric: policies_of_cli:metric"])
+def test_code_that_exits_is_an_error(here, capsys, wrong):
+    """A policy or a metric that calls sys.exit(0) doesn't end the command as if all were well."""
+    (here / "study.yaml").write_text(
+        STUDY.replace("metric: simulated\n", "" if "metric" in wrong else "metric: simulated\n") + wrong
+    )
+    assert main(["run", "study.yaml"]) == 1
+    assert "error: code that was called ended the program: SystemExit(0)" in capsys.readouterr().err
