@@ -158,7 +158,9 @@ def _plain(value: Any) -> Any:
 def _said(promise: Promise) -> str:
     if promise.verdict == UNKNOWN:
         return f"{promise.what} can't be told"
-    where = {OUTSIDE: "outside of", TOO_FEW: "beside"}.get(promise.verdict, "in")
-    wide = ", which is wider than the margin" if promise.verdict == INSIDE else ""
     live = figure(promise, promise.live)
+    if promise.verdict == TOO_FEW:
+        return f"{promise.what} {live}, replayed {figure(promise, promise.replayed)}"
+    where = "outside of" if promise.verdict == OUTSIDE else "in"
+    wide = ", which is wider than the margin" if promise.verdict == INSIDE else ""
     return f"{promise.what} {live}, {where} the interval of the replay ({interval(promise)}){wide}"

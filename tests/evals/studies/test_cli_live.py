@@ -53,6 +53,7 @@ def test_what_can_not_be_told_ends_with_101(folder, capsys):
     assert found["quality"]["verdict"] == found["cost"]["verdict"] == "too few"
     assert main(["confirm", "threshold-0.8", "runs/qa", "--sample", "3"]) == 101
     said = " ".join(capsys.readouterr().out.split())
+    assert "quality 100.0 %, replayed 100.0 %; cost" in said
     assert "Too few to tell whether it holds: 3 are compared, and intervals are shown to hold from 30 on." in said
     assert main(["confirm", "threshold-0.8", "runs/qa"]) == 101
     assert "an interval is wider than the margin" in " ".join(capsys.readouterr().out.split())
