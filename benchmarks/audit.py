@@ -14,9 +14,10 @@ from typing import Any
 from escalade.registry.audit import AuditLog
 from escalade.registry.audit.verify import verify
 from escalade.scopes import Entry, Principal
+from tests.servers.postgres_server import PostgresServer, postgres_binaries
 
 CALLERS, EACH, VERIFIED, READS = 64, 60, 50_000, 5_000
-ROWS, ACK_MS, CHECKED, HELD_US = 10_000, 25.0, 200_000, 100.0
+ROWS, SERVED, ACK_MS, CHECKED, HELD_US = 10_000, 2_000, 25.0, 200_000, 100.0
 ANA = Principal("ana", "acme", frozenset({"analyst"}))
 
 
@@ -34,10 +35,12 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
                 figures["read"].append(_reads(log))
         wall, cpu = _verified(path / "long.sqlite", repeats)
     medians = {name: tuple(map(statistics.median, zip(*runs, strict=True))) for name, runs in figures.items()}
+    served = [_served(repeats, medians["threads"][0])] if postgres_binaries() is not None else []
     bare = medians["bare"][0]
     return [
         *_pair("threads", medians["threads"], bare),
         *_pair("tasks of one event loop", medians["tasks"], bare),
+        *served,
         _figure("intent and outcome of a read, p50", medians["read"][0], "us", HELD_US, note="nobody waits"),
         _figure("verify, with an anchor", wall, "rows/s", CHECKED, least=True, note=f"{cpu:,.0f} per second of CPU"),
     ]
@@ -112,6 +115,15 @@ def _reads(log: AuditLog) -> tuple[float, float]:
         waits.append((time.perf_counter() - began) * 1e6)
         time.sleep(0.0005)
     return statistics.median(waits), statistics.quantiles(waits, n=100)[98]
+
+
+def _served(repeats: int, in_file: float) -> dict[str, Any]:
+    """The same threads, with the log in a server beside."""
+    with PostgresServer(fsync="on", full_page_writes="on") as server, AuditLog(server.url) as log:
+        _threads(log, 10)
+        rate = statistics.median(_threads(log, EACH)[0] for _ in range(repeats))
+    name, note = f"durable rows, {CALLERS} threads, in PostgreSQL", "ratio to those in a file"
+    return _figure(name, rate, "rows/s", SERVED, least=True, ratio=rate / in_file, note=note)
 
 
 def _bare(path: Path) -> tuple[float, float]:
