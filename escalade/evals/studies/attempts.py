@@ -61,24 +61,30 @@ def _wrong(rows: Sequence[Any]) -> str:
     """What isn't as it should be in some of these lines; "" for nothing."""
     if set(map(type, rows)) != {dict}:
         return f"expected a JSON object, got {rows[0]!r:.40}"
-    for name in ("key", "of"):
-        if {type(row.get(name)) for row in rows} != {str}:
+    for name in ("key", "of", "status"):
+        found = _all(rows, name)
+        if set(map(type, found)) != {str} or len(found) < len(rows):
             return f"{name}: expected a text, got {rows[0].get(name)!r:.40}"
-    if any(row.get("status") not in STATUSES for row in rows):
+    if not set(found).issubset(STATUSES):
         return f"status: expected one of {', '.join(STATUSES)}, got {rows[0].get('status')!r:.40}"
     return next((why for figure in _FIGURES if (why := _off(figure, rows))), "")
 
 
 def _off(figure: _Figure, rows: Sequence[dict[str, Any]]) -> str:
-    try:
-        found = list(map(itemgetter(figure.name), rows))  # mostly all lines of a block have it
-    except KeyError:
-        found = [row[figure.name] for row in rows if figure.name in row]
+    found = _all(rows, figure.name)
     if figure.needed and len(found) < len(rows):
         return f"{figure.name}: expected {figure.expected}, got nothing"
     if not found or _within(figure, found):
         return ""
     return f"{figure.name}: expected {figure.expected}, got {found[0]!r:.40}"
+
+
+def _all(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """A field of those that have it: mostly all lines of a block, or none."""
+    try:
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row[name] for row in rows if name in row]
 
 
 def _within(figure: _Figure, values: list[Any]) -> bool:
