@@ -14,7 +14,7 @@ import escalade
 from escalade import AuditLog, Principal, Registry, Roles, tool
 from escalade import _cli_access as commands
 from escalade.errors import ApprovalRequired, EscaladeError, PermissionDenied
-from escalade.registry.approvals import SqliteRequests
+from escalade.registry.stores.opened import open_requests
 from tests._house import ROOT
 from tests.registry.approvals.calls import POLICY, desk, governed, ran, scope
 
@@ -190,19 +190,22 @@ def test_bad_input(words: list[str], message: str) -> None:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[str, str]:
-    """A store with one request, the policy, and people."""
+def files(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """A store with one request (a file, or what a test asks for), the policy, and people."""
     found = {name: str(tmp_path / name) for name in ("store.db", "policy.json", "people.toml")}
     Path(found["policy.json"]).write_text(json.dumps(POLICY.to_json()))
     Path(found["people.toml"]).write_text(
         'principals = [{user = "bea", tenant = "acme", roles = ["boss"]}, {user = "ana", tenant = "acme"}, '
         '{user = "ana", tenant = "globex"}]'
     )
-    with scope(desk(SqliteRequests(found["store.db"]))), pytest.raises(ApprovalRequired) as caught:
+    if getattr(request, "param", "") == "postgres":
+        found["store.db"] = request.getfixturevalue("postgres_url")
+    with scope(desk(open_requests(found["store.db"]))), pytest.raises(ApprovalRequired) as caught:
         governed()(amount=5, currency="[b]\x1b[31m")
     return {**found, "id": caught.value.request_id}
 
 
+@pytest.mark.parametrize("files", ["file", "postgres"], indirect=True)
 def test_a_call_is_approved(files: dict[str, str], printed: Any) -> None:
     """Listed, approved by somebody who may, listed as approved; the call then runs."""
     store = ["--store", files["store.db"]]
@@ -220,7 +223,7 @@ def test_a_call_is_approved(files: dict[str, str], printed: Any) -> None:
     assert run("approvals", "list", *store, "--state", "all", "--json") == 0
     (request,) = json.loads(printed())["requests"]
     assert (request["state"], request["decided_by"], request["reason"]) == ("approved", "bea", "agreed")
-    with scope(desk(SqliteRequests(files["store.db"]))):
+    with scope(desk(open_requests(files["store.db"]))):
         governed()(amount=5, currency="[b]\x1b[31m")
     assert len(ran) == 1
 
@@ -251,7 +254,7 @@ def test_who_may_not_decide(files: dict[str, str], options: list[str], message: 
         with pytest.raises(EscaladeError) as caught:
             run("approvals", verb, *decide, *words)
         assert message in str(caught.value)
-    assert desk(SqliteRequests(files["store.db"])).get(files["id"]).state == "pending"
+    assert desk(open_requests(files["store.db"])).get(files["id"]).state == "pending"
 
 
 def test_unknown_requests(files: dict[str, str]) -> None:
