@@ -69,6 +69,11 @@ class Budget:
             )
 
     @property
+    def holds(self) -> int | None:
+        """The limit in nano-dollars; None where it stands for none."""
+        return limit_of(self.account, int(Money.of(self.limit)))
+
+    @property
     def is_pattern(self) -> bool:
         """Does it stand for an account of each?"""
         return is_pattern(self.account)

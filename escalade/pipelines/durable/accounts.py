@@ -15,6 +15,7 @@ from escalade.errors import StoreUnavailable
 from escalade.pipelines.durable.store import ENDED, RunRow, Store
 from escalade.registry.budgets import run_account
 from escalade.registry.ledger import Account, Ledger
+from escalade.registry.stores.shared import SharedLedger
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Accounts:
         """As of now: what the dead held is booked."""
         ledger, name = self._ledger(), run_account(run_id)
         account = None if ledger is None else ledger.account(name)
-        if ledger is None or account is None or not account.held:
+        if account is None or not account.held or not isinstance(ledger, SharedLedger):
             return account
         ledger.sweep()
         return ledger.account(name)
