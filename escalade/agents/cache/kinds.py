@@ -1,7 +1,8 @@
 """How long an answer stays good depends on what was asked: a fact, code, or something of this very hour.
 
 The kind is what the caller says (`with cache.kind("code"):`), else what a classifier says of the question. The one that
-is built in looks for words and patterns, English and Portuguese, in some 20 us; in doubt it takes the shorter time.
+is built in looks for words and patterns, English and Portuguese, in some 20 us, and rather takes the shorter time. What
+it doesn't know it takes for a fact: docs/models.md has how often.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from escalade.agents.cache._live import is_live
 from escalade.agents.routing._phrases import words_of
 from escalade.errors import BadInput, UnknownName
 
@@ -28,12 +30,6 @@ _OFF = ""
 Classifier = Callable[[str], str]
 """The text of a question -> its kind."""
 
-_LIVE = re.compile(
-    r"\b(today|tonight|now|currently|current|latest|live|breaking|yesterday|tomorrow|weather|forecast|news|score"
-    r"|this (week|month|morning|hour)|at the moment|(stock|share|bitcoin) price|exchange rate|real.?time"
-    r"|hoje|agora|atual|atuais|atualmente|ontem|amanha|cotacao|clima|noticias?|placar"
-    r"|neste momento|esta semana|previsao do tempo|preco da acao|em tempo real)\b"
-)
 _CODE = re.compile(
     r"\b(code|python|javascript|typescript|java|rust|golang|sql|regex|bash|html|css|api|json|yaml|compiler?|debug|bug"
     r"|script|function|unittest|stacktrace|traceback|refactor|codigo|programa|funcao|depurar)\b"
@@ -46,7 +42,7 @@ _CODE_SHAPE = re.compile(
 def kind_of(question: str) -> str:
     """Of a question: realtime, code or facts."""
     words = " ".join(words_of(question))
-    if _LIVE.search(words):
+    if is_live(words):
         return REALTIME
     return CODE if _CODE.search(words) or _CODE_SHAPE.search(question.lower()) else FACTS
 
