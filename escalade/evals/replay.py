@@ -21,7 +21,7 @@ from escalade.evals._vector import NONE, climb_all, vectorised
 from escalade.evals.folds import ByFold, assign_folds
 from escalade.evals.outcomes import STATUSES, UNKNOWN, Outcomes
 from escalade.money import Money
-from escalade.registry.ledger import brake_at
+from escalade.registry.accounts import brake_at
 from escalade.registry.privacy.outlets import error_line
 
 if TYPE_CHECKING:

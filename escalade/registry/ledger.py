@@ -22,112 +22,23 @@ the same `Purse` protocol over a store.
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import replace
 
 from escalade import events
 from escalade.clock import now as wall_clock
 from escalade.errors import BadInput, BudgetExceeded
 from escalade.money import Money
-from escalade.registry.budgets import (
-    REQUEST,
-    Budget,
-    Period,
-    each_once,
-    is_run,
-    limit_of,
-    patterns_of,
-    period_end,
-    user_account,
-)
+from escalade.registry.accounts import Account, Crossing, Level
+from escalade.registry.budgets import REQUEST, Budget, Period, each_once, is_run, patterns_of, period_end, user_account
 from escalade.registry.privacy.names import alias
 from escalade.scopes import Principal, current
 
 __all__ = ["Account", "Budget", "Crossing", "Ledger", "LedgerPurse", "Level", "Period", "Reservation", "period_end"]
 
-Level = Literal["warn", "brake", "exhausted", "overrun"]
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """An account crossed a mark. `used`: settled and held, nano-dollars. `named`: is it a user's, a tenant's or
-    everything's, and not a scope's? `ends`: when its period does, seconds since the epoch.
-    """
-
-    account: str
-    level: Level
-    used: Money
-    limit: Money | None
-    named: bool = field(default=False, compare=False)
-    ends: float = field(default=math.inf, compare=False)
-
-
-class Account:
-    """One node of the tree. Only the ledger changes it, under the ledger's lock."""
-
-    __slots__ = (
-        "_brake_at", "_warn_at", "brake", "ends", "exhausted", "held", "limit", "marks", "name", "optional", "overrun",
-        "period", "settled", "sticky", "warn",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        limit: int | None,
-        *,
-        period: Period = "none",
-        sticky: bool = True,
-        optional: bool = False,
-        warn: float = 0.80,
-        brake: float = 0.95,
-    ) -> None:
-        self.name, self.period = name, period
-        self.limit, self.warn, self.brake = limit, warn, brake
-        self.sticky, self.optional = sticky, optional
-        self.settled = self.held = self.overrun = 0
-        self.exhausted: BudgetExceeded | None = None
-        self.marks: set[Level] = set()
-        self.ends = math.inf
-        self.set_marks(limit, warn, brake)
-
-    def __repr__(self) -> str:
-        of = "" if self.limit is None else f" of {Money(self.limit)}"
-        return f"Account({self.name!r}: {Money(self.settled)} settled, {Money(self.held)} held{of})"
-
-    def set_marks(self, limit: int | None, warn: float, brake: float) -> None:
-        """Set the limit, and the amounts at which it warns and brakes. Marks of other amounts are crossed anew."""
-        if self.marks and (limit, warn, brake) != (self.limit, self.warn, self.brake):
-            self.marks.clear()
-        self.limit, self.warn, self.brake = limit, warn, brake
-        self._warn_at = None if limit is None else _share(limit, warn)
-        self._brake_at = None if limit is None else _share(limit, brake)
-
-    @property
-    def used(self) -> int:
-        return self.settled + self.held
-
-    @property
-    def left(self) -> int | None:
-        return None if self.limit is None else max(0, self.limit - self.settled - self.held)
-
-    @property
-    def braked(self) -> bool:
-        return self._brake_at is not None and self.settled + self.held >= self._brake_at
-
-    def level(self) -> Level | None:
-        """The highest mark that is reached."""
-        if self._brake_at is None or self._warn_at is None:
-            return None
-        used = self.settled + self.held
-        if used >= self._brake_at:
-            return "brake"
-        return "warn" if used >= self._warn_at else None
 
 
 class Reservation:
@@ -255,7 +166,6 @@ class Ledger:
         it. A pattern holds for accounts that have no budget of their own when they are first used. `by`: who does it,
         for ledgers that note changes.
         """
-        limit = limit_of(budget.account, int(Money.of(budget.limit)))
         with self._lock:
             if budget.is_pattern:
                 self.patterns[budget.account] = budget
@@ -266,7 +176,7 @@ class Ledger:
             if account.period != budget.period:
                 account.period, account.ends = budget.period, period_end(budget.period, self._now())
                 account.marks.clear()
-            account.set_marks(limit, budget.warn, budget.brake)
+            account.set_marks(budget.holds, budget.warn, budget.brake)
 
     def purse(
         self, principal: Principal | None = None, *, limit: int | None = None, name: str = "run", run: str = ""
@@ -310,10 +220,6 @@ class Ledger:
         """Forget a named account, unless something is held on it."""
         if name in self._named and not self._named[name].held:
             del self._named[name]
-
-    def sweep(self) -> Sequence[object]:
-        """End what dead processes held, and say what that was: in memory, nothing."""
-        return ()
 
     # -- the three transactions; everything else is reading
 
@@ -481,16 +387,6 @@ def _withdraw(reservation: Reservation) -> None:
     reservation._open = False
     for account in reservation._path:
         account.held -= reservation.amount
-
-
-def brake_at(limit: int, share: float = 0.95) -> int:
-    """The amount, nano-dollars, at which an account of this limit brakes: what is left is for finishing cheaply."""
-    return _share(limit, share)
-
-
-def _share(limit: int, share: float) -> int:
-    """`share` of `limit`, rounded up, without floats of nano-dollars."""
-    return -(-limit * round(share * 1_000_000) // 1_000_000)
 
 
 def _mark(account: Account, crossed: list[Crossing] | None, level: Level | None = None) -> list[Crossing] | None:
