@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from escalade.errors import BadInput, StoreUnavailable
+from escalade.registry.stores.persist import persist
 
 T = TypeVar("T")
 Work = Callable[[str, int], Awaitable[None]]
@@ -272,8 +273,9 @@ def _engine(url: str, size: int) -> Any:
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _: Any) -> None:
         connection.isolation_level = "IMMEDIATE"
-        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        for pragma in ("busy_timeout=30000", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        persist(lambda: connection.execute("PRAGMA journal_mode=WAL"), 30.0)  # no timeout of SQLite's covers that
 
     return engine
 
