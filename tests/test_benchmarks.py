@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks.peers.table import show_behaviour
 
 FIELDS = {"name", "value", "unit", "limit", "ok", "ratio", "note"}
 
@@ -33,6 +34,14 @@ def test_table_shows_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     command.show(results)
     assert not results[0]["ok"]
     assert "no figures today" in capsys.readouterr().out
+
+
+def test_what_is_not_installed_is_told_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets of an extra, or of an error, are text."""
+    show_behaviour([["ours", "a node fails", "Failed[int]", "", "", ""]], {"burr": "burr"})
+    said = capsys.readouterr().out
+    assert "pip install 'escalade[peers]'" in said
+    assert "Failed[int]" in said
 
 
 def test_unknown_name_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,7 @@ def show(rows: dict[str, dict[str, Any]], absent: dict[str, str]) -> None:
             continue
         cells = [_cell(row[graph]) for graph in graphs]
         table.add_row(name, *cells, f"{row['megabytes']:.1f} MB", f"{row['import']:.2f} s")
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)  # errors and extras have brackets
     console.print(table)
     for name, package in absent.items():
         console.print(f"skipped {name}: the package {package} isn't installed; pip install 'escalade[peers]'")
@@ -164,7 +164,7 @@ def show_behaviour(rows: list[list[str]], absent: dict[str, str]) -> None:
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     console.print(table)
     for name, package in absent.items():
         console.print(f"skipped {name}: the package {package} isn't installed; pip install 'escalade[peers]'")
