@@ -31,6 +31,7 @@ __all__ = [
     "default_name",
     "fields_of",
     "free_name",
+    "is_async",
     "named",
     "named_fields",
     "node",
@@ -134,7 +135,7 @@ def prepare(name: str, target: Any, options: Options) -> Prepared:
         threaded = not (hasattr(target, "aforward") and inspect.iscoroutinefunction(target.aforward))
         return Prepared(name, target, wants, options, module=True, threaded=threaded, signed=signed)
     wants = _wants_of_function(target)
-    return Prepared(name, target, wants, options, module=False, threaded=wants.positional or not _is_async(target))
+    return Prepared(name, target, wants, options, module=False, threaded=wants.positional or not is_async(target))
 
 
 def stand_in(name: str, prepared: Prepared, target: Any, own: Node) -> Prepared:
@@ -152,7 +153,8 @@ def stand_in(name: str, prepared: Prepared, target: Any, own: Node) -> Prepared:
     return found
 
 
-def _is_async(target: Any) -> bool:
+def is_async(target: Any) -> bool:
+    """Is it an async function, or an object that is called as one?"""
     while isinstance(target, functools.partial):
         target = target.func
     return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004
@@ -223,7 +225,7 @@ def check_concurrency(concurrency: object) -> None:
 
 def named(found: Node, name: str, timeout: float | None = None) -> Node:
     """The node under a name, with a default timeout. Raises BadInput for a name that is no field name."""
-    if not name.isidentifier() or name.startswith("dspy_"):
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("dspy_"):
         raise BadInput(f"node name {name!r}: expected letters, digits and _, since it is also the name of a field")
     check_target(found.target, f"node {name!r}")
     if timeout is not None and found.options.timeout is None:

@@ -13,11 +13,13 @@ In a plain call, somebody must be there to be asked: `with asking(callback):`; e
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import UnionType
 from typing import Any
 
@@ -25,9 +27,10 @@ import dspy
 
 from escalade import events, scopes
 from escalade.errors import ApprovalRequired, BadInput, PermissionDenied
-from escalade.pipelines._node import Wants
+from escalade.pipelines._node import Wants, is_async
 from escalade.registry.opening import OWNER
 from escalade.registry.privacy.names import alias
+from escalade.registry.workers import Workers
 from escalade.scopes import NOBODY, Principal
 
 __all__ = ["Answer", "Ask", "Question", "asking"]
@@ -36,6 +39,9 @@ _ASKED = "escalade_ask"
 """The key of `dspy.context` that carries whom to ask in plain calls."""
 
 _NOTHING: Any = object()
+
+_askers = Workers(limit=1_000)
+"""Daemons: a person who doesn't answer in time holds up no tool, and not the end of the process."""
 
 _KINDS: dict[type | UnionType, str] = {
     bool: "True or False",
@@ -127,6 +133,7 @@ Asker = Callable[[Question], Any]
 @contextlib.contextmanager
 def asking(asker: Asker) -> Iterator[None]:
     """Whom an `Ask` asks in plain calls within this block. Who that is, and whether he has the role, is up to `asker`.
+    One that blocks is called in a thread; when the question's `timeout` is up, its answer counts no more.
 
     >>> import asyncio
     >>> with asking(lambda question: "yes"):
@@ -222,9 +229,7 @@ class Ask(dspy.Module):
             )
         whole = Question(asked.question, shown, asked.options, asked.text, asked.edit, asked.role)
         events.emit(scope, events.Paused, ticket="", question=asked.question)
-        said = asker(whole)
-        if inspect.isawaitable(said):
-            said = await self._awaited(said)
+        said = await self._within(self._said(asker, whole))
         if said is _NOTHING:
             answer = self._late()
         elif isinstance(said, Answer):
@@ -235,12 +240,22 @@ class Ask(dspy.Module):
         events.emit(scope, events.Answered, ticket="", action=answer.action, by=alias(answer.by))
         return answer
 
-    async def _awaited(self, said: Awaitable[Any]) -> Any:
-        import asyncio
+    async def _said(self, asker: Asker, question: Question) -> Any:
+        """What the asker says. One that is no coroutine function waits for a person in a thread."""
+        if not is_async(asker):
+            job = _askers.submit(partial(asker, question))
+            try:
+                said = await asyncio.wrap_future(job)
+            finally:
+                _askers.leave(job)
+        else:
+            said = asker(question)
+        return await said if inspect.isawaitable(said) else said
 
+    async def _within(self, asked: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(self.timeout) as timer:
-                return await said
+                return await asked
         except TimeoutError:
             if timer.expired():
                 return _NOTHING

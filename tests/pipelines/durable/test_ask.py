@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -338,3 +339,26 @@ def test_a_bad_question_is_refused_when_it_is_made(arguments: dict[str, Any], wh
     """With what is wrong in the message."""
     with pytest.raises(BadInput, match=why):
         Ask(**{"question": "Go?", **arguments})
+
+
+def test_who_blocks_while_he_thinks_holds_up_nobody() -> None:
+    """A sync asker is waited for in a thread: other branches go on, and after its timeout the question's otherwise
+    holds.
+    """
+    go = threading.Event()
+
+    async def other() -> int:
+        go.set()
+        return 1
+
+    def person(question: Question) -> str:
+        assert go.wait(10)
+        return "yes"
+
+    fan = FanOut(said=Ask("Well?", options=["yes", "later"], timeout=10, otherwise="later"), other=other)
+    with asking(person):
+        assert fan().said.decision == "yes"
+        go.clear()
+        alone = Chain(said=Ask("Well?", options=["yes", "later"], timeout=0.05, otherwise="later"))
+        assert alone().decision == "later"
+    go.set()
