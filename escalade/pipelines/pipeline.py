@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 GRACE = 0.03
 """Seconds after the deadline in which what a node has returned at the deadline may still be handed on."""
+
+
+_looking: ContextVar[frozenset[int]] = ContextVar("looking", default=frozenset())
+"""The pipelines, by id, that are being looked at, from the outermost in."""
 
 
 class Plan(dict[str, Prepared]):
@@ -286,6 +291,15 @@ class Pipeline(Operators, dspy.Module):
             else:
                 if not prepared.inner or all(plan_of(inner) is known for inner, known in prepared.inner):
                     return prepared
+        if id(self) in _looking.get():
+            raise BadInput(f"a {self.kind} is a node of itself, at some depth: it would never end; use a Loop")
+        before = _looking.set(_looking.get() | {id(self)})
+        try:
+            return self._look_anew(targets)
+        finally:
+            _looking.reset(before)
+
+    def _look_anew(self, targets: Mapping[str, Any]) -> Plan:
         options = self._options
         adopted = _fallbacks.adopt(options)
         if adopted:  # an attribute only then, and after those of the nodes: optimisers go by the order
@@ -320,6 +334,16 @@ class Pipeline(Operators, dspy.Module):
         ['a']
         """
         return [found for found in shape_of(self).walk() if found.path and (tag is None or tag in found.options.tags)]
+
+    def load_state(self, state: Any, **options: Any) -> None:
+        """As `dspy.Module.load_state`. Raises BadInput for the state of another pipeline."""
+        missing = [name for name, _ in self.named_parameters() if name not in state]
+        if missing:
+            raise BadInput(
+                f"this is the state of another pipeline: it has nothing for {missing[0]!r}, only for "
+                f"{', '.join(name for name in state if name != 'metadata') or 'nothing'}"
+            )
+        super().load_state(state, **options)
 
     def __repr__(self) -> str:
         return "\n".join((self._title(), *super().__repr__().splitlines()))

@@ -316,6 +316,9 @@ def test_it_is_saved_in_the_form_of_its_name(tmp_path: Path) -> None:
     assert drawing.save(tmp_path / "a.txt").read_text("utf-8").startswith("Chain\n├── read  ")
     with pytest.raises(BadInput, match=r"\.svg, \.mmd"):
         drawing.save(tmp_path / "a.png")
+    for wrong in (5, "run", [5]):
+        with pytest.raises(BadInput, match="expected the events of a run, got"):
+            everything().draw(wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "a.png").exists()
 
 

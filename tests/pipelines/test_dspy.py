@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 import pytest
 
+from escalade.errors import BadInput
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
@@ -67,6 +68,15 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     again.load(tmp_path / "crew.json")
     assert again.dump_state() == pipeline.dump_state()
     assert [p.signature.instructions for p in again.predictors()] == [f"instruction {n}" for n in range(4)]
+
+
+def test_the_state_of_another_pipeline_is_refused(tmp_path: Path) -> None:
+    """With what is missing, and nothing is loaded."""
+    Chain(asked=dspy.Predict("question -> answer")).save(tmp_path / "other.json")
+    with pytest.raises(
+        BadInput, match=r"the state of another pipeline: it has nothing for .*, only for steps\['asked'\]"
+    ):
+        crew().load(tmp_path / "other.json")
 
 
 def test_the_whole_program_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_failing_join_is_named() -> None:
         (lambda: FanOut(a=node(node(upper, timeout=1), retry=1)), "this is a node already"),
         (lambda: FanOut(a=node(upper, principal="ana")), "principal of 'node': expected a Principal"),
         (lambda: Map(upper, over=["a", "b"]), "over is the name of the input"),
+        (lambda: FanOut({1: upper}), "node name 1: expected letters"),
         (lambda: FanOut({"a": upper}, a=size), "two branches are named 'a'"),
         (lambda: FanOut({"join": upper}, join=size), "no branch can be named 'join'"),
         (lambda: FanOut(a=upper, timeouts={"b": 1.0}), "no branch is named 'b'"),

@@ -829,6 +829,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"priority": 1.5}, "priority of 'n': expected a whole number"),
     ({"tags": ["two words"]}, "tags of 'n': expected words without blanks"),
     ({"fallback": node(len, optional=True)}, "a fallback can't be optional"),
+    ({"budget": "-1"}, "budget of 'n': expected 0 dollars or more, got '-1'"),
+    ({"timeout": True}, "timeout of 'n': expected more than 0 seconds, got True"),
 ]
 
 

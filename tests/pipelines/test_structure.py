@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from escalade.errors import NodeError
+from escalade.errors import BadInput, NodeError
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
@@ -163,3 +163,13 @@ async def test_cancelled_while_the_map_waits_for_a_place() -> None:
         run.cancel()
         await asyncio.wait([run])
     assert run.cancelled()
+
+
+def test_a_pipeline_is_no_node_of_itself() -> None:
+    """Put into itself, at any depth, it says so when it is looked at."""
+    inner = Chain(a=lambda x: x)
+    outer = FanOut(b=inner)
+    inner.steps["a"] = outer
+    for use in (lambda: outer(x=1), inner.check):
+        with pytest.raises(BadInput, match="is a node of itself"):
+            use()

@@ -166,7 +166,7 @@ def node(
 
 def options(timeout: float | None, budget: object, name: str) -> Options:
     """Checked options. Raises BadInput."""
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout is not True and timeout > 0):
         raise BadInput(f"timeout of {name!r}: expected more than 0 seconds, got {timeout!r}")
     if isinstance(budget, float):
         if not 0 < budget <= 1:
@@ -174,7 +174,10 @@ def options(timeout: float | None, budget: object, name: str) -> Options:
                 f"budget of {name!r}: a float is a share between 0 and 1, got {budget!r}; write dollars as text"
             )
         return Options(timeout, None, budget)
-    return Options(timeout, None if budget is None else Money.of(budget), None)
+    dollars = None if budget is None else Money.of(budget)
+    if dollars is not None and dollars < 0:
+        raise BadInput(f"budget of {name!r}: expected 0 dollars or more, got {budget!r}")
+    return Options(timeout, dollars, None)
 
 
 def unwrap(item: Any) -> Node:

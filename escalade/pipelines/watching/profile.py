@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from escalade.errors import BadInput
 from escalade.events import Event
 from escalade.money import Money
 from escalade.pipelines.watching._critical import Piece, critical_path
@@ -105,7 +106,7 @@ class Profile(Listening):
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Profile:
-        """The profile of events that were heard or read before, in their order.
+        """The profile of events that were heard or read before, in their order. Raises BadInput for what is none.
 
         >>> import escalade
         >>> from escalade.pipelines.chain import Chain
@@ -116,7 +117,11 @@ class Profile(Listening):
         ['', 'a']
         """
         made = cls()
+        if isinstance(events, str) or not isinstance(events, Iterable):
+            raise BadInput(f"expected the events of a run, got {events!r:.80}")
         for event in events:
+            if not isinstance(event, Event):
+                raise BadInput(f"expected the events of a run, got {event!r:.80} among them")
             made(event)
         return made
 
