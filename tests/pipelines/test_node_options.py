@@ -668,6 +668,9 @@ def test_what_changes_the_world_is_not_hedged() -> None:
         node(tool, hedge=1.0)
     with pytest.raises(BadInput, match="has side effects"):
         node(Chain(a=dspy.ReAct("question -> answer", tools=[tool])), hedge="p95", name="agent")
+    for code in (lambda room: tool(room=room), Chain(b=lambda room: tool(room=room))):
+        with pytest.raises(BadInput, match="its tool 'book' has side effects"):
+            node(code, hedge=1.0)
 
 
 # -- time, money, priority

@@ -35,20 +35,30 @@ def _users() -> tuple[type, ...]:
 
 def reached(target: Any) -> str:
     """Why nobody knows what a call of it costs, "" where nothing in it uses a model or a tool."""
-    own = _package(target)
+    try:
+        return next((f"its code uses {_name(one)}" for one in users_of(target)), "")
+    except OverflowError:
+        return "its code reaches more than can be looked at"
+
+
+def users_of(target: Any) -> Iterator[Any]:
+    """Tools, modules, models and what finds them, as far as code and objects lead there. Raises OverflowError for more
+    than `MOST` objects.
+    """
+    own, users = _package(target), _users()
     seen: dict[int, Any] = {}  # the objects, too: one that is gone leaves its id to another
     waiting = list(_parts(target, own))  # a module is asked for what it holds, not for being one
     while waiting:
         one = waiting.pop()
         if isinstance(one, _PLAIN) or id(one) in seen:
             continue
-        if isinstance(one, _users()) or (isinstance(one, type) and issubclass(one, _users())):
-            return f"its code uses {_name(one)}"
         seen[id(one)] = one
         if len(seen) > MOST:
-            return "its code reaches more than can be looked at"
-        waiting.extend(_parts(one, own))
-    return ""
+            raise OverflowError
+        if isinstance(one, users) or (isinstance(one, type) and issubclass(one, users)):
+            yield one
+        else:
+            waiting.extend(_parts(one, own))
 
 
 def _parts(one: Any, own: str) -> Iterator[Any]:

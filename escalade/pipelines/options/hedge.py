@@ -9,6 +9,7 @@ It must not be used where a node changes the world: what is known of its tools i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,9 +52,12 @@ class Hedge:
             raise BadInput(f"hedge: expected a share of the runs, more than 0 and at most 1, got {self.share!r}")
 
     def check(self, target: Any, where: str) -> None:
-        """Raises BadInput for a node whose tools are known to change the world."""
+        """Raises BadInput for a node whose tools are known to change the world each time that they are called. What is
+        used `once` is used once in both attempts, since they are one step.
+        """
         for tool in tools_of(target):
-            if tool.spec.side_effects not in _HARMLESS:
+            spec = tool.spec
+            if spec.side_effects not in _HARMLESS and not (spec.once or spec.idempotent):
                 raise BadInput(
                     f"hedge of {where}: its tool {tool.spec.name!r} has side effects ({tool.spec.side_effects}), and a "
                     f"second attempt would have them twice"
@@ -90,17 +94,31 @@ class Hedges:
 
 
 def tools_of(target: Any) -> Iterator[GovernedTool]:
-    """The governed tools that a node is, or holds by name or in a list, in it or in the modules of it."""
+    """The governed tools that a node is, holds, or uses in its code, as far as one can look."""
+    from escalade.pipelines.checking._reach import users_of
+
     if isinstance(target, GovernedTool):
         yield target
-    if not isinstance(target, dspy.Module):
         return
-    for _, module in target.named_sub_modules():
-        for value in vars(module).values():
-            held: Iterable[Any] = value.values() if isinstance(value, dict) else value
-            if isinstance(held, GovernedTool) or not isinstance(value, dict | list | tuple):
-                held = (value,)
-            yield from (one for one in held if isinstance(one, GovernedTool))
+    modules = [target] if isinstance(target, dspy.Module) else []
+    with contextlib.suppress(OverflowError):
+        for one in users_of(target):
+            if isinstance(one, GovernedTool):
+                yield one
+            elif isinstance(one, dspy.Module):
+                modules.append(one)
+    for module in modules:
+        for _, part in module.named_sub_modules():
+            yield from _held(part)
+
+
+def _held(module: dspy.Module) -> Iterator[GovernedTool]:
+    """By name, in a list or in a dict."""
+    for value in vars(module).values():
+        held: Iterable[Any] = value.values() if isinstance(value, dict) else value
+        if isinstance(held, GovernedTool) or not isinstance(value, dict | list | tuple):
+            held = (value,)
+        yield from (one for one in held if isinstance(one, GovernedTool))
 
 
 async def hedged(
