@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from escalade import _models_view as _view
-from escalade._cli_view import print_, print_json, safe
+from escalade._cli_view import print_, print_json, safe, tell
 from escalade.errors import BadInput, UnknownName
 from escalade.money import Money
 
@@ -64,7 +64,8 @@ def price(
     model: Annotated[list[str] | None, Parameter(negative=())] = None,
     json: Flag = False,
 ) -> int:
-    """What so many tokens cost on each model, cheapest first, with the date of the price map.
+    """What so many tokens cost on each model, cheapest first, with the date of the price map. Exits with 100 for a
+    `--model` that the map doesn't have.
 
     Parameters
     ----------
@@ -90,7 +91,10 @@ def price(
         print_json({"input": input, "output": output, "price_map": date, "models": rows})
     else:
         _view.show_prices(rows, (input, output), frozen_prices().date)
-    return OK
+    unknown = [row["model"] for row in rows if row["cost"] is None] if model else []
+    for name in unknown:
+        tell(f"the price map has no model {name!r}: look at its provider's name, or price it in a file of models")
+    return FOUND if unknown else OK
 
 
 @app.command(sort_key=3)

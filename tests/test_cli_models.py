@@ -60,6 +60,17 @@ def test_list_shows_what_the_file_says(file, capsys):
     assert (odd["name"], odd["price"], odd["price_from"]) == ("odd", None, "unknown")
 
 
+@pytest.mark.parametrize("dollars", ['"cheap"', '"-1"', "0.15", "[]", "true"])
+def test_a_price_that_is_none_asks_for_dollars(file, capsys, dollars):
+    """Whatever is wrong with it, the line says what a price looks like."""
+    file.write_text(f"models:\n  - {{name: a, model: x/y, price: {{input: {dollars}, output: '1'}}}}\n", "utf-8")
+    code, text = asked(capsys, "list")
+    assert code == 100
+    assert "quote it" in text or 'dollars per million tokens, 0 or more in quotes, like "0.15"' in " ".join(
+        text.split()
+    )
+
+
 def test_list_shows_all_problems(file, capsys):
     """Each with its line; the exit code says that there are some."""
     file.write_text(TWO.replace("tier: 2", "tier: 9").replace("rpm: 500", "rpm: no"), "utf-8")
@@ -88,10 +99,13 @@ def test_price_says_what_tokens_cost_and_of_when_the_map_is(file, capsys):
 
 
 def test_price_of_any_model(capsys):
-    """By its provider's name, without a file."""
+    """By its provider's name, without a file; one that the map doesn't have is told, and found by the exit code."""
     code, text = asked(capsys, "price", "--model", "openai/gpt-4o-mini", "--model", "no/such", "--json")
     assert [row["cost"] for row in json.loads(text)["models"]] == ["0.00027", None]
-    assert code == 0
+    assert code == 100
+    assert cli.main(["models", "price", "--model", "no/such"]) == 100
+    assert "the price map has no model 'no/such'" in capsys.readouterr().err
+    assert cli.main(["models", "price", "--model", "openai/gpt-4o-mini"]) == 0
 
 
 def test_bad_input_is_one_line(file, capsys):

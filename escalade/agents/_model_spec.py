@@ -34,7 +34,10 @@ _WITH_LOGIN = re.compile(r"//[^/@]*@|[?&][^=]*(key|token|secret)[^=]*=", re.IGNO
 def _quoted(value: object) -> object:
     if isinstance(value, float):
         raise ValueError(f'quote it: "{value}"')  # noqa: TRY004 - pydantic collects these
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not re.fullmatch(_DOLLARS, text):
+        raise ValueError('expected dollars per million tokens, 0 or more in quotes, like "0.15"')
+    return text
 
 
 def _reference(value: str) -> str:
@@ -95,7 +98,7 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Dollars = Annotated[str, StringConstraints(pattern=_DOLLARS), BeforeValidator(_quoted)]
+Dollars = Annotated[str, BeforeValidator(_quoted)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Reference = Annotated[str, AfterValidator(_reference)]
 

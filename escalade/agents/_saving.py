@@ -93,6 +93,8 @@ def load_policy(saved: Mapping[str, Any]) -> Policy:
 
 def load_saved(saved: Mapping[str, Any], noun: str) -> Saved:
     """What `dump` wrote. `noun`: what it has to be. Raises UnknownName for an unknown kind, BadInput."""
+    if not isinstance(saved, Mapping):
+        raise BadInput(f"expected a saved {noun}, a dict like that of dump(), got {saved!r}")
     kind = saved.get("kind")
     if not isinstance(kind, str):
         raise BadInput(f'not a saved {noun}, it has no kind under "{noun}": {dict(saved)!r}')

@@ -72,10 +72,10 @@ class ToolAgent(dspy.Module):
         shown: int = 2_000,
     ) -> None:
         super().__init__()
-        _check(max_steps, deadline, on_budget, repeats, shown)
         self.signature = dspy.ensure_signature(signature)
         self.max_steps, self.deadline, self.on_budget = max_steps, deadline, on_budget
         self.budget = money_or_none(budget)
+        _check(max_steps, self.budget, deadline, on_budget, repeats, shown)
         self.repeats, self.shown = repeats, shown
         self._registry = None if registry is None else _Found(registry)
         self._names: dict[str | None, str] = {}
@@ -260,9 +260,12 @@ def _listed(tools: Any) -> list[Any]:
     return list(tools)
 
 
-def _check(max_steps: int, deadline: float | None, on_budget: str, repeats: int, shown: int) -> None:
+def _check(
+    max_steps: int, budget: Money | None, deadline: float | None, on_budget: str, repeats: int, shown: int
+) -> None:
     for wrong, message in (
         (max_steps < 1, f"max_steps: expected 1 or more, got {max_steps!r}"),
+        (budget is not None and int(budget) < 0, f"budget: expected dollars, 0 or more, got {budget}"),
         (deadline is not None and not deadline > 0, f"deadline: expected seconds > 0, got {deadline!r}"),
         (on_budget not in {"answer", "raise"}, f"on_budget: expected 'answer' or 'raise', got {on_budget!r}"),
         (repeats < 1, f"repeats: expected 1 or more, got {repeats!r}"),

@@ -22,7 +22,7 @@ import numpy as np
 
 from escalade.agents.calibration import Calibrator, Platt
 from escalade.agents.climb import OK, REFUSED, Policy
-from escalade.errors import BudgetExceeded, DataError, UnknownPrice
+from escalade.errors import BadInput, BudgetExceeded, DataError, UnknownPrice
 from escalade.evals import statistics
 from escalade.evals._aims import CHOOSING, FITTING, JUDGING, Aim, candidates_of
 from escalade.evals._codes import STATUSES
@@ -133,7 +133,7 @@ def tune(
     BadInput, UnknownPrice, NoScope.
     """
     aim = Aim.of(margin, dollars_per_point, guarantee)
-    candidates_of(program.policy)
+    candidates_of(_ladder(program).policy)
     limit, outer = money_or_none(budget), require("tune")
     needed = aim.needed(using)
     if len(trainset) < needed:
@@ -173,7 +173,7 @@ def tune_on(
 ) -> Tuned:
     """`tune` on outcomes that are there already, recorded of this ladder without calibrators: it costs nothing."""
     aim = Aim.of(margin, dollars_per_point, guarantee)
-    candidates_of(program.policy)
+    candidates_of(_ladder(program).policy)
     needed, distinct = aim.needed(using), len(set(outcomes.keys))
     if distinct < needed:
         raise _too_few(f"{distinct} different questions", needed)
@@ -192,6 +192,17 @@ def tune_on(
 
 
 # ------------------------------------------------------------------------------------------------- what is recorded
+
+
+def _ladder(program: Any) -> Escalate:
+    from escalade.agents.escalate import Escalate
+
+    if not isinstance(program, Escalate):
+        raise BadInput(
+            f"program: expected an Escalate, whose threshold is tuned, got {type(program).__qualname__}; "
+            f"put your module on the rungs of one"
+        )
+    return program
 
 
 def _in_order(program: Escalate, trainset: Sequence[Any], seed: int) -> list[Any]:

@@ -331,7 +331,12 @@ def test_a_dump_is_plain() -> None:
 
 @pytest.mark.parametrize(
     ("saved", "error"),
-    [({"kind": "treshold"}, UnknownName), ({}, BadInput), ({"kind": "constant", "rong": 1}, BadInput)],
+    [
+        ({"kind": "treshold"}, UnknownName),
+        ({}, BadInput),
+        (None, BadInput),
+        ({"kind": "constant", "rong": 1}, BadInput),
+    ],
 )
 def test_bad_dumps_are_refused(saved: dict, error: type[Exception]) -> None:
     """An unknown kind by name, missing or foreign fields as BadInput."""

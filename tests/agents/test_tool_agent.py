@@ -306,7 +306,7 @@ def test_bad_input_is_told():
         {"style": "xml"}, {"max_steps": 0}, {"deadline": 0}, {"on_budget": "maybe"}, {"repeats": 0}, {"shown": 1},
         {"model": "nope"}, {"signature": "question, trajectory -> answer"},
         {"signature": "q -> history", "style": "native"},
-        {"signature": "conversation, h: dspy.History -> answer"}, {"model": None}, {"budget": 0.5},
+        {"signature": "conversation, h: dspy.History -> answer"}, {"model": None}, {"budget": 0.5}, {"budget": "-1"},
     ):  # fmt: skip
         with pytest.raises(BadInput):
             setup([], **wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import dspy
 import pytest
 
 import escalade
@@ -270,6 +271,12 @@ def test_a_policy_without_a_threshold_is_refused(world, policy):
     with escalade.scope(budget="5.00"), pytest.raises(BadInput, match="no threshold to tune"):
         tune(make(world, policy), world.task(100, 1), world.metric)
     assert sum(world.calls.values()) == 0
+
+
+def test_only_a_ladder_can_be_tuned():
+    """Any other program is refused by its name, before anything is paid."""
+    with escalade.scope(budget="5.00"), pytest.raises(BadInput, match="expected an Escalate.*got Predict"):
+        tune(dspy.Predict("question -> answer"), [], None)
 
 
 @pytest.mark.parametrize(

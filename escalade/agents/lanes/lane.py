@@ -132,8 +132,8 @@ class Lane:
     ) -> None:
         counts = {"rpm": rpm, "tpm": tpm, "at_once": at_once, "start": start, "max_waiting": max_waiting}
         for field, value in counts.items():
-            if value is not None and value < 1:
-                raise BadInput(f"lane {name!r}: expected {field} of 1 or more, got {value}")
+            if value is not None and not (isinstance(value, int) and value >= 1):  # a nan is no limit at all
+                raise BadInput(f"lane {name!r}: expected {field} of 1 or more, a whole number, got {value!r}")
         if not patience >= 0:
             raise BadInput(f"lane {name!r}: expected a patience of 0 s or more, got {patience}")
         self.name, self.rpm, self.tpm, self.patience, self.max_waiting = name, rpm, tpm, patience, max_waiting

@@ -43,10 +43,7 @@ class AnswerInView(Saved):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
-        if not self.members or self.then in self.members:
-            raise BadInput(
-                f"answers in view come from one or more rungs other than {self.then!r}, not {self.members!r}"
-            )
+        _check_members(self.members, self.then)
 
     @classmethod
     def fit(
@@ -67,6 +64,7 @@ class AnswerInView(Saved):
         that were left out. `question`: look at the question; None does if that predicts rows that were left out better.
         Raises DataError for too few rows, BadInput.
         """
+        _check_members(members, then)
         at = rows_of(table, rows)
         tried = [rung_index(table.rungs, member) for member in members]
         views = [after(table, i, tried) for i in at]
@@ -102,6 +100,11 @@ class AnswerInView(Saved):
         return escalate_to(
             view, then, f"expected gain {score:+.3f} >= {self.threshold:+.3f}", view.attempts.index(last)
         )
+
+
+def _check_members(members: Sequence[RungRef], then: RungRef) -> None:
+    if isinstance(members, str) or not members or then in members or len(set(members)) < len(members):
+        raise BadInput(f"answers in view come from one or more different rungs other than {then!r}, not {members!r}")
 
 
 def _facts(view: View, tried: Sequence[int], *, question: bool) -> list[float]:

@@ -122,19 +122,17 @@ class Bandit(Saved):
     def learned(self, view: View, decision: Decision, reward: float) -> Self:
         """The bandit after this reward (quality, 0..1) of the rung that it decided to try. Raises BadInput."""
         at = self._arm(view, decision)
-        if not isinstance(reward, Real) or not 0 <= reward <= 1:  # a nan would stay in the arm for good
-            raise BadInput(f"a bandit learns from a quality between 0 and 1, not from {reward!r}")
-        arm = self.arms[at].updated(_context(view), float(reward), self.noise)
+        arm = self.arms[at].updated(_context(view), _quality(reward), self.noise)
         return replace(self, arms=(*self.arms[:at], arm, *self.arms[at + 1 :]))
 
     def logged(self, view: View, decision: Decision, reward: float) -> dict[str, Any]:
-        """A line for a log that other policies can be evaluated on: JSON-able."""
+        """A line for a log that other policies can be evaluated on: JSON-able. Raises BadInput, as `learned`."""
         at = self._arm(view, decision)
         return {
             "key": view.key,
             "rung": view.rungs[rung_index(view.rungs, self.rungs[at])].name,
             "propensity": self.propensities(view)[at],
-            "reward": float(reward),
+            "reward": _quality(reward),
             "price": view.prices[rung_index(view.rungs, self.rungs[at])],
         }
 
@@ -167,12 +165,33 @@ def off_policy_value(log: Sequence[Mapping[str, Any]], chance: Mapping[str, Mapp
     """Mean reward that another policy would have had on the questions of a log, self-normalised.
 
     `log`: lines of `Bandit.logged`. `chance`: key -> rung -> probability that the other policy tries it. Raises
-    BadInput for a log on which the other policy never does what was done.
+    BadInput for other lines and probabilities, and for a log on which the other policy never does what was done.
     """
-    weights = [chance.get(line["key"], {}).get(line["rung"], 0.0) / line["propensity"] for line in log]
+    weights = [_weight(number, line, chance) for number, line in enumerate(log)]
     if not sum(weights) > 0:
         raise BadInput("the other policy never tries what was tried in this log: nothing is known of its rewards")
     return float(sum(w * line["reward"] for w, line in zip(weights, log, strict=True)) / sum(weights))
+
+
+def _weight(number: int, line: Mapping[str, Any], chance: Mapping[str, Mapping[str, float]]) -> float:
+    """How much more likely the other policy does what this line says."""
+    try:
+        key, rung, propensity, _ = line["key"], line["rung"], float(line["propensity"]), _quality(line["reward"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"line {number} of the log: expected one of Bandit.logged, got {line!r}: {error}") from None
+    other = chance.get(key, {}).get(rung, 0.0)
+    if not 0 < propensity <= 1 or not 0 <= other <= 1:
+        raise BadInput(
+            f"line {number} of the log: expected probabilities, of {rung!r} above 0 by the log and 0..1 by the other "
+            f"policy, got {propensity!r} and {other!r}"
+        )
+    return other / propensity
+
+
+def _quality(reward: float) -> float:
+    if not isinstance(reward, Real) or not 0 <= reward <= 1:  # a nan would stay in the arm for good
+        raise BadInput(f"a reward is a quality between 0 and 1, not {reward!r}")
+    return float(reward)
 
 
 def _context(view: View) -> list[float]:

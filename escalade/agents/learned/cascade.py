@@ -69,8 +69,11 @@ class CascadeRouting(Saved):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        if not 1 <= len(self.rungs) <= MOST or len(self.judges) != len(self.rungs):
-            raise BadInput(f"cascade routing chooses among 1 to {MOST} rungs with a judge each, not {self.rungs!r}")
+        _check_rungs(self.rungs)
+        if len(self.judges) != len(self.rungs):
+            raise BadInput(
+                f"cascade routing has a judge for each of its {len(self.rungs)} rungs, not {len(self.judges)}"
+            )
         if not self.worth > 0:
             raise BadInput(f"a right answer is worth more than nothing, not {self.worth!r} dollars")
 
@@ -85,8 +88,9 @@ class CascadeRouting(Saved):
         name: str = "cascade-routing",
     ) -> Self:
         """Fit the judges on these rows (None is all). Raises DataError for too few rows, BadInput."""
-        at = rows_of(table, rows)
         known = tuple(rung_index(table.rungs, rung) for rung in rungs)
+        _check_rungs(known)
+        at = rows_of(table, rows)
         judges = tuple(_judge(table, at, known, rung) for rung in known)
         return cls(tuple(rungs), judges, worth, name)
 
@@ -131,6 +135,11 @@ class CascadeRouting(Saved):
                 if value > best[1] or (not view.attempts and not best[0]):
                     best = added, value
         return best
+
+
+def _check_rungs(rungs: Sequence[RungRef]) -> None:
+    if not 1 <= len(rungs) <= MOST or len(set(rungs)) < len(rungs):
+        raise BadInput(f"cascade routing chooses among 1 to {MOST} rungs, each of them once, not {rungs!r}")
 
 
 def expected_maximum(normals: Sequence[tuple[float, float]]) -> float:

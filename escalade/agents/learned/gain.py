@@ -19,6 +19,7 @@ from escalade.agents.learned.facts import facts_of, words_of
 from escalade.agents.learned.linear import Linear, fit_linear
 from escalade.agents.learned.table import Table, graded, rows_of
 from escalade.agents.policies import RungRef, rung_index
+from escalade.errors import BadInput
 
 WORDS = 512
 """Buckets of words."""
@@ -79,6 +80,10 @@ class Gain(Saved):
 
 
 def gains(table: Table, rows: Sequence[int], low: RungRef, high: RungRef) -> list[Any]:
-    """Quality of the strong rung's answer less that of the weak one's, -1..1, for each row."""
+    """Quality of the strong rung's answer less that of the weak one's, -1..1, for each row. Raises
+    BadInput where they are one rung.
+    """
     weak, strong = rung_index(table.rungs, low), rung_index(table.rungs, high)
+    if weak == strong:
+        raise BadInput(f"expected two different rungs, a weak one and a strong one, got {low!r} and {high!r}")
     return [graded(table, i, strong) - graded(table, i, weak) for i in rows]

@@ -20,7 +20,7 @@ from escalade.agents.learned.answers import AnswerInView
 from escalade.agents.learned.betting import last_safe, rows_needed
 from escalade.agents.learned.gain import Gain
 from escalade.agents.learned.nearest import Nearest
-from escalade.agents.learned.table import Table, graded
+from escalade.agents.learned.table import Table, checked_rows, graded
 from escalade.agents.policies import Constant, RungRef, Threshold, rung_index
 from escalade.errors import BadInput, DataError
 
@@ -73,9 +73,7 @@ class Guaranteed(Saved):
         """
         if not 0 < epsilon < 1 or not 0 < delta < 1:
             raise BadInput(f"a guarantee takes an epsilon and a delta between 0 and 1, not {epsilon!r} and {delta!r}")
-        at = list(range(table.n)) if rows is None else [int(i) for i in rows]
-        if len(set(at)) < len(at) or not all(0 <= row < table.n for row in at):
-            raise BadInput(f"calibration rows are numbers from 0 to {table.n - 1}, each of them once")
+        at = checked_rows(table, rows)
         needed = rows_needed(epsilon, delta)
         if len(at) < needed:
             raise DataError(

@@ -76,6 +76,8 @@ class Nearest(Saved):
         """
         import numpy as np
 
+        if k < 1:
+            raise BadInput(f"k: expected 1 question or more to look at, got {k!r}")
         at = rows_of(table, rows)
         if len(at) > MOST:
             at = sorted(random.Random(seed).sample(at, MOST))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from escalade.agents.climb import Attempt, Rung, View
-from escalade.errors import DataError
+from escalade.errors import BadInput, DataError
 
 LEAST = 20
 """Fewer rows than these are no sample."""
@@ -30,10 +31,28 @@ class Table(Protocol):
 
 
 def rows_of(table: Table, rows: Sequence[int] | None) -> list[int]:
-    """The rows to fit on, None is all. Raises DataError for fewer than LEAST."""
-    at = list(range(table.n)) if rows is None else [int(i) for i in rows]
+    """The rows to fit on, None is all. Raises DataError for fewer than LEAST, BadInput as `checked_rows`."""
+    at = checked_rows(table, rows)
     if len(at) < LEAST:
         raise DataError(f"{len(at)} questions are too few to learn from; it takes {LEAST} at least, better hundreds")
+    return at
+
+
+def checked_rows(table: Table, rows: Sequence[int] | None) -> list[int]:
+    """Numbers of rows of the table, None is all. Raises BadInput for one that it doesn't have, or has been given twice.
+
+    A row that is there twice would be predicted from itself where it is left out.
+    """
+    if rows is None:
+        return list(range(table.n))
+    try:
+        at = [operator.index(i) for i in rows]
+    except TypeError:
+        raise BadInput(f"rows: expected numbers of rows, like range(600), got {rows!r}") from None
+    wrong = next((i for i in at if not 0 <= i < table.n), None)
+    if wrong is not None or len(set(at)) < len(at):
+        got = f"{len(at) - len(set(at))} of them again" if wrong is None else str(wrong)
+        raise BadInput(f"rows: expected numbers from 0 to {table.n - 1}, each of them once, got {got}")
     return at
 
 

@@ -87,16 +87,16 @@ class Router:
 
     def route(self, text: str, principal: Principal | None = None, *, segment: str | None = None) -> Routed:
         """Where it should go. `principal`: whose segment counts, by default the one of the scope; or the `segment`
-        itself. Raises UnknownName (a segment).
+        itself. Raises UnknownName (a segment), BadInput.
         """
-        return self._routed(self.classifier.classify(text), principal, segment)
+        return self._routed(self.classifier.classify(_text(text)), principal, segment)
 
     async def aroute(self, text: str, principal: Principal | None = None, *, segment: str | None = None) -> Routed:
         """As `route`, for classifiers that ask a model."""
         aclassify = getattr(self.classifier, "aclassify", None)
         if aclassify is None:
             return self.route(text, principal, segment=segment)
-        return self._routed(await aclassify(text), principal, segment)
+        return self._routed(await aclassify(_text(text)), principal, segment)
 
     def features(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Facts for policies: complexity, intent, segment and tier of all inputs together, in the scope's name.
@@ -134,6 +134,12 @@ def route(text: str, principal: Principal | None = None, *, segment: str | None 
 @functools.cache
 def _default() -> Router:
     return Router()
+
+
+def _text(text: object) -> str:
+    if not isinstance(text, str):
+        raise BadInput(f"expected the text of a question to route, got {text!r}")
+    return text
 
 
 def _asking() -> Principal | None:

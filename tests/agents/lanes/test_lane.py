@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 import threading
 import time
@@ -401,7 +402,17 @@ def test_shorter_limits_hold_too():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rpm": 0}, {"tpm": 0}, {"at_once": 0}, {"start": 0}, {"max_waiting": 0}, {"patience": -1}, {"limits": "x"}],
+    [
+        {"rpm": 0},
+        {"tpm": 0},
+        {"tpm": math.nan},
+        {"rpm": 1.5},
+        {"at_once": 0},
+        {"start": 0},
+        {"max_waiting": 0},
+        {"patience": -1},
+        {"limits": "x"},
+    ],
 )
 def test_wrong_limits_are_refused(wrong):
     """When the lane is made, by name."""

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -205,6 +206,35 @@ def test_too_few_rows() -> None:
         Gain.fit(DATA, LOW, HIGH, rows=range(5))
 
 
+@pytest.mark.parametrize("rows", [range(5_000), range(-500, 0), [0.5] * 30, [*range(30), 7], 30])
+def test_rows_that_are_no_rows_of_the_table(rows: Any) -> None:
+    """Every fit says which rows it takes: those of the table, by number, each of them once."""
+    fits: list[Callable[[], object]] = [
+        lambda: Gain.fit(DATA, LOW, HIGH, rows=rows),
+        lambda: Nearest.fit(DATA, LOW, HIGH, rows=rows),
+        lambda: AnswerInView.fit(DATA, (LOW,), HIGH, rows=rows),
+        lambda: CascadeRouting.fit(DATA, (LOW, HIGH), 0.02, rows=rows),
+        lambda: Guaranteed.fit(DATA, [Constant(LOW)], HIGH, rows=rows),
+    ]
+    for fit in fits:
+        with pytest.raises(BadInput, match="rows: expected numbers"):
+            fit()
+
+
+def test_rungs_that_are_none() -> None:
+    """Two names of one rung are no weak and strong one; no members, and rungs that are there twice, are told, too."""
+    for fit in (Gain.fit, Nearest.fit):
+        with pytest.raises(BadInput, match="two different rungs"):
+            fit(DATA, LOW, DATA.rungs[LOW].name)
+    with pytest.raises(BadInput, match="k: expected 1"):
+        Nearest.fit(DATA, LOW, HIGH, k=0)
+    for members in ((), (LOW, LOW), (HIGH,)):
+        with pytest.raises(BadInput, match="one or more different rungs other than"):
+            AnswerInView.fit(DATA, members, HIGH)
+    with pytest.raises(BadInput, match="each of them once"):
+        CascadeRouting.fit(DATA, (LOW, DATA.rungs[LOW].name), 0.02)
+
+
 def test_aims() -> None:
     """A margin or a share, not both, not neither; the cut is where it is reached, ties together."""
     score, gain = [4.0, 3.0, 2.0, 1.0], [1.0, 0.0, 1.0, -1.0]
@@ -230,7 +260,7 @@ def test_answers_in_view_need_members() -> None:
     """One member at least, and none of them is the rung that they escalate to."""
     model = Linear(0.0, (1.0,))
     for members in ((), (HIGH,)):
-        with pytest.raises(BadInput, match="one or more rungs other than"):
+        with pytest.raises(BadInput, match="one or more different rungs other than"):
             AnswerInView(model, members, HIGH, 0.5)
 
 
@@ -363,3 +393,26 @@ def test_bandit_learns_from_qualities_only(reward: Any) -> None:
     bandit = Bandit((LOW, HIGH), worth=0.01)
     with pytest.raises(BadInput, match="between 0 and 1"):
         bandit.learned(NEW.view(0), bandit.decide(NEW.view(0)), reward)
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        bandit.logged(NEW.view(0), bandit.decide(NEW.view(0)), reward)
+
+
+@pytest.mark.parametrize(
+    ("change", "chance"),
+    [
+        ({"reward": math.nan}, 1.0),
+        ({"propensity": 0.0}, 1.0),
+        ({"propensity": math.nan}, 1.0),
+        ({"rung": None, "propensity": "x"}, 1.0),
+        ({}, -1.0),
+        ({}, 3.0),
+        ({}, math.nan),
+    ],
+)
+def test_a_log_that_is_none(change: dict[str, Any], chance: float) -> None:
+    """A line that no bandit wrote, and a probability that is none, are named instead of counted."""
+    line = {"key": "a", "rung": "low", "propensity": 0.5, "reward": 1.0}
+    with pytest.raises(BadInput, match="line 1 of the log"):
+        off_policy_value([line, line | {"key": "b"} | change], {"a": {"low": 1.0}, "b": {"low": chance}})
+    with pytest.raises(BadInput, match="line 0 of the log"):
+        off_policy_value([{"key": "a"}], {"a": {"low": 1.0}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import time
@@ -215,6 +216,15 @@ def test_what_is_wrong_in_a_table_is_said(tmp_path, text, said):
     with pytest.raises(BadInput) as wrong:
         RoutingTable.load(file)
     assert said in str(wrong.value)
+
+
+@pytest.mark.parametrize("text", [None, 7, b"hello"])
+def test_only_texts_are_routed(text):
+    """Anything else is told, by both ways to ask."""
+    with pytest.raises(BadInput, match="expected the text"):
+        route(text)
+    with pytest.raises(BadInput, match="expected the text"):
+        asyncio.run(Router().aroute(text))
 
 
 def test_the_published_schema_is_up_to_date():
