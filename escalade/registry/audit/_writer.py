@@ -71,10 +71,13 @@ class Writer:
 
     def close(self, timeout: float) -> None:
         """Write what is there, take a last checkpoint, end. What can't be written stays in `kept`."""
+        self.queue.put(Pending(CHECKPOINT))  # first: the thread ends once it has seen `_closing` and an empty queue
         self._closing = True
         self._hurry.set()
-        self.queue.put(Pending(CHECKPOINT))
+        self.queue.put(Pending(FLUSH))  # wakes it
         self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._drain_while_down()  # what came too late for it
 
     def release(self) -> None:
         """Close the file: after the last reader, so that the write-ahead log can be carried over into it."""
@@ -130,11 +133,11 @@ class Writer:
                 batch.append(self.queue.get_nowait())
 
     def _drain_while_down(self) -> None:
-        """Refuse and keep what came meanwhile, so that nobody waits for a file that is not there."""
+        """Refuse and keep what came meanwhile, so that nobody waits for a file that is not there, or is closed."""
         came: list[Pending] = []
         while not self.queue.empty():
             came.append(self.queue.get())
-        self._keep(came, self.down)
+        self._keep(came, self.down or AuditUnavailable("the audit log is closed"))
 
     def _write(self, batch: list[Pending]) -> None:
         rows = [row for row in batch if row.event not in {CHECKPOINT, FLUSH}]

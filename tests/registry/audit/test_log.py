@@ -369,6 +369,28 @@ def test_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "AuditLog(" in repr(log)
 
 
+def test_closing_takes_its_time(tmp_path: Path) -> None:
+    """The last checkpoint is there, however long whoever closes the log is kept from asking for it."""
+    log = AuditLog(tmp_path / "audit.sqlite", anchors=[tmp_path / "anchor"])
+    log.intent(entry(1))
+    writer, real = log._writer, log._writer.queue
+
+    class Slow:
+        """A thread that loses the processor before it asks for a checkpoint."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def put(self, row: Any) -> None:
+            if row.event == "checkpoint":
+                writer._thread.join(0.2)
+            real.put(row)
+
+    writer.queue = Slow()  # type: ignore[assignment]
+    log.close()
+    assert verify(tmp_path / "audit.sqlite", [tmp_path / "anchor"]).unanchored == 0
+
+
 def test_a_forgotten_log(tmp_path: Path) -> None:
     """A program that ends without closing its log loses nothing: at exit it is closed."""
     code = """
