@@ -17,6 +17,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
+from weakref import ReferenceType
 
 from escalade import telemetry
 from escalade.errors import BadInput, DeadlineExceeded, NoScope, ScopeClosed
@@ -88,9 +89,10 @@ class Scope:
     `principals`: everybody on whose behalf this runs, outermost first: all of them must be allowed, so that a nested
     scope can only narrow. `deadline`: `time.monotonic()` seconds, inf for none. `span`: of the run, while `telemetry`
     is on. `listeners`: are called with each pipeline event, in order. `approvals`: where people approve calls that need
-    it; None refuses those. `once`: what was decided once for the whole run, such as the versions that ranges mean; None
-    in the configured scope, which is no run but what runs start from. `mode`: what tools do (see `registry/modes.py`);
-    `cassette`: what they are recorded to, or replayed from. `journal`: what a durable run has finished.
+    it; None refuses those. `uses`: what is in use in all of its run, weakly held, by id; each knows its own scope.
+    `once`: what was decided once for the whole run, such as the versions that ranges mean; None in the configured
+    scope, which is no run but what runs start from. `mode`: what tools do (see `registry/modes.py`); `cassette`: what
+    they are recorded to, or replayed from. `journal`: what a durable run has finished.
     """
 
     principals: tuple[Principal, ...]
@@ -107,6 +109,7 @@ class Scope:
     mode: str = "live"
     cassette: Any = None
     journal: RunJournal | None = None
+    uses: dict[int, ReferenceType[Any]] = field(default_factory=dict, repr=False, compare=False)
     _life: _Life = field(default_factory=_Life, repr=False)
 
     @property
@@ -127,6 +130,21 @@ class Scope:
                 return True
             scope = scope.parent
         return False
+
+    def close(self) -> None:
+        """It has ended: nobody calls any more in it. What a thread still uses, which nobody can stop, is settled at
+        what was reserved for it, as after a deadline: what it really cost would come when nobody looks any more.
+        """
+        self._life.closed = True
+        if self.purse.held:
+            for use in [reference() for reference in self.uses.copy().values()]:
+                if use is not None and self._contains(use.scope):
+                    use.leave()
+
+    def _contains(self, scope: Scope | None) -> bool:
+        while scope is not None and scope._life is not self._life:
+            scope = scope.parent
+        return scope is not None
 
     def time_left(self) -> float:
         """Seconds until the deadline, inf without one, 0 or less when it has passed."""
@@ -295,7 +313,7 @@ class Entered:
         mine = id(dspy.settings.get(KEY))
         scope, context = self._open.pop(mine) if mine in self._open else self._open.popitem()[1]
         context.__exit__(kind, error, trace)
-        scope._life.closed = True
+        scope.close()
         telemetry.closed(scope, error)
         if error is None and self._check:
             raise_exhausted(scope)

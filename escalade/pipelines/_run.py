@@ -29,6 +29,7 @@ from escalade.money import Money
 from escalade.pipelines import _errors
 from escalade.pipelines._node import Prepared
 from escalade.pipelines._timers import timed
+from escalade.registry.elsewhere import aclosed
 from escalade.registry.idempotency import STEP, Step, step_path
 from escalade.scopes import Scope
 from escalade.telemetry import Spanning, names
@@ -234,6 +235,8 @@ async def supervise(
             recorded = frame.trace if trace is None else trace
             layers = Layers(prepared, fields, frame, path, scope, recorded, work, _stand_in)
             work = layers.answer
+        if scope is not None and prepared.threaded:
+            work = functools.partial(_closing, work, scope)
         course: Callable[[], Awaitable[Any]] = functools.partial(_told, work, prepared, frame, path, scope)
         if layers is not None and options.reusable:
             course = functools.partial(layers.reused, course)
@@ -323,6 +326,14 @@ def _narrowed(prepared: Prepared, frame: Frame, path: str) -> Scope | None:
     return scope.narrow(
         name=path, budget=budget, deadline=deadline, principal=options.principal, optional=options.optional
     )
+
+
+async def _closing(work: Callable[[], Awaitable[Any]], scope: Scope) -> Any:
+    """The node's work, and the end of its scope, before anybody asks what it has cost."""
+    try:
+        return await work()
+    finally:
+        await aclosed(scope)
 
 
 async def _timed(prepared: Prepared, fields: dict[str, Any], frame: Frame) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from escalade.errors import (
     CircuitOpen,
     RateLimited,
     Refused,
+    ScopeClosed,
     StoreUnavailable,
     ToolError,
     ToolFailed,
@@ -42,6 +44,7 @@ class Admission:
     """
 
     __slots__ = (
+        "__weakref__",
         "_entered",
         "_hold",
         "_open",
@@ -85,6 +88,12 @@ class Admission:
 
     def __enter__(self) -> Admission:
         self._entered = True
+        if self._open:
+            self.scope.uses[id(self)] = weakref.ref(self)
+        if self.scope.closed:  # while it was admitted: whoever closed it may not have seen it yet
+            self.cost = 0
+            self.leave()
+            raise ScopeClosed(f"scope {self.scope.shown_id} ended before {self.resource.label} was used")
         if telemetry.switch.tracer is not None:
             self.span = telemetry.started(self.scope, self.entry, self.resource.described)
         return self
@@ -106,14 +115,22 @@ class Admission:
             try:
                 await elsewhere(partial(self._hold.settle, self._due))
             finally:
-                self._tell(error)
+                self._tell_once(error)
         else:
             self.__exit__(kind, error, trace)
 
+    def leave(self) -> None:
+        """Its scope has ended, and a thread is still at it: as far as anybody waits, it was cancelled."""
+        if self._open:
+            self._end(asyncio.CancelledError())
+
     def __del__(self) -> None:
         if getattr(self, "_open", False):  # interrupted while it was made, it has none, and its hold frees itself
+            self.scope.uses.pop(id(self), None)
             self.cost = self.cost if self._entered else 0
-            self._end(asyncio.CancelledError())
+            self._hold.settle(self._due)
+            self._open = False
+            self._tell(asyncio.CancelledError())
 
     def take(self, ceiling: int | None, ticket: Ticket | None) -> None:
         """Take what the use needs: room in the limits, leave of the breaker, money, the approval."""
@@ -182,7 +199,12 @@ class Admission:
     def _end(self, error: BaseException | None) -> None:
         self._hold.settle(self._due)
         self._open = False
-        self._tell(error)
+        self._tell_once(error)
+
+    def _tell_once(self, error: BaseException | None) -> None:
+        """Who uses it and who closes its scope may both end it, at the same time: the first one tells."""
+        if self.scope.uses.pop(id(self), None) is not None:
+            self._tell(error)
 
     def _tell(self, error: BaseException | None) -> None:
         """It has ended, and is settled: tell everybody who counts, records or listens."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from escalade.registry.workers import Workers
+    from escalade.scopes import Scope
 
 T = TypeVar("T")
 
@@ -45,6 +46,14 @@ async def elsewhere(do: Callable[[], T], undo: Callable[[T], object] | None = No
         result = future.result()
         await elsewhere(lambda: undo(result))
     raise left
+
+
+async def aclosed(scope: Scope) -> None:
+    """Close a scope: what threads still hold in it is settled, in a thread where a store is asked for that."""
+    if scope.purse.held and is_remote(scope.purse):
+        await elsewhere(scope.close)
+    else:
+        scope.close()
 
 
 def in_background(do: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from benchmarks._storm import storm
-from escalade import scopes
+from escalade import Budget, Ledger, Money, Principal, Registry, Roles, node, scopes, tool
 from escalade.errors import JoinFailed, ScopeClosed
+from escalade.events import NodeCancelled
 from escalade.pipelines.chain import Chain
 from escalade.pipelines.fan_out import FanOut
 from escalade.pipelines.map import Map
 from escalade.pipelines.race import Race
+from escalade.registry.journal import Journal
 from escalade.registry.opening import scope
 from tests._virtual import virtually
 from tests.pipelines.offline import no_task_left
@@ -216,6 +219,98 @@ async def test_a_held_reservation_of_a_loser_is_settled() -> None:
         assert (outer.purse.held, int(outer.spent), result.statuses["a"].cost) == (0, 7, 7)
         await cancel(FanOut(a=holds, quorum=1))
         assert (outer.purse.held, int(outer.spent)) == (0, 14)
+
+
+class Till:
+    """A tool of $0.01 that blocks its thread until somebody opens it, and who calls it from a function."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+
+        @tool(name="till.pay", cost="0.01", side_effects="irreversible")
+        def pay(x: int) -> int:
+            """Pays."""
+            self.begun.set()
+            assert self.go.wait(10)
+            return x
+
+        self._tool = Registry([pay]).get_tool("till.pay")
+        self.left = threading.Event()
+
+    def blocking(self, x: int) -> int:
+        """A node that blocks its thread in the tool."""
+        try:
+            return int(self._tool(x=x))
+        finally:
+            self.left.set()
+
+    async def meanwhile(self, x: int) -> int:
+        """A node that is done as soon as the tool is in use."""
+        assert await asyncio.to_thread(self.begun.wait, 10)
+        return -x
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda till: FanOut(a=till.blocking, b=till.meanwhile, first=1),
+        lambda till: FanOut(a=till.blocking, b=till.meanwhile, quorum=1),
+        lambda till: Race(a=node(till.blocking, retry=1), b=till.meanwhile),
+        lambda till: FanOut(a=Chain(deep=till.blocking), b=till.meanwhile, until=bool),
+    ],
+    ids=["first", "quorum", "race", "deep"],
+)
+@pytest.mark.parametrize("heard", [False, True])
+async def test_what_a_thread_of_a_loser_uses_is_settled_at_return(build: Any, heard: bool) -> None:
+    """Nobody can stop the thread, but its use has ended for whoever asks: at what was reserved, once, on all accounts,
+    in the statuses, the events and the record.
+    """
+    till, told = Till(), list[Any]()
+    ledger = Ledger([Budget("tenant:acme", "1.00")])
+    who = Principal("ada", "acme", frozenset({"all"}))
+    journal = Journal()
+    try:
+        with scope(
+            budget="0.50",
+            principal=who,
+            access=Roles({"all": ["*:call"]}),
+            ledger=ledger,
+            recorder=journal,
+            listen=told.append if heard else (),
+        ) as run:
+            result = await build(till).acall(x=1)
+            assert result.statuses["a"].cost == run.spent == Money.of("0.01")
+            assert (run.purse.held, run.left) == (0, Money.of("0.49"))
+        assert not till.left.is_set()
+        account = ledger.account("tenant:acme")
+        assert account is not None
+        assert (account.held, account.settled) == (0, Money.of("0.01"))
+        (entry,) = journal.entries()
+        assert (entry.outcome, entry.cost) == ("cancelled", Money.of("0.01"))
+        assert {e.cost for e in told if isinstance(e, NodeCancelled)} == ({Money.of("0.01")} if heard else set())
+    finally:
+        till.go.set()
+    assert await asyncio.to_thread(till.left.wait, 10)
+    assert (account.held, account.settled, run.spent) == (0, Money.of("0.01"), Money.of("0.01"))
+    assert (entry.outcome, len(journal.entries())) == ("cancelled", 1)
+
+
+def test_what_a_thread_uses_is_settled_when_its_scope_is_left() -> None:
+    """A thread of anybody's that outlives the block holds nothing of any account after it."""
+    till = Till()
+    ledger = Ledger([Budget("everything", "1.00")])
+    with scope(ledger=ledger):
+        with scope(budget="0.50") as inner:
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(till.blocking, 1))
+            thread.start()
+            assert till.begun.wait(10)
+            assert inner.purse.held == Money.of("0.01")
+        assert (inner.purse.held, inner.spent) == (0, Money.of("0.01"))
+    till.go.set()
+    thread.join(10)
+    account = ledger.account("everything")
+    assert account is not None
+    assert (account.held, account.settled) == (0, Money.of("0.01"))
 
 
 @virtually

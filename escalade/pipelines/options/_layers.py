@@ -31,6 +31,7 @@ from escalade.pipelines.options.hedge import KNOWN, Hedge, Hedges, hedged
 from escalade.pipelines.options.retry import NodeRetry, retried
 from escalade.pipelines.options.reuse import Kept, codec_of, joined, whole
 from escalade.pipelines.values import NotPlain
+from escalade.registry.elsewhere import aclosed
 from escalade.scopes import Scope
 from escalade.telemetry import names
 
@@ -290,8 +291,11 @@ class Layers:
             return await self._timed()
         deadline = options.timeout if threaded else None
         make = partial(scope.narrow, name=self._path, deadline=deadline, optional=second)
-        with scopes.Entered(make, check=second):
-            return await self._timed()
+        with scopes.Entered(make, check=second) as mine:
+            try:
+                return await self._timed()
+            finally:
+                await aclosed(mine)
 
     @contextlib.asynccontextmanager
     async def _place(self, group: Group) -> AsyncIterator[None]:
