@@ -48,7 +48,7 @@ from escalade.scopes import current
 
 pytestmark = pytest.mark.slow
 
-CALLS, TOGETHER = 4_000, 200
+CALLS, TOGETHER = 10_000, 200
 WORDS = {"acme": "aardvark", "umbrella": "buzzard"}
 OTHER = {"acme": "buzzard", "umbrella": "aardvark"}
 PLACES = [
@@ -188,7 +188,7 @@ def watch(folder: Path) -> Watch:
 
 @pytest.fixture(scope="module")
 def house(folder: Path, watch: Watch) -> House:
-    """After the 4,000 calls, which alternate between the tenants."""
+    """After the 10,000 calls, which alternate between the tenants."""
     built = House(folder)
 
     async def calls(log: AuditLog) -> None:
@@ -202,7 +202,7 @@ def house(folder: Path, watch: Watch) -> House:
 
 
 def test_answers(house: House) -> None:
-    """All 4,000 answers have the word of the tenant who asked, and no model was told the other one's."""
+    """All 10,000 answers have the word of the tenant who asked, and no model was told the other one's."""
     assert house.answers == {tenant: {word: CALLS // 2} for tenant, word in WORDS.items()}
     assert not house.transport.told
 
