@@ -77,7 +77,7 @@ def test_a_server_that_stops_at_once_is_waited_for(tmp_path, postgres, monkeypat
             two.ready()
             until(lambda: len(server.answers) >= 12)
             postgres.stop(immediate=True)
-            time.sleep(float(os.environ.get("ESCALADE_OUTAGE", "1")))
+            time.sleep(float(os.environ.get("ESCALADE_OUTAGE", "5")))
             postgres.start()
             for run in started:
                 until(lambda run=run: _status(run) == "done", 60)
