@@ -35,8 +35,8 @@ def bill(
 ) -> Bill:  # fmt: skip
     """(expected price, upper bound) of a run. Unknown for an unpriced model, and with an unpriced tool."""
     tools = list(tools)
-    first, last = shape.next(inputs, (), tools), shape.last(inputs, (), tools)
-    turn, end = prompt_bytes(predictors, first), prompt_bytes(predictors, last)
+    first = shape.next(inputs, (), tools)
+    turn, end = _both(predictors, first, shape.last(first))
     more = growth(shape, shown)
     sizes = [*(turn + k * more for k in range(max_steps)), end + max_steps * more]
     bounds = [model.ceiling(size, _limit(predictors, first)) for size in sizes]
@@ -50,18 +50,31 @@ def bill(
 
 
 def prompt_bytes(predictors: Mapping[str, Any], prompt: Prompt) -> int:
-    """UTF-8 bytes of a prompt at most; tools are counted as text and as schemas, one of which is sent."""
-    size = _size(_predictor(predictors[prompt.predictor]), prompt.inputs)
-    tools = prompt.inputs.get("tools", ())
-    return size + sum(len(repr(tool.format_as_litellm_function_call()).encode()) + 64 for tool in tools)
+    """UTF-8 bytes of a prompt at most; tools are counted as text and as schemas, one of which is sent.
+
+    Before the first step tools are all that is no text, and rendered once as long as they say the same.
+    """
+    inputs = prompt.inputs
+    schemas = tuple(repr(tool.format_as_litellm_function_call()) for tool in inputs.get("tools", ()))
+    others = [value for name, value in inputs.items() if name != "tools" and not isinstance(value, str)]
+    same = schemas if all(isinstance(value, dspy.History) and not value.messages for value in others) else None
+    size = _size(_predictor(predictors[prompt.predictor]), inputs, same)
+    return size + sum(len(schema.encode()) + 64 for schema in schemas)
+
+
+def _both(predictors: Mapping[str, Any], next_: Prompt, last: Prompt) -> tuple[int, int]:
+    """Bytes of the next turn and of the answer after it, which may be the same predictor's, with the same inputs."""
+    turn = prompt_bytes(predictors, next_)
+    return turn, turn if last.predictor == next_.predictor else prompt_bytes(predictors, last)
 
 
 def bounds(
     predictors: Mapping[str, Any], model: Model, next_: Prompt, last: Prompt, more: int
 ) -> tuple[int, int] | None:
     """Nano-dollars that the next turn costs at most, and the answer after it; None where the price is unknown."""
-    turn = model.ceiling(prompt_bytes(predictors, next_), _limit(predictors, next_))
-    end = model.ceiling(prompt_bytes(predictors, last) + more, _limit(predictors, last))
+    size, size_after = _both(predictors, next_, last)
+    turn = model.ceiling(size, _limit(predictors, next_))
+    end = model.ceiling(size_after + more, _limit(predictors, last))
     return None if turn is None or end is None else (turn, end)
 
 

@@ -6,6 +6,7 @@ makes the calls, each tool's in a scope of its own, so that its cost is known an
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -121,7 +122,8 @@ class Run:
 
     def _keeps(self) -> bool:
         """Does another turn fit, and the answer after it? Tools may not use what is kept for that answer."""
-        bounds, left = self.bounds(self._next(), self._last()), self.scope.purse.left()
+        next_ = self._next()
+        bounds, left = self.bounds(next_, self.shape.last(next_)), self.scope.purse.left()
         if bounds is None or left is None:
             return True
         self.kept = bounds[1]
@@ -131,7 +133,7 @@ class Run:
         return self.shape.next(self.inputs, self.steps[self.forgotten :], list(self.tools.values()))
 
     def _last(self) -> Prompt:
-        return self.shape.last(self.inputs, self.steps[self.forgotten :], list(self.tools.values()))
+        return self.shape.last(self._next())
 
     def _trouble(self, error: Exception) -> str:
         """Why the loop ends, "" if it goes on with less of the past. Raises what isn't the loop's business."""
@@ -339,4 +341,10 @@ def native_adapter() -> dict[str, Any]:
     """Settings under which models use their own tool calls, unless an adapter was chosen."""
     if dspy.settings.adapter is not None:
         return {}
-    return {"adapter": dspy.ChatAdapter(use_native_function_calling=True)}
+    return {"adapter": _native_adapter()}
+
+
+@functools.cache
+def _native_adapter() -> Any:
+    """One for all: what was rendered with it is known by it."""
+    return dspy.ChatAdapter(use_native_function_calling=True)

@@ -96,16 +96,20 @@ def predictor_of(program: dspy.Module) -> dspy.Predict | None:
     return program.predict if type(program) is dspy.ChainOfThought else None
 
 
-def _size(predictor: dspy.Predict, inputs: Mapping[str, Any]) -> int:
+def _size(predictor: dspy.Predict, inputs: Mapping[str, Any], same: Any = None) -> int:
+    """Bytes of the prompt. `same`: equal as long as the inputs that are no texts are rendered the same, None if nobody
+    knows.
+    """
     adapter = dspy.settings.adapter or _default_adapter()
     asked = {name: inputs.get(name, "") for name in predictor.signature.input_fields}
-    if not all(isinstance(v, str) for v in asked.values()):
+    texts = {name: value for name, value in asked.items() if isinstance(value, str)}
+    if len(texts) < len(asked) and same is None:
         return _rendered(adapter, predictor, asked)
-    key = (adapter, predictor.signature, tuple(map(id, predictor.demos)))
+    key = (adapter, predictor.signature, tuple(map(id, predictor.demos)), same)
     known = _static.get(predictor)
     if known is None or known[0] != key:
-        known = _static[predictor] = key, _rendered(adapter, predictor, dict.fromkeys(asked, ""))
-    return known[1] + sum(len(v.encode()) for v in asked.values())
+        known = _static[predictor] = key, _rendered(adapter, predictor, {**asked, **dict.fromkeys(texts, "")})
+    return known[1] + sum(len(text.encode()) for text in texts.values())
 
 
 def _rendered(adapter: Any, predictor: dspy.Predict, inputs: Mapping[str, Any]) -> int:

@@ -56,8 +56,8 @@ class Shape(Protocol):
         """The next turn."""
         ...
 
-    def last(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
-        """The answer, with what it has."""
+    def last(self, next_: Prompt) -> Prompt:
+        """The answer, with what it has: it is asked for with the inputs of what would be the next turn."""
         ...
 
     def read(self, said: Any) -> tuple[str, list[Wanted]]:
@@ -87,8 +87,8 @@ class TextShape:
     def next(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
         return Prompt("react", {**inputs, "trajectory": _written(steps)})
 
-    def last(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
-        return Prompt("extract", {**inputs, "trajectory": _written(steps)})
+    def last(self, next_: Prompt) -> Prompt:
+        return Prompt("extract", next_.inputs)
 
     def read(self, said: Any) -> tuple[str, list[Wanted]]:
         return _text(said.get("next_thought")), [Wanted(str(said.next_tool_name), dict(said.next_tool_args or {}))]
@@ -121,10 +121,9 @@ class NativeShape:
         first = {} if events else inputs
         return Prompt("react", {"history": dspy.History(messages=events), "tools": [*tools, self._submit], **first})
 
-    def last(self, inputs: Mapping[str, Any], steps: Sequence[Step], tools: Sequence[Any]) -> Prompt:
+    def last(self, next_: Prompt) -> Prompt:
         choice = {"type": "function", "function": {"name": "submit"}}
-        prompt = self.next(inputs, steps, tools)
-        return Prompt("react", prompt.inputs, {"tool_choice": choice, "reasoning_effort": None})
+        return Prompt("react", next_.inputs, {"tool_choice": choice, "reasoning_effort": None})
 
     def read(self, said: Any) -> tuple[str, list[Wanted]]:
         calls = said.get("tool_calls")

@@ -312,6 +312,38 @@ def test_bad_input_is_told():
             setup([], **wrong)
 
 
+class Counting(dspy.ChatAdapter):
+    """DSPy's own, which counts the prompts that it writes."""
+
+    written = 0
+
+    def format(self, *args, **options):
+        """As it is, counted."""
+        self.written += 1
+        return super().format(*args, **options)
+
+
+def test_bounds_render_a_prompt_once_a_turn_at_most():
+    """What doesn't change from one question to the next is rendered once: then each turn's prompt is written for the
+    model, and once more for the bounds where it has steps; a tool that says something else is rendered again.
+    """
+    agent, _ = setup(SCRIPTS["native"] * 2, style="native")
+    adapter, bounds = Counting(use_native_function_calling=True), []
+    with escalade.scope(budget="1.00"), dspy.context(adapter=adapter):
+        bounds.append(agent.bill(model_of(agent), {"question": "q"})[1])
+        assert adapter.written == 1
+        ask(agent)
+        ask(agent, question="another one")
+        assert adapter.written == 1 + 2 * (2 + 1)
+        agent.tools["db_read"].desc += " It looks into all tables."
+        bounds += [agent.bill(model_of(agent), {"question": question})[1] for question in ("q", "q" * 100)]
+        assert adapter.written == 8
+    assert bounds == sorted(set(bounds))
+    fresh, _ = setup([], style="native")
+    fresh.tools["db_read"].desc += " It looks into all tables."
+    assert fresh.bill(model_of(fresh), {"question": "q" * 100})[1] == bounds[-1]
+
+
 def test_versions_are_decided_once_a_run():
     """A name means one version within a run, though a newer one is registered meanwhile; the next run has that."""
     agent, _ = setup(
