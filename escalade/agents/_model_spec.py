@@ -13,7 +13,7 @@ from escalade.agents.lanes.spec import LaneSpec, lane_schema
 from escalade.agents.models import FallbackTiers, Kind, Model
 from escalade.errors import BadInput
 from escalade.registry.limits import parse_limits
-from escalade.registry.prices import Price, frozen_prices
+from escalade.registry.prices import Price, frozen_prices, listed_price
 from escalade.registry.secrets import known_schemes, names_secret
 
 if TYPE_CHECKING:
@@ -163,9 +163,8 @@ class ModelSpec(BaseModel):
         """The price, and where it comes from: yours, the frozen map of a date, unknown."""
         if isinstance(self.price, PriceSpec):
             return self.price.price, "yours"
-        table = frozen_prices()
-        found = None if self.price == "unknown" else table.get(self.model)
-        return found, "unknown" if found is None else f"map of {table.date}"
+        found = None if self.price == "unknown" else listed_price(self.model, self.kind)
+        return found, "unknown" if found is None else f"map of {frozen_prices().date}"
 
     def built(self, transport: Transport, lanes: Mapping[str, Lane]) -> Model:
         """The model, carried by a transport, in its lane: one of `lanes`, or of its own. Raises BadInput."""

@@ -12,7 +12,7 @@ from escalade.errors import BadInput, one_of
 from escalade.registry.breaker import Breaker
 from escalade.registry.guard import Resource
 from escalade.registry.limits import RateLimit, parse_limits
-from escalade.registry.prices import Price, frozen_prices
+from escalade.registry.prices import Price, listed_price
 from escalade.registry.usage import Meter
 from escalade.telemetry.names import model_named
 
@@ -109,7 +109,7 @@ class Model:
                 f"model {self.name!r}: a context of {self.context} has no room beside {self.max_output} of output"
             )
         if self.price is None:
-            self.price = frozen_prices().get(self.id)
+            self.price = listed_price(self.id, self.kind)
         self.fallbacks = (self.fallbacks,) if isinstance(self.fallbacks, str) else tuple(self.fallbacks)
         self.roles = (self.roles,) if isinstance(self.roles, str) else tuple(self.roles)
         if self.lane is None and self.tpm is not None:

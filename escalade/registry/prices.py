@@ -84,6 +84,12 @@ class PriceTable:
         )
 
 
+def listed_price(model: str, kind: str = "chat") -> Price | None:
+    """That of the snapshot. What only turns texts into vectors has no price of answers, and none as a chat model."""
+    price = frozen_prices().get(model)
+    return price if price is None or price.output or kind == "embedding" else None
+
+
 @functools.cache
 def frozen_prices() -> PriceTable:
     """The snapshot that ships with the package."""

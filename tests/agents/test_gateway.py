@@ -33,7 +33,7 @@ from escalade.registry.access import Roles
 from escalade.registry.breaker import Breaker
 from escalade.registry.journal import Journal
 from escalade.registry.opening import scope
-from escalade.registry.prices import Price, frozen_prices
+from escalade.registry.prices import Price, frozen_prices, listed_price
 from escalade.scopes import Principal
 from tests.agents.scripted import ANSWER, Scripted, rate_limited
 
@@ -258,9 +258,15 @@ def test_usage_that_is_missing_settles_the_reservation():
 
 
 def test_no_frozen_price_is_half_known():
-    """Where the map that the snapshot was taken from has a 0, the price is unknown and not free."""
-    assert len(frozen_prices()) > 2_000
-    assert all(price.input > 0 and price.output > 0 for price in frozen_prices()._prices.values())
+    """Where the map that the snapshot was taken from has a 0, the price is unknown and not free; what has no answers to
+    pay is no chat model.
+    """
+    prices = frozen_prices()._prices
+    assert len(prices) > 2_000
+    assert all(price.input > 0 for price in prices.values())
+    free = {name for name, price in prices.items() if price.output == 0}
+    assert not any(listed_price(name) for name in free)
+    assert all(listed_price(name, "embedding") for name in free)
 
 
 def test_usage_by_half_settles_the_reservation():
