@@ -54,11 +54,10 @@ def prompt_bytes(predictors: Mapping[str, Any], prompt: Prompt) -> int:
 
     Before the first step tools are all that is no text, and rendered once as long as they say the same.
     """
-    inputs = prompt.inputs
-    schemas = tuple(repr(tool.format_as_litellm_function_call()) for tool in inputs.get("tools", ()))
-    others = [value for name, value in inputs.items() if name != "tools" and not isinstance(value, str)]
+    schemas = tuple(repr(tool.format_as_litellm_function_call()) for tool in prompt.tools)
+    others = [one for one in prompt.inputs.values() if not isinstance(one, str) and one is not prompt.tools]
     same = schemas if all(isinstance(value, dspy.History) and not value.messages for value in others) else None
-    size = _size(_predictor(predictors[prompt.predictor]), inputs, same)
+    size = _size(_predictor(predictors[prompt.predictor]), prompt.inputs, same)
     return size + sum(len(schema.encode()) + 64 for schema in schemas)
 
 

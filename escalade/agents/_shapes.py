@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import dspy
@@ -35,11 +35,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a predictor is to be asked."""
+    """What a predictor is to be asked. `tools`: those of its inputs, whose schemas are sent, too."""
 
     predictor: str
     inputs: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
+    tools: Sequence[Any] = ()
 
 
 class Shape(Protocol):
@@ -119,11 +120,12 @@ class NativeShape:
         if events:
             events[0] = {**inputs, **events[0]}
         first = {} if events else inputs
-        return Prompt("react", {"history": dspy.History(messages=events), "tools": [*tools, self._submit], **first})
+        tools = [*tools, self._submit]
+        return Prompt("react", {"history": dspy.History(messages=events), "tools": tools, **first}, tools=tools)
 
     def last(self, next_: Prompt) -> Prompt:
         choice = {"type": "function", "function": {"name": "submit"}}
-        return Prompt("react", next_.inputs, {"tool_choice": choice, "reasoning_effort": None})
+        return replace(next_, config={"tool_choice": choice, "reasoning_effort": None})
 
     def read(self, said: Any) -> tuple[str, list[Wanted]]:
         calls = said.get("tool_calls")

@@ -312,6 +312,13 @@ def test_bad_input_is_told():
             setup([], **wrong)
 
 
+def test_an_input_may_be_called_tools():
+    """In text the name is free; what such an input says is no tool."""
+    agent, _ = setup(SCRIPTS["text"], signature="question, tools -> answer")
+    with escalade.scope(budget="1.00"):
+        assert agent(question="q", tools="a hammer").answer == "42"
+
+
 class Counting(dspy.ChatAdapter):
     """DSPy's own, which counts the prompts that it writes."""
 
