@@ -69,7 +69,9 @@ class Guaranteed(Saved):
         """Choose the last of `candidates`, ordered from the safest to the boldest, that passes with all before it.
 
         `rows`: calibration rows, None is all; their order is shuffled by `seed`. The candidates and their order must
-        not depend on the labels of these rows. Raises BadInput, and DataError, which says how many rows it would take.
+        not depend on the labels of these rows: keep those that a candidate was fitted on out of `rows` yourself. Nobody
+        else can: a policy doesn't remember its rows, and keys of other tables may be the same numbers. Raises BadInput,
+        and DataError, which says how many rows it would take.
         """
         if not 0 < epsilon < 1 or not 0 < delta < 1:
             raise BadInput(f"a guarantee takes an epsilon and a delta between 0 and 1, not {epsilon!r} and {delta!r}")
