@@ -65,7 +65,7 @@ class Draft:
     all. `output_column`: the name of the column that gives the lengths of answers. `form`: `(n, k, 4)`, of final data.
     `input_tokens`: of each question, or `(n, k)` as each rung counted them. `listed`: prices that came with the data,
     by the name of a rung; the caller's go before them.
-    `spent`: nano-dollars, None where the data doesn't say.
+    `spent`: nano-dollars, None where the data doesn't say. `identity`, `responders`: of final data, as in `Outcomes`.
     """
 
     name: str
@@ -98,6 +98,8 @@ class Draft:
     group: list[str] | None = None
     listed: dict[str, Listed] = field(default_factory=dict)
     spent: Ints | None = None
+    identity: dict[str, dict[str, str]] = field(default_factory=dict)
+    responders: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, name: str, rungs: Sequence[Rung], keys: list[str]) -> Draft:
@@ -196,6 +198,8 @@ def finish(draft: Draft, choices: Choices) -> Outcomes:
         tariff={rung.name: draft.tariff[rung.name] for rung in draft.rungs if rung.name in draft.tariff},
         form=draft.form if draft.final else form_column(draft.answer.tolist()),
         spent=draft.spent,
+        identity={rung.name: draft.identity[rung.name] for rung in draft.rungs if rung.name in draft.identity},
+        responders={rung.name: draft.responders[rung.name] for rung in draft.rungs if rung.name in draft.responders},
     )
 
 

@@ -55,7 +55,8 @@ class Tariff(_Row):
 class RungInfo(_Row):
     """A rung: `model` finds its price; `max_output_tokens` bounds what an answer can cost, `ceiling` does in dollars.
 
-    `tariff`: of final files.
+    Of final files: `tariff`, and what its attempts hang on (`identity`) and who answered them (`responders`), where
+    that was recorded.
     """
 
     name: Name
@@ -65,6 +66,8 @@ class RungInfo(_Row):
     ceiling: Dollars | None = None
     tier: Annotated[int, Field(ge=1, le=4)] | None = None
     tariff: Tariff | None = None
+    identity: dict[str, str] | None = None
+    responders: tuple[str, ...] | None = None
 
     def rung(self) -> Rung:
         """As the ladder has it."""
@@ -149,6 +152,8 @@ def parse(text: str, where: str, name: str) -> Draft:
     draft.max_output[:] = [info.max_output_tokens for info in infos]
     draft.notes[:] = header.notes
     draft.tariff.update({info.name: _listed(info.tariff) for info in infos if info.tariff})
+    draft.identity.update({info.name: info.identity for info in infos if info.identity is not None})
+    draft.responders.update({info.name: info.responders for info in infos if info.responders is not None})
     forms = any(answer.form is not None for _, question in questions for answer in question.outcomes.values())
     blank = np.full((*draft.quality.shape, len(Form._fields)), np.nan) if forms else None
     paid = any(answer.spent is not None for _, question in questions for answer in question.outcomes.values())

@@ -20,7 +20,6 @@ from escalade.money import Money
 if TYPE_CHECKING:
     from escalade.agents.climb import Rung
     from escalade.evals.outcomes import Outcomes
-    from escalade.evals.prices import Listed
 
 
 def save(outcomes: Outcomes, path: Path, *, texts: bool = False) -> Path:
@@ -42,7 +41,7 @@ def _rows(outcomes: Outcomes, *, texts: bool) -> Iterator[dict[str, Any]]:
         "name": outcomes.name,
         "final": True,
         "labels": outcomes.labels,
-        "rungs": [_rung(rung, outcomes.tariff.get(rung.name)) for rung in outcomes.rungs],
+        "rungs": [_rung(rung, outcomes) for rung in outcomes.rungs],
         "notes": list(outcomes.notes),
     }
     recorded = outcomes.gradings.get("recorded", outcomes.quality)
@@ -61,7 +60,8 @@ def _rows(outcomes: Outcomes, *, texts: bool) -> Iterator[dict[str, Any]]:
         yield row | {"outcomes": dict(zip([rung.name for rung in outcomes.rungs], answers, strict=True))}
 
 
-def _rung(rung: Rung, listed: Listed | None) -> dict[str, Any]:
+def _rung(rung: Rung, outcomes: Outcomes) -> dict[str, Any]:
+    listed = outcomes.tariff.get(rung.name)
     row: dict[str, Any] = {"name": rung.name, "strategy": rung.strategy, "model": rung.model}
     row["ceiling"] = None if rung.ceiling is None else _dollars(rung.ceiling)
     row["tier"] = rung.tier
@@ -69,6 +69,7 @@ def _rung(rung: Rung, listed: Listed | None) -> dict[str, Any]:
         price = listed.price
         row["tariff"] = {"input": _dollars(price.input), "output": _dollars(price.output), "source": listed.source}
         row["tariff"]["cached"] = None if price.cached is None else _dollars(price.cached)
+    row["identity"], row["responders"] = outcomes.identity.get(rung.name), outcomes.responders.get(rung.name)
     return {name: value for name, value in row.items() if value is not None}
 
 
