@@ -5,6 +5,7 @@ rundir      RunDir: the directory; Line: one attempt; appending, torn lines, loc
 reading     a run directory as Outcomes, fast; `attempts`: its lines, their figures looked at
 recording   many attempts at once under a budget: the engine of studies and of `record`; `unanswered`: who is to blame
 plan        which attempts there are, and in which order they are made
+hearing     what calls tell: who answered, how many tokens, what a cache saved
 identity    what an attempt hangs on: digests of rungs, metrics and labels
 telling     progress: a bar in a terminal, lines elsewhere
 live        confirm: does a policy come to live what its replay promised?

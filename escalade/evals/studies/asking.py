@@ -16,15 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import dspy
-
 from escalade.agents._attempts import ANSWERS_BADLY
 from escalade.agents._courses import together
-from escalade.agents._lm import HEARD
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import Attempt, Decision, Policy, View
 from escalade.errors import BudgetExceeded, DeadlineExceeded, UnknownPrice
 from escalade.evals.studies.grading import Grader
+from escalade.evals.studies.hearing import Heard
 from escalade.evals.studies.unanswered import check_usable
 from escalade.registry.opening import scope
 from escalade.scopes import Scope, require
@@ -191,11 +189,11 @@ class _Run:
 
     async def _asked(self, question: Question) -> Answered | None:
         """None: there is no money for it, or no time."""
-        answer, error, heard = None, "", _Responder()
+        answer, error, heard = None, "", Heard()
         with scope(name="question", optional=True) as own:
             began = time.perf_counter()
             try:
-                with dspy.context(**{HEARD: heard}):
+                with heard.listening():
                     answer = await self._program.acall(**question.inputs)
             except ANSWERS_BADLY as failure:
                 if self._ended(failure, question):
@@ -226,15 +224,6 @@ class _Run:
             return True
         left = self._payer.purse.left()
         return isinstance(failure, BudgetExceeded) and left is not None and left < (question.ceiling or 0)
-
-
-class _Responder:
-    """Hears the calls of one question: who answered last."""
-
-    model: str | None = None
-
-    def __call__(self, result: Any) -> None:
-        self.model = next((response.model for response in reversed(result.responses)), self.model)
 
 
 class _Watch:

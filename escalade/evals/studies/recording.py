@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from escalade import events
-from escalade.agents._lm import HEARD
 from escalade.agents.cache.kinds import uncached
 from escalade.agents.climb import REFUSED, Attempt
 from escalade.errors import BadInput, BudgetExceeded, UnknownPrice
 from escalade.evals._codes import UNKNOWN
 from escalade.evals.studies.grading import Grader, Metric
+from escalade.evals.studies.hearing import Heard
 from escalade.evals.studies.identity import answer_code
 from escalade.evals.studies.plan import Asked, Unit
 from escalade.evals.studies.rundir import Line
@@ -167,7 +166,7 @@ class Recording:
 
     async def _made(self, unit: Unit) -> Recorded:
         """Made and graded, in a scope of its own, which knows what both cost."""
-        one, heard, outer = self.asked[unit.question], _Heard(), require("recording")
+        one, heard, outer = self.asked[unit.question], Heard(), require("recording")
         own = Entered(
             lambda: outer.narrow(name="attempt", optional=True, listeners=(heard.event,)), check=False
         )  # fmt: skip
@@ -211,7 +210,7 @@ class Recording:
             raise
 
     def _line(
-        self, unit: Unit, one: Asked, attempt: Attempt, heard: _Heard, quality: float, list_cost: int, grading: int
+        self, unit: Unit, one: Asked, attempt: Attempt, heard: Heard, quality: float, list_cost: int, grading: int
     ) -> Line:
         timed = self.timed and not heard.hits
         return Line(
@@ -241,38 +240,6 @@ class Recording:
 
 def _known(figure: float) -> float | None:
     return None if math.isnan(figure) else figure
-
-
-class _Heard:
-    """What the calls of one attempt told: who answered, how many tokens, what a cache saved."""
-
-    def __init__(self) -> None:
-        self.hits, self.saved = 0, 0  # type: int, int | None
-        self.model: str | None = None
-        self.finish: str | None = None
-        self.input: int | None = None
-        self.output: int | None = None
-
-    def event(self, event: Any) -> None:
-        if isinstance(event, events.CacheHit):
-            self.hits += 1
-            self.saved = None if self.saved is None or event.saved is None else self.saved + event.saved
-
-    def result(self, result: Any) -> None:
-        for response in result.responses:
-            self.model, self.finish = response.model, response.finish_reason
-            usage = response.usage
-            self.input = _sum(self.input, getattr(usage, "input_tokens", None))
-            self.output = _sum(self.output, getattr(usage, "output_tokens", None))
-
-    def listening(self) -> Any:
-        import dspy
-
-        return dspy.context(**{HEARD: self.result})
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return one if other is None else other + (one or 0)
 
 
 class _Till:
